@@ -1,0 +1,178 @@
+//! What is wrong with a text, where, and what to do.
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde::Serialize;
+use std::ops::Range;
+
+/// A range of bytes in a text.
+pub(crate) type Span = Range<usize>;
+
+macro_rules! codes {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $code:literal; )+) => {
+        /// What kind of problem a diagnostic reports. A code never changes its meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $( $(#[doc = $doc])+ $name, )+ }
+
+        impl Code {
+            /// The code as users see it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $( Self::$name => $code, )+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The text is no YAML or JSON.
+    Syntax = "E0101";
+    /// The text or a part of it is larger or deeper than allowed.
+    TooLarge = "E0102";
+    /// A YAML feature that rulesets do not use: anchors, aliases, tags, several documents.
+    UnsupportedYaml = "E0103";
+    /// A key stands twice in one mapping.
+    DuplicateKey = "E0104";
+    /// A field that does not exist.
+    UnknownField = "E0201";
+    /// A required field is missing.
+    MissingField = "E0202";
+    /// A field's value has the wrong form.
+    WrongForm = "E0203";
+    /// A name with characters that names may not have.
+    InvalidName = "E0204";
+    /// A name that must be unique is not.
+    DuplicateName = "E0205";
+    /// A weight outside of 0 to 1.
+    WeightOutOfRange = "E0206";
+    /// A target that is not declared.
+    UnknownTarget = "E0207";
+    /// An address that is not an IP address with a port.
+    InvalidEndpoint = "E0208";
+    /// A header that rules must not read.
+    ReservedHeader = "E0209";
+    /// A condition that does not parse.
+    ConditionSyntax = "E0301";
+    /// A feature of CEL that is outside of the subset.
+    UnsupportedFeature = "E0302";
+    /// A name in a condition that means nothing.
+    UnknownName = "E0303";
+    /// A function that does not exist.
+    UnknownFunction = "E0304";
+    /// A value of the wrong type.
+    TypeMismatch = "E0305";
+    /// A number that its type cannot hold.
+    NumberOutOfRange = "E0306";
+    /// A condition that needs more stack or operations than the evaluator has.
+    TooComplex = "E0307";
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A place in a text. Lines and columns count from 1, columns in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// Line of the first character.
+    pub line: usize,
+    /// Column of the first character.
+    pub column: usize,
+    /// Line of the character after the last one.
+    pub end_line: usize,
+    /// Column of the character after the last one.
+    pub end_column: usize,
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// What kind of problem.
+    pub code: Code,
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    #[serde(skip)]
+    span: Span,
+}
+
+/// Collects the problems of one text.
+pub(crate) struct Diagnostics<'a> {
+    text: &'a str,
+    found: Vec<Diagnostic>,
+}
+
+impl<'a> Diagnostics<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, found: Vec::new() }
+    }
+
+    pub(crate) fn report(&mut self, code: Code, span: &Span, message: impl Into<String>) {
+        self.push(code, span, message.into(), None);
+    }
+
+    pub(crate) fn report_with_help(
+        &mut self,
+        code: Code,
+        span: &Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.push(code, span, message.into(), Some(help.into()));
+    }
+
+    fn push(&mut self, code: Code, span: &Span, message: String, help: Option<String>) {
+        if self.found.len() < crate::limits::MAX_DIAGNOSTICS {
+            let place = place(self.text, span);
+            self.found.push(Diagnostic { code, place, message, help, span: span.clone() });
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// All that was reported, in the order of the text.
+    pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|diagnostic| diagnostic.span.start);
+        self.found
+    }
+}
+
+fn place(text: &str, span: &Span) -> Place {
+    let (line, column) = line_and_column(text, span.start);
+    let (end_line, end_column) = line_and_column(text, span.end);
+    Place { line, column, end_line, end_column }
+}
+
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Shows the diagnostics as snippets of the text with a caret at each place, for people. `file` is the
+/// name to show.
+#[must_use]
+pub fn render(file: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
+    let renderer = Renderer::plain();
+    let mut out = String::new();
+    for diagnostic in diagnostics {
+        let annotation = AnnotationKind::Primary.span(diagnostic.span.clone());
+        let snippet = Snippet::source(text).path(file).annotation(annotation);
+        let title = Level::ERROR.primary_title(&diagnostic.message).id(diagnostic.code.as_str());
+        let mut group = title.element(snippet);
+        if let Some(help) = &diagnostic.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        out.push_str(&renderer.render(&[group]));
+        out.push_str("\n\n");
+    }
+    out
+}

@@ -1,0 +1,69 @@
+//! The abstract syntax of a condition.
+
+use crate::diagnostic::Span;
+use halftone_rules::isa::Op;
+
+/// Identifies an expression in its ruleset, so that tables can say more about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ExprId(pub(crate) usize);
+
+/// An expression.
+#[derive(Debug)]
+pub(crate) struct Expr {
+    pub(crate) id: ExprId,
+    /// Place in the ruleset's text.
+    pub(crate) span: Span,
+    pub(crate) kind: ExprKind,
+}
+
+/// What an expression is.
+#[derive(Debug)]
+pub(crate) enum ExprKind {
+    Literal(Literal),
+    List(Vec<Expr>),
+    /// `a.b.c`
+    Name(Vec<String>),
+    /// `a.b["c"]`
+    Index(Box<Expr>, Box<Expr>),
+    Not(Box<Expr>),
+    Negate(Box<Expr>),
+    /// Comparison or arithmetic.
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// `a && b && …`, two operands or more.
+    And(Vec<Expr>),
+    /// `a || b || …`, two operands or more.
+    Or(Vec<Expr>),
+    Conditional(Box<[Expr; 3]>),
+    In(Box<Expr>, Box<Expr>),
+    Call(Call),
+}
+
+/// `name(arguments)` or `receiver.name(arguments)`.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    pub(crate) name_span: Span,
+    pub(crate) receiver: Option<Box<Expr>>,
+    pub(crate) arguments: Vec<Expr>,
+}
+
+/// A constant in the text.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Literal {
+    Bool(bool),
+    /// Digits without a suffix: int, or uint where a uint is needed.
+    Integer(u64),
+    /// Digits with the suffix `u`.
+    Uint(u64),
+    Double(f64),
+    String(String),
+}
+
+/// An operator that takes two operands of one type and evaluates both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BinaryOp {
+    /// As it is written.
+    pub(crate) symbol: &'static str,
+    /// The operation that it compiles to.
+    pub(crate) op: Op,
+}

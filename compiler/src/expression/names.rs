@@ -1,0 +1,138 @@
+//! What the names in conditions mean.
+
+use crate::{diagnostic::Code, suggest::did_you_mean};
+use halftone_rules::{Source, Type};
+use std::collections::{BTreeMap, HashMap};
+
+/// The filter removes inbound headers with this prefix, so rules must not read them.
+pub(crate) const RESERVED_HEADER_PREFIX: &str = "x-halftone-";
+
+/// An attribute that the ruleset declares.
+#[derive(Clone, Debug)]
+pub(crate) struct DeclaredAttribute {
+    pub(crate) source: Source,
+    pub(crate) ty: Type,
+}
+
+/// An attribute that some condition uses.
+#[derive(Debug)]
+pub(crate) struct UsedAttribute {
+    pub(crate) name: String,
+    pub(crate) source: Source,
+}
+
+/// The attributes of a ruleset: those declared, and those used so far.
+pub(crate) struct Names {
+    declared: BTreeMap<String, DeclaredAttribute>,
+    used: Vec<UsedAttribute>,
+    index: HashMap<String, usize>,
+}
+
+/// Why a name means nothing.
+pub(crate) struct UnknownName {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) help: String,
+}
+
+const REQUEST_FIELDS: [&str; 4] = ["request.path", "request.method", "request.host", "request.headers"];
+
+impl Names {
+    pub(crate) fn new(declared: BTreeMap<String, DeclaredAttribute>) -> Self {
+        Self { declared, used: Vec::new(), index: HashMap::new() }
+    }
+
+    /// Used attributes, in the order of their indices.
+    pub(crate) fn used(&self) -> &[UsedAttribute] {
+        &self.used
+    }
+
+    /// The attribute that a dotted name stands for.
+    pub(crate) fn source(&self, path: &[String]) -> Result<(Source, Option<Type>), UnknownName> {
+        let name = path.join(".");
+        if let Some(declared) = self.declared.get(&name) {
+            return Ok((declared.source.clone(), Some(declared.ty)));
+        }
+        let [first, rest @ ..] = path else {
+            return Err(UnknownName {
+                code: Code::UnknownName,
+                message: "a name is missing".into(),
+                help: String::new(),
+            });
+        };
+        if first == "request" {
+            let source = match name.as_str() {
+                "request.path" => Source::Path,
+                "request.method" => Source::Method,
+                "request.host" => Source::Host,
+                _ => match rest {
+                    [headers, header] if headers == "headers" => {
+                        return header_source(header).map(|s| (s, Some(Type::String)));
+                    }
+                    _ => {
+                        let help = if name == "request.headers" {
+                            "name a header: request.headers[\"x-tier\"]".into()
+                        } else {
+                            did_you_mean(&name, REQUEST_FIELDS)
+                        };
+                        return Err(UnknownName {
+                            code: Code::UnknownName,
+                            message: format!("`{name}` is not an attribute"),
+                            help,
+                        });
+                    }
+                },
+            };
+            return Ok((source, Some(Type::String)));
+        }
+        if rest.is_empty() {
+            let candidates: Vec<&str> = self.declared.keys().map(String::as_str).collect();
+            let help = format!(
+                "{}; an attribute that is not declared has the form `a.b` and means the header x-a-b",
+                did_you_mean(&name, candidates)
+            );
+            return Err(UnknownName {
+                code: Code::UnknownName,
+                message: format!("`{name}` is not declared"),
+                help,
+            });
+        }
+        // The contract: an undeclared `a.b` is the header `x-a-b`, and `user.id` is an unsigned integer.
+        let header = format!("x-{}", name.replace(['.', '_'], "-"));
+        let ty = (name == "user.id").then_some(Type::Uint);
+        header_source(&header).map(|source| (source, ty))
+    }
+
+    /// The index of the attribute, which is used from now on.
+    pub(crate) fn use_attribute(&mut self, name: String, source: Source) -> usize {
+        *self.index.entry(name.clone()).or_insert_with(|| {
+            self.used.push(UsedAttribute { name, source });
+            self.used.len() - 1
+        })
+    }
+}
+
+/// The header of a name, when it is one and rules may read it.
+pub(crate) fn header_source(name: &str) -> Result<Source, UnknownName> {
+    let name = name.to_ascii_lowercase();
+    let valid = !name.is_empty()
+        && name.len() <= halftone_rules::limits::MAX_NAME_BYTES
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if !valid {
+        return Err(UnknownName {
+            code: Code::InvalidName,
+            message: format!("{name:?} is not the name of a header"),
+            help: "a header's name consists of letters, digits and dashes".into(),
+        });
+    }
+    if name.starts_with(RESERVED_HEADER_PREFIX) {
+        return Err(UnknownName {
+            code: Code::ReservedHeader,
+            message: format!("the header `{name}` is reserved"),
+            help: format!(
+                "headers that start with {RESERVED_HEADER_PREFIX} are set by the filter; clients cannot send them"
+            ),
+        });
+    }
+    Ok(Source::Header(name))
+}

@@ -1,0 +1,27 @@
+//! Compiles a ruleset (YAML or JSON, conditions in a statically typed subset of CEL) to the program that
+//! the filter runs.
+//!
+//! ```text
+//! text ─ yaml ─► tree ─ document ─► Document ─ expression::parse ─► AST
+//!                                                  │ expression::check (types, attributes)
+//!                                                  ▼
+//!                             halftone_rules::Ruleset ◄─ expression::lower
+//! ```
+//!
+//! Every stage collects [`Diagnostic`]s with places in the text and goes on, so that one pass reports all
+//! that is wrong.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod diagnostic;
+mod document;
+mod expression;
+pub mod limits;
+pub use limits::MAX_TEXT_BYTES;
+mod link;
+mod suggest;
+mod yaml;
+
+pub use compile::{Compiled, TargetSpec, compile};
+pub use diagnostic::{Code, Diagnostic, Place, render};
+pub use link::{LinkError, link};

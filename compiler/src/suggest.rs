@@ -1,0 +1,23 @@
+//! "did you mean".
+
+/// The candidate that a misspelt name most likely means.
+pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = name.chars().count().div_ceil(3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase()), candidate)
+        })
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// The help text for a name that does not exist.
+pub(crate) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    if let Some(candidate) = closest(name, candidates.clone()) {
+        return format!("did you mean `{candidate}`?");
+    }
+    let all: Vec<&str> = candidates.into_iter().take(20).collect();
+    if all.is_empty() { "there is none".into() } else { format!("known are: {}", all.join(", ")) }
+}

@@ -1,0 +1,112 @@
+//! The bundle's bytes: what the compiler makes survives the trip, and nothing else does.
+
+use halftone_compiler::{compile, link};
+use halftone_rules::{
+    Bundle, Condition, Constant, codec,
+    isa::{AttributeId, ConstantId, ListId, Op, Skip},
+};
+use proptest::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+const RULES: &str = r#"
+version: v1
+match: {hosts: ["*.example.com"], path_prefixes: [/v2]}
+attributes:
+  tenant: {header: x-tenant}
+targets:
+  v1: {endpoints: ["127.0.0.1:8001"]}
+  v2: {endpoints: ["127.0.0.1:8002", "[::1]:8002"]}
+default: v1
+rules:
+  - {name: beta, condition: 'tenant in ["acme", "globex"] && user.id % 2 == 0', target: v2}
+  - {name: canary, weight: 0.1, target: v2}
+"#;
+
+fn sample() -> Bundle {
+    link(42, [&compile(RULES, "digits").unwrap()]).unwrap()
+}
+
+#[test]
+fn a_bundle_survives_the_trip() {
+    let bundle = sample();
+    assert_eq!(codec::decode(&codec::encode(&bundle).unwrap()).unwrap().bundle(), &bundle);
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_is_refused() {
+    let bytes = codec::encode(&sample()).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(codec::decode(&damaged).is_err(), "bit {bit}");
+    }
+    for length in 0..bytes.len() {
+        assert!(codec::decode(&bytes[..length]).is_err(), "length {length}");
+    }
+    assert!(codec::decode(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+/// Programs that no compiler of ours makes.
+#[test]
+fn an_invalid_program_is_refused() {
+    let broken: [(&str, fn(&mut Bundle)); 16] = [
+        ("share", |b| b.rulesets[0].rules[1].share = 1_000_001),
+        ("rule's target", |b| b.rulesets[0].rules[0].target = 9),
+        ("default", |b| b.rulesets[0].default = 9),
+        ("range", |b| b.rulesets[0].rules[0].condition = Some(Condition { start: 5, length: u32::MAX })),
+        ("empty condition", |b| b.rulesets[0].rules[0].condition = Some(Condition { start: 0, length: 0 })),
+        ("constant", |b| b.rulesets[0].code[0] = Op::Constant(ConstantId(99))),
+        ("attribute", |b| b.rulesets[0].code[0] = Op::Load(AttributeId(99))),
+        ("list", |b| b.rulesets[0].code[1] = Op::In(ListId(99))),
+        ("underflow", |b| b.rulesets[0].code[0] = Op::And),
+        ("jump", |b| b.rulesets[0].code[2] = Op::SkipIfFalse(Skip(1_000))),
+        ("jump into another stack", |b| b.rulesets[0].code[2] = Op::SkipIfFalse(Skip(1))),
+        ("type of a constant", |b| b.rulesets[0].constants[0] = Constant::Double(1.0)),
+        ("name", |b| b.rulesets[0].targets[0] = "a\r\nx: y".into()),
+        ("duplicate rule", |b| b.rulesets[0].rules[1].name = "beta".into()),
+        ("duplicate ruleset", |b| b.rulesets.push(b.rulesets[0].clone())),
+        ("bucket function", |b| b.hash_version = 2),
+    ];
+    for (what, break_it) in broken {
+        let mut bundle = sample();
+        break_it(&mut bundle);
+        assert!(codec::encode(&bundle).is_err(), "{what}");
+    }
+    let mut deep = sample();
+    let ruleset = &mut deep.rulesets[0];
+    ruleset.code = vec![Op::Constant(ConstantId(0)); 65];
+    ruleset.rules[0].condition = Some(Condition { start: 0, length: 65 });
+    let error = codec::encode(&deep).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the bundle does not verify: ruleset \"digits\": rule \"beta\": operation \"64\": more than 64 values on the stack"
+    );
+}
+
+#[test]
+fn two_rulesets_for_the_same_requests_do_not_link() {
+    let (a, b) = (compile(RULES, "a").unwrap(), compile(RULES, "b").unwrap());
+    let error = link(1, [&a, &b]).unwrap_err().to_string();
+    assert!(error.contains("\"a\" and \"b\" govern the same requests"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_refused_without_panic(bytes: Vec<u8>) {
+        prop_assert!(codec::decode(&bytes).is_err());
+    }
+
+    /// A header that is right around a payload that is not.
+    #[test]
+    fn any_payload_is_read_without_panic(payload in prop::collection::vec(any::<u8>(), 0..512)) {
+        let mut bytes = codec::encode(&sample()).unwrap();
+        let damaged_at = 26 + payload.len() % (bytes.len() - 26);
+        bytes.truncate(damaged_at);
+        bytes.extend_from_slice(&payload);
+        let length = u32::try_from(bytes.len() - 26).unwrap();
+        bytes[14..18].copy_from_slice(&length.to_le_bytes());
+        let hash = xxh3_64(&[&bytes[..18], &bytes[26..]].concat());
+        bytes[18..26].copy_from_slice(&hash.to_le_bytes());
+        let _ = codec::decode(&bytes);
+    }
+}

@@ -1,0 +1,197 @@
+//! Bad input: each problem gets its code and its place, all in one pass.
+
+use halftone_compiler::{Code, compile, render};
+
+/// The codes and places of a text's problems, and the part of the text that each one marks.
+fn problems(text: &str) -> Vec<(Code, String)> {
+    let Err(diagnostics) = compile(text, "test") else { return vec![] };
+    let marked = |d: &halftone_compiler::Diagnostic| {
+        let line = text.lines().nth(d.place.line - 1).unwrap_or_default();
+        let end =
+            if d.place.end_line == d.place.line { d.place.end_column - 1 } else { line.chars().count() };
+        line.chars().take(end).skip(d.place.column - 1).collect::<String>()
+    };
+    diagnostics.iter().map(|d| (d.code, marked(d))).collect()
+}
+
+#[track_caller]
+fn assert_problem(text: &str, code: Code, marked: &str) {
+    assert_eq!(problems(text), [(code, marked.to_string())], "{text}");
+}
+
+fn with_condition(condition: &str) -> String {
+    format!("version: v1\nrules:\n  - name: r\n    condition: {condition}\n    target: v2\n")
+}
+
+fn with_field(field: &str) -> String {
+    format!("version: v1\nrules:\n  - name: r\n    {field}\n    target: v2\n")
+}
+
+#[test]
+fn yaml() {
+    assert_problem("", Code::Syntax, "");
+    assert_problem("version: v1\nrules: [", Code::Syntax, "");
+    assert_problem("version: v1\nrules:\n\t- x", Code::Syntax, "");
+    assert_problem("just text", Code::WrongForm, "just text");
+    assert_problem("version: v1\nversion: v1\nrules: []", Code::DuplicateKey, "version");
+    assert_problem("version: v1\nrules: &a []", Code::UnsupportedYaml, "&a [");
+    assert_problem("version: !!str v1\nrules: []", Code::UnsupportedYaml, "!!str v1");
+    assert_problem("version: v1\nrules: []\n---\nversion: v1", Code::UnsupportedYaml, "---");
+    assert_problem(&format!("version: v1\nrules: {}", "[".repeat(20)), Code::TooLarge, "[");
+    // The parser has a bound of its own for what is absurd.
+    assert_problem(&format!("version: v1\nrules: {}", "[".repeat(10_000)), Code::Syntax, "");
+    assert_problem(&"x".repeat((4 << 20) + 1), Code::TooLarge, "");
+}
+
+#[test]
+fn fields() {
+    assert_problem("rules: []", Code::MissingField, "");
+    assert_problem("version: v2\nrules: []", Code::WrongForm, "v2");
+    assert_problem("version: v1\nrulez: []\nrules: []", Code::UnknownField, "rulez");
+    assert_problem("version: v1", Code::MissingField, "");
+    assert_problem("version: v1\nrules: 3", Code::WrongForm, "3");
+    assert_problem(&with_field("weigth: 0.1"), Code::UnknownField, "weigth");
+    for weight in ["1.5", "-0.1", ".nan", "NaN", "inf", "10%", "lots"] {
+        assert_problem(&with_field(&format!("weight: {weight}")), Code::WeightOutOfRange, weight);
+    }
+    assert_problem(&with_field("weight: [1]"), Code::WrongForm, "[1]");
+    assert_problem("version: v1\nrules:\n  - target: v2", Code::MissingField, "");
+    assert_problem("version: v1\nrules:\n  - {name: a b, target: v2}", Code::InvalidName, "a b");
+    assert_problem(
+        "version: v1\nrules:\n  - {name: a, target: v2}\n  - {name: a, target: v2}",
+        Code::DuplicateName,
+        "a",
+    );
+    assert_problem(
+        "version: v1\ntargets: {v1: , v3: }\ndefault: v1\nrules:\n  - {name: a, target: v2}",
+        Code::UnknownTarget,
+        "v2",
+    );
+    assert_problem("version: v1\ntargets: {v1: }\ndefault: v7\nrules: []", Code::UnknownTarget, "v7");
+    assert_problem("version: v1\nname: other\nrules: []", Code::InvalidName, "other");
+    assert_problem(
+        "version: v1\ntargets:\n  v1: {endpoints: [localhost]}\nrules: []",
+        Code::InvalidEndpoint,
+        "localhost",
+    );
+    assert_problem("version: v1\nmatch: {hosts: [a/b]}\nrules: []", Code::WrongForm, "a/b");
+    assert_problem("version: v1\nmatch: {path_prefixes: [v2]}\nrules: []", Code::WrongForm, "v2");
+    assert_problem("version: v1\nattributes: {a: {type: int}}\nrules: []", Code::MissingField, "a");
+    assert_problem(
+        "version: v1\nattributes: {a: {header: h, type: integer}}\nrules: []",
+        Code::WrongForm,
+        "integer",
+    );
+    assert_problem(
+        "version: v1\nattributes: {a: {header: X-Halftone-Target}}\nrules: []",
+        Code::ReservedHeader,
+        "X-Halftone-Target",
+    );
+}
+
+#[test]
+fn conditions() {
+    for (condition, code, marked) in [
+        ("user.id =< 3", Code::ConditionSyntax, "="),
+        ("user.id <", Code::ConditionSyntax, ""),
+        ("(user.id < 3", Code::ConditionSyntax, ""),
+        ("user.id < 3)", Code::ConditionSyntax, ")"),
+        ("user.id < 99999999999999999999", Code::ConditionSyntax, "99999999999999999999"),
+        ("n.a == 9223372036854775808", Code::NumberOutOfRange, "9223372036854775808"),
+        ("user.id == \"42\"", Code::TypeMismatch, "user.id == \"42\""),
+        ("user.id < 1.5", Code::TypeMismatch, "user.id < 1.5"),
+        ("user.id", Code::TypeMismatch, "user.id"),
+        ("-user.id < 3", Code::TypeMismatch, "user.id"),
+        ("1.5 % 2.0 < 1.0", Code::TypeMismatch, "1.5"),
+        ("request.path + request.path == 'a'", Code::TypeMismatch, "request.path"),
+        ("'!user.id'", Code::TypeMismatch, "user.id"),
+        ("!user.id", Code::UnsupportedYaml, "!user.id"),
+        ("a.b == 'x' || a.b == 3", Code::TypeMismatch, "a.b == 3"),
+        ("\"a.b ? 1 : 'x'\"", Code::TypeMismatch, "a.b ? 1 : 'x'"),
+        ("a.b in ['x', 3]", Code::TypeMismatch, "3"),
+        ("usr == 3", Code::UnknownName, "usr"),
+        ("request.pth == 'x'", Code::UnknownName, "request.pth"),
+        (
+            "request.headers['x-halftone-target'] == 'v2'",
+            Code::ReservedHeader,
+            "request.headers['x-halftone-target']",
+        ),
+        ("halftone.target == 'v2'", Code::ReservedHeader, "halftone.target"),
+        ("request.path.startWith('/')", Code::UnknownFunction, "startWith"),
+        ("request.path.startsWith(1)", Code::TypeMismatch, "1"),
+        ("size(1) == 1", Code::TypeMismatch, "1"),
+        ("size() == 1", Code::TypeMismatch, "size()"),
+        ("request.path.matches('a')", Code::UnsupportedFeature, "matches"),
+        ("'[1] == [1]'", Code::UnsupportedFeature, "[1]"),
+        ("b'x' == b'x'", Code::UnsupportedFeature, "b"),
+        ("null == null", Code::UnsupportedFeature, "null"),
+        ("{}", Code::WrongForm, "{}"),
+    ] {
+        let code = if condition.starts_with("b'") { Code::ConditionSyntax } else { code };
+        let found = problems(&with_condition(condition));
+        assert!(found.contains(&(code, marked.into())), "{condition}: {found:?}");
+    }
+}
+
+#[test]
+fn hostile_conditions_get_a_prompt_answer() {
+    for condition in ["(", "!", "-", "a.", "[", "a?", "a[", "1+", "a==", "f("] {
+        let text = with_condition(&format!("'{}'", condition.repeat(16_000 / condition.len())));
+        assert!(!problems(&text).is_empty(), "{condition}");
+    }
+    let text = with_condition(&format!("'{}a'", "a.".repeat(5_000)));
+    assert!(!problems(&text).is_empty());
+    assert_eq!(problems(&with_condition(&format!("'{}'", "x".repeat(20_000))))[0].0, Code::TooLarge);
+}
+
+#[test]
+fn all_problems_are_reported_in_one_pass() {
+    let text = "version: v1\nrules:\n  - name: a\n    condition: user.id == 'x'\n    weight: 7\n    target: v2\n  - name: b\n    condition: usr > 3\n    target: v2\n    extra: 1\n";
+    let codes: Vec<Code> = problems(text).into_iter().map(|(code, _)| code).collect();
+    assert_eq!(codes, [Code::TypeMismatch, Code::WeightOutOfRange, Code::UnknownName, Code::UnknownField],);
+}
+
+#[test]
+fn a_rendered_problem_shows_a_caret_at_its_place() {
+    let text = with_condition("user.id == \"42\"");
+    let rendered = render("rules.yaml", &text, &compile(&text, "test").unwrap_err());
+    let expected = r#"error[E0305]: `==` needs two values of one type, but these are uint and string
+ --> rules.yaml:4:16
+  |
+4 |     condition: user.id == "42"
+  |                ^^^^^^^^^^^^^^^
+  = help: put the number into quotes, or declare the attribute with a numeric type under `attributes`"#;
+    assert_eq!(normalise(&rendered), normalise(expected));
+}
+
+#[test]
+fn misspelt_names_get_a_suggestion() {
+    let help = |text: &str| compile(text, "test").unwrap_err()[0].help.clone().unwrap();
+    assert_eq!(help(&with_field("weigth: 0.1")), "did you mean `weight`?");
+    assert_eq!(help(&with_condition("request.pth == 'x'")), "did you mean `request.path`?");
+    assert_eq!(help(&with_condition("request.path.startWith('/')")), "did you mean `startsWith`?");
+    assert_eq!(
+        help(
+            "version: v1\ntargets: {canary: , stable: }\ndefault: stable\nrules:\n  - {name: a, target: canery}"
+        ),
+        "did you mean `canary`?"
+    );
+    assert_eq!(help(&with_field("weight: 10%")), "write 0.1");
+}
+
+#[test]
+fn json_compiles_like_yaml() {
+    let json = r#"{
+	"version": "v1",
+	"rules": [{"name": "r", "condition": "user.id == 42 && request.path != \"/\\u0041\"", "weight": 0.5, "target": "v2"}]
+}"#;
+    let yaml = "version: v1\nrules:\n- {name: r, condition: 'user.id == 42 && request.path != \"/A\"', weight: 0.5, target: v2}";
+    assert_eq!(compile(json, "test").unwrap(), compile(yaml, "test").unwrap());
+}
+
+fn normalise(text: &str) -> Vec<String> {
+    text.lines()
+        .map(|line| line.trim_end().to_string())
+        .filter(|line| !line.trim_matches([' ', '|']).is_empty())
+        .collect()
+}

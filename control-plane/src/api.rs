@@ -1,0 +1,55 @@
+//! The REST API.
+
+mod auth;
+mod problem;
+mod rulesets;
+mod status;
+
+pub use auth::Token;
+
+use crate::{publisher::Publisher, xds::Nodes};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, Uri},
+    middleware,
+    routing::get,
+};
+use problem::Problem;
+
+/// Bytes of a request's body.
+const MAX_BODY: usize = halftone_compiler::MAX_TEXT_BYTES;
+
+/// What the handlers work on.
+#[derive(Clone)]
+pub(crate) struct Api {
+    publisher: Publisher,
+    nodes: Nodes,
+}
+
+/// All endpoints. With a `token`, requests that change something have to bring it.
+pub fn router(publisher: Publisher, nodes: Nodes, token: Option<Token>) -> Router {
+    Router::new()
+        .route("/v1/rulesets", get(rulesets::list))
+        .route(
+            "/v1/rulesets/{name}",
+            get(rulesets::get).put(rulesets::put).delete(rulesets::delete).post(rulesets::post),
+        )
+        .route("/v1/revisions", get(status::revisions))
+        .route("/v1/nodes", get(status::nodes))
+        .layer(middleware::from_fn_with_state(token, auth::require_token))
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Api { publisher, nodes })
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::method_not_allowed(format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,139 @@
+//! Errors as `application/problem+json` (RFC 9457).
+
+use crate::publisher::PublishError;
+use axum::{
+    extract::rejection::BytesRejection,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use halftone_compiler::{Diagnostic, render};
+use serde::Serialize;
+
+/// One error, for machines and people.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    /// What kind of problem: the same for every occurrence.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    /// What is wrong this time, and what to do.
+    detail: String,
+    /// The problems of a ruleset, each with its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Diagnostic>,
+    /// The same as snippets of the text, to be shown to whoever wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rendered: Option<String>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+            rendered: None,
+        }
+    }
+
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "urn:halftone:problem:bad-request",
+            "The request is malformed",
+            detail,
+        )
+    }
+
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "urn:halftone:problem:unauthorized", "A token is needed", detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "urn:halftone:problem:not-found", "Not found", detail)
+    }
+
+    pub(crate) fn method_not_allowed(detail: impl Into<String>) -> Self {
+        let kind = "urn:halftone:problem:method-not-allowed";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "The method is not allowed", detail)
+    }
+
+    fn internal(detail: impl Into<String>) -> Self {
+        let kind = "urn:halftone:problem:internal";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, kind, "Nothing was changed", detail)
+    }
+
+    /// The body could not be taken.
+    pub(crate) fn body(rejection: &BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let detail = format!("a ruleset has at most {} bytes", super::MAX_BODY);
+            let kind = "urn:halftone:problem:too-large";
+            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, kind, "The upload is too large", detail);
+        }
+        Self::bad_request(rejection.body_text())
+    }
+
+    /// A change that was not made. `name` and `source` are the ruleset's.
+    pub(crate) fn publish(error: PublishError, name: &str, source: &str) -> Self {
+        const UNPROCESSABLE: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+        let detail = error.to_string();
+        match error {
+            PublishError::Invalid(diagnostics) => {
+                let first = diagnostics.first();
+                let detail = first.map_or(detail, |first| {
+                    let more = match diagnostics.len() - 1 {
+                        0 => String::new(),
+                        more => format!(" (and {more} more)"),
+                    };
+                    format!(
+                        "line {}, column {}: {}{more}",
+                        first.place.line, first.place.column, first.message
+                    )
+                });
+                let rendered = Some(render(name, source, &diagnostics));
+                let kind = "urn:halftone:problem:invalid-ruleset";
+                let problem = Self::new(UNPROCESSABLE, kind, "The ruleset is not valid", detail);
+                Self { errors: diagnostics, rendered, ..problem }
+            }
+            PublishError::NotFound(_) => Self::not_found(detail),
+            PublishError::Overlap(_) => Self::new(
+                StatusCode::CONFLICT,
+                "urn:halftone:problem:overlap",
+                "Two rulesets overlap",
+                detail,
+            ),
+            PublishError::Bundle(_) => {
+                Self::new(UNPROCESSABLE, "urn:halftone:problem:bundle", "The bundle cannot be made", detail)
+            }
+            PublishError::Precondition(since) => {
+                let detail = match since {
+                    Some(revision) => {
+                        format!("the ruleset is in force since revision {revision}; read it again")
+                    }
+                    None => "the ruleset does not exist".into(),
+                };
+                let kind = "urn:halftone:problem:precondition";
+                Self::new(StatusCode::PRECONDITION_FAILED, kind, "The ruleset has changed", detail)
+            }
+            PublishError::Gate(_)
+            | PublishError::Snapshot(_)
+            | PublishError::Store(_)
+            | PublishError::Internal(_) => {
+                tracing::error!(ruleset = name, error = detail, "a change was not made");
+                Self::internal(detail)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let content_type = HeaderValue::from_static("application/problem+json");
+        (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+    }
+}

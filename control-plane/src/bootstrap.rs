@@ -1,0 +1,84 @@
+//! `halftone envoy-bootstrap`: the configuration that plain Envoy starts with.
+
+use anyhow::Context;
+use clap::Args;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+const BOOTSTRAP: &str = include_str!("../../envoy/bootstrap.yaml.template");
+const SCOPES: &str = include_str!("../../envoy/scopes.yaml.template");
+
+/// Flags of `halftone envoy-bootstrap`.
+#[derive(Args, Debug)]
+pub struct BootstrapArgs {
+    /// Folder to write `bootstrap.yaml` and `scopes.yaml` to. Created when it is missing.
+    #[arg(long, default_value = "envoy-bootstrap")]
+    pub out: PathBuf,
+    /// Where Envoy takes requests.
+    #[arg(long, default_value = "127.0.0.1:10000")]
+    pub listen: SocketAddr,
+    /// Envoy's admin interface.
+    #[arg(long, default_value = "127.0.0.1:9901")]
+    pub admin: SocketAddr,
+    /// The control plane's xDS server.
+    #[arg(long, default_value = "127.0.0.1:18000")]
+    pub xds: SocketAddr,
+    /// What serves the requests on which nothing is decided, and all requests while there are no rules.
+    #[arg(long)]
+    pub default_endpoint: SocketAddr,
+    /// The filter module on Envoy's machine.
+    #[arg(long, env = "HALFTONE_FILTER", default_value = "target/wasm32-wasip1/wasm/halftone_filter.wasm")]
+    pub filter: PathBuf,
+    /// Name of this Envoy among the nodes.
+    #[arg(long, default_value = "envoy")]
+    pub node_id: String,
+    /// Name of the group that this Envoy belongs to.
+    #[arg(long, default_value = "edge")]
+    pub node_cluster: String,
+}
+
+/// Writes the two files; the answer is the path of the bootstrap.
+///
+/// # Errors
+/// When a file cannot be written, or a value cannot stand in YAML.
+pub fn write(args: &BootstrapArgs) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("the folder {} cannot be made", args.out.display()))?;
+    // Envoy takes the scopes' path as absolute only.
+    let out = std::path::absolute(&args.out)?;
+    let scopes = out.join("scopes.yaml");
+    let filter = std::path::absolute(&args.filter)?;
+    let values = [
+        ("node_id", quoted(&args.node_id)?),
+        ("node_cluster", quoted(&args.node_cluster)?),
+        ("filter", quoted(path(&filter)?)?),
+        ("scopes", quoted(path(&scopes)?)?),
+        ("listen", socket_address(args.listen)),
+        ("admin", socket_address(args.admin)),
+        ("xds", socket_address(args.xds)),
+        ("default_endpoint", socket_address(args.default_endpoint)),
+    ];
+    let bootstrap = out.join("bootstrap.yaml");
+    for (template, file) in [(BOOTSTRAP, &bootstrap), (SCOPES, &scopes)] {
+        let text = values
+            .iter()
+            .fold(template.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
+        std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    Ok(bootstrap)
+}
+
+fn socket_address(address: SocketAddr) -> String {
+    format!("{{socket_address: {{address: \"{}\", port_value: {}}}}}", address.ip(), address.port())
+}
+
+/// JSON's strings are YAML's double-quoted ones.
+fn quoted(text: &str) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(text)?)
+}
+
+fn path(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))
+}

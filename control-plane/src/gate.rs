@@ -1,0 +1,60 @@
+//! The last check before a bundle leaves: the real filter module, run outside Envoy, has to take it.
+
+use halftone_filter_host::{FilterModule, HostError};
+
+/// The filter module that the proxies run.
+#[derive(Clone)]
+pub struct Gate(FilterModule);
+
+/// Why the filter would refuse a bundle, or fail on it.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// It trapped, or did not end.
+    #[error("the filter failed on the bundle: {0}")]
+    Failed(#[from] HostError),
+    /// It answered no.
+    #[error("the filter refused the bundle: {0}")]
+    Refused(String),
+    /// It took the bundle, but did not answer a request.
+    #[error("the filter took the bundle, but did not let the smoke request pass")]
+    Stopped,
+}
+
+impl Gate {
+    /// Compiles the module.
+    ///
+    /// # Errors
+    /// When the bytes are no filter module.
+    pub fn new(wasm: &[u8]) -> Result<Self, HostError> {
+        FilterModule::new(wasm).map(Self)
+    }
+
+    /// Loads the bundle in a fresh instance and sends it a request. Takes milliseconds: not for an
+    /// asynchronous thread.
+    ///
+    /// # Errors
+    /// When a proxy would not take the bundle.
+    pub fn check(&self, bundle: &[u8]) -> Result<(), GateError> {
+        let mut instance = self.0.start()?;
+        if !instance.configure(bundle)? {
+            let logs = instance.take_logs();
+            let reason = logs.last().map_or("without a reason".into(), |line| line.message.clone());
+            return Err(GateError::Refused(reason));
+        }
+        let request = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "smoke.test"),
+            (":path", "/v2/models/smoke/infer"),
+            ("x-user-id", "42"),
+            ("x-halftone-target", "spoofed"),
+        ];
+        let outcome = instance.request(&request)?;
+        let spoofed = outcome.request_header("x-halftone-target") == Some(b"spoofed");
+        let routed = outcome.request_header("x-halftone-route").is_some();
+        if outcome.action != halftone_filter_host::Action::Continue || spoofed || !routed {
+            return Err(GateError::Stopped);
+        }
+        Ok(())
+    }
+}

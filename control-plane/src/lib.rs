@@ -1,0 +1,15 @@
+//! The control plane: takes rulesets over REST, compiles and proves them, keeps them, and brings every
+//! proxy to the newest revision.
+//!
+//! To be read in this order: [`publisher`] (what a change goes through), [`gate`] and [`store`] (what it
+//! has to pass and where it is kept), [`api`] and [`xds`] (how changes come in and go out), [`serve`]
+//! (how it all runs).
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod bootstrap;
+pub mod gate;
+pub mod publisher;
+pub mod serve;
+pub mod store;
+pub mod xds;

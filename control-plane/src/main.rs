@@ -1,0 +1,67 @@
+//! The command line of Halftone.
+
+use clap::{Parser, Subcommand};
+use halftone_control_plane::{bootstrap, serve};
+use halftone_telemetry::LogArgs;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Gray releases of AI models: which version serves a request is decided inside Envoy, by compiled rules.
+#[derive(Parser)]
+#[command(name = "halftone", version)]
+struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the control plane: REST for people, xDS for proxies.
+    Serve(serve::ServeArgs),
+    /// Write the configuration that plain Envoy starts with.
+    EnvoyBootstrap(bootstrap::BootstrapArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = halftone_telemetry::init(&cli.log) {
+        eprintln!("halftone: {error}");
+        return ExitCode::from(2);
+    }
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("halftone: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => {
+            let runtime = tokio::runtime::Runtime::new()?;
+            let served = runtime.block_on(async {
+                let mut terminate = signal(SignalKind::terminate())?;
+                let mut interrupt = signal(SignalKind::interrupt())?;
+                let shutdown = async move {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                };
+                serve::serve(args, shutdown).await
+            });
+            // A change that is being kept finishes; nothing else is worth waiting for.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+            served
+        }
+        Command::EnvoyBootstrap(args) => {
+            let path = bootstrap::write(&args)?;
+            println!("{}", path.display());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! What a change goes through: compile, link, prove, keep, publish. In that order, and all or nothing.
+
+use crate::{
+    gate::{Gate, GateError},
+    store::{Action, Revision, Store, StoreError, StoredRuleset},
+    xds::{
+        ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError, TargetEndpoints, UpstreamProtocol,
+    },
+};
+use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, link};
+use halftone_rules::codec::{self, BundleError};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::{Mutex, watch};
+
+/// How long a request to a target may take.
+const TARGET_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A ruleset in force.
+#[derive(Clone, Debug)]
+pub struct Ruleset {
+    /// As it was uploaded, and since when it is in force.
+    pub stored: StoredRuleset,
+    /// What became of it.
+    pub compiled: Arc<Compiled>,
+}
+
+/// Everything that is in force.
+#[derive(Clone, Debug, Default)]
+pub struct Current {
+    /// The newest revision.
+    pub revision: u64,
+    /// By name.
+    pub rulesets: BTreeMap<String, Ruleset>,
+}
+
+/// What a change led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The revision in which the ruleset is in force as asked.
+    pub revision: u64,
+    /// Whether the ruleset did not exist before.
+    pub created: bool,
+    /// Whether there was anything to change.
+    pub changed: bool,
+}
+
+/// What has to be true for a change to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// The ruleset exists since exactly this revision.
+    Since(u64),
+    /// The ruleset exists.
+    Exists,
+    /// The ruleset does not exist.
+    Absent,
+}
+
+/// Why a change was not made. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The ruleset has problems.
+    #[error("the ruleset has {} problems", .0.len())]
+    Invalid(Vec<Diagnostic>),
+    /// It does not fit to the others.
+    #[error(transparent)]
+    Overlap(#[from] LinkError),
+    /// All rulesets together are too large for a bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A proxy would not take it.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// It cannot become routes and clusters.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// There is no such ruleset.
+    #[error("there is no ruleset {0:?}")]
+    NotFound(String),
+    /// The precondition does not hold.
+    #[error("the ruleset is in force since revision {0:?}")]
+    Precondition(Option<u64>),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The work was cut off, by a defect of ours.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Owns what is in force. Cheap to clone.
+#[derive(Clone)]
+pub struct Publisher(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    gate: Gate,
+    settings: ProxySettings,
+    resources: watch::Sender<Arc<Resources>>,
+    /// Held by the one change that is under way.
+    changing: Mutex<()>,
+    current: watch::Sender<Arc<Current>>,
+}
+
+/// A state that passed every check.
+struct Proven {
+    current: Current,
+    bundle: Arc<[u8]>,
+    resources: Resources,
+}
+
+impl Publisher {
+    /// Takes up what the store holds and publishes it. Blocks.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds what would not be published today.
+    pub fn start(store: Arc<dyn Store>, gate: Gate, settings: ProxySettings) -> Result<Self, PublishError> {
+        let state = store.load()?;
+        let mut current = Current { revision: state.revision, rulesets: BTreeMap::new() };
+        for stored in state.rulesets {
+            let compiled = compile(&stored.source, &stored.name).map_err(|diagnostics| {
+                let text = halftone_compiler::render(&stored.name, &stored.source, &diagnostics);
+                PublishError::Internal(format!(
+                    "the stored ruleset {:?} does not compile:\n{text}",
+                    stored.name
+                ))
+            })?;
+            current.rulesets.insert(stored.name.clone(), Ruleset { stored, compiled: Arc::new(compiled) });
+        }
+        let proven = prove(current, &gate, &settings)?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            gate,
+            settings,
+            resources: watch::Sender::new(Arc::new(proven.resources)),
+            changing: Mutex::new(()),
+            current: watch::Sender::new(Arc::new(proven.current)),
+        })))
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn current(&self) -> Arc<Current> {
+        self.0.current.borrow().clone()
+    }
+
+    /// What proxies are to have, now and after each change.
+    #[must_use]
+    pub fn resources(&self) -> watch::Receiver<Arc<Resources>> {
+        self.0.resources.subscribe()
+    }
+
+    /// Creates or replaces a ruleset.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; nothing has changed then.
+    pub async fn put(
+        &self,
+        name: &str,
+        source: String,
+        precondition: Precondition,
+        actor: String,
+    ) -> Result<Published, PublishError> {
+        self.change(name, Some(source), precondition, actor).await
+    }
+
+    /// Removes a ruleset.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; nothing has changed then.
+    pub async fn delete(
+        &self,
+        name: &str,
+        precondition: Precondition,
+        actor: String,
+    ) -> Result<Published, PublishError> {
+        self.change(name, None, precondition, actor).await
+    }
+
+    /// Does all that [`Self::put`] does but keep and publish.
+    ///
+    /// # Errors
+    /// Those that [`Self::put`] would have.
+    pub async fn validate(&self, name: &str, source: String) -> Result<Arc<Compiled>, PublishError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        let current = self.current();
+        blocking(move || {
+            let compiled = Arc::new(compile(&source, &name).map_err(PublishError::Invalid)?);
+            let next = with(&current, &name, Some((source, compiled.clone())));
+            prove(next, &this.0.gate, &this.0.settings)?;
+            Ok(compiled)
+        })
+        .await
+    }
+
+    /// The newest revisions below `before`, newest first.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, PublishError> {
+        let store = self.0.store.clone();
+        blocking(move || Ok(store.revisions(before, limit)?)).await
+    }
+
+    /// The change goes on when whoever asked for it goes away: it has its own task.
+    async fn change(
+        &self,
+        name: &str,
+        source: Option<String>,
+        precondition: Precondition,
+        actor: String,
+    ) -> Result<Published, PublishError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        let change = async move {
+            let (compiled, name) = blocking(move || {
+                let compiled = source.map(|source| match compile(&source, &name) {
+                    Ok(compiled) => Ok((source, Arc::new(compiled))),
+                    Err(diagnostics) => Err(PublishError::Invalid(diagnostics)),
+                });
+                Ok((compiled.transpose()?, name))
+            })
+            .await?;
+            let _changing = this.0.changing.lock().await;
+            this.apply(name, compiled, precondition, actor).await
+        };
+        tokio::spawn(change).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// For the holder of the lock.
+    async fn apply(
+        &self,
+        name: String,
+        compiled: Option<(String, Arc<Compiled>)>,
+        precondition: Precondition,
+        actor: String,
+    ) -> Result<Published, PublishError> {
+        let current = self.current();
+        let before = current.rulesets.get(&name);
+        let since = before.map(|ruleset| ruleset.stored.revision);
+        let holds = match precondition {
+            Precondition::None => true,
+            Precondition::Since(revision) => since == Some(revision),
+            Precondition::Exists => since.is_some(),
+            Precondition::Absent => since.is_none(),
+        };
+        if !holds {
+            return Err(PublishError::Precondition(since));
+        }
+        match (before, &compiled) {
+            (None, None) => return Err(PublishError::NotFound(name)),
+            (Some(before), Some((source, _))) if before.stored.source == *source => {
+                return Ok(Published { revision: before.stored.revision, created: false, changed: false });
+            }
+            _ => {}
+        }
+        let created = before.is_none();
+        let this = self.clone();
+        blocking(move || {
+            let action = if compiled.is_some() { Action::Put } else { Action::Delete };
+            let proven = prove(with(&current, &name, compiled), &this.0.gate, &this.0.settings)?;
+            let revision = Revision {
+                revision: proven.current.revision,
+                created_at_ms: now_ms(),
+                action,
+                actor,
+                content_hash: format!(
+                    "{:016x}",
+                    codec::stored_content_hash(&proven.bundle).unwrap_or_default()
+                ),
+                bundle_bytes: proven.bundle.len() as u64,
+                ruleset: name,
+            };
+            let ruleset = proven.current.rulesets.get(&revision.ruleset);
+            this.0.store.commit(&revision, ruleset.map(|ruleset| ruleset.stored.source.as_str()))?;
+            this.0.current.send_replace(Arc::new(proven.current));
+            this.0.resources.send_replace(Arc::new(proven.resources));
+            tracing::info!(
+                revision = revision.revision,
+                ruleset = revision.ruleset,
+                action = ?revision.action,
+                actor = revision.actor,
+                "published"
+            );
+            Ok(Published { revision: revision.revision, created, changed: true })
+        })
+        .await
+    }
+}
+
+/// The state after `current` in which the ruleset is as given, or gone.
+fn with(current: &Current, name: &str, ruleset: Option<(String, Arc<Compiled>)>) -> Current {
+    let mut next = Current { revision: current.revision + 1, rulesets: current.rulesets.clone() };
+    match ruleset {
+        Some((source, compiled)) => {
+            let stored = StoredRuleset { name: name.into(), source, revision: next.revision };
+            next.rulesets.insert(name.into(), Ruleset { stored, compiled });
+        }
+        None => {
+            next.rulesets.remove(name);
+        }
+    }
+    next
+}
+
+/// Everything that can be known to be wrong before a proxy is told.
+fn prove(current: Current, gate: &Gate, settings: &ProxySettings) -> Result<Proven, PublishError> {
+    let compiled = current.rulesets.values().map(|ruleset| &*ruleset.compiled);
+    let bundle: Arc<[u8]> = codec::encode(&link(current.revision, compiled)?)?.into();
+    gate.check(&bundle)?;
+    let snapshot = Snapshot {
+        revision: current.revision,
+        bundle: bundle.clone(),
+        rulesets: current.rulesets.values().map(routes).collect(),
+    };
+    let resources = Resources::build(&snapshot, settings)?;
+    Ok(Proven { current, bundle, resources })
+}
+
+fn routes(ruleset: &Ruleset) -> RulesetRoutes {
+    let compiled = &ruleset.compiled;
+    let target = |target: &halftone_compiler::TargetSpec| TargetEndpoints {
+        name: target.name.clone(),
+        endpoints: target.endpoints.clone(),
+        timeout: TARGET_TIMEOUT,
+        protocol: UpstreamProtocol::default(),
+    };
+    RulesetRoutes {
+        name: compiled.ruleset.name.clone(),
+        default: compiled.ruleset.targets.get(usize::from(compiled.ruleset.default)).cloned(),
+        targets: compiled.targets.iter().map(target).collect(),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
+) -> Result<T, PublishError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PublishError::Internal(error.to_string()))?
+}
+
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}

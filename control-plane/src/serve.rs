@@ -1,0 +1,147 @@
+//! `halftone serve`: everything running together.
+
+use crate::{
+    api::{self, Token},
+    gate::Gate,
+    publisher::Publisher,
+    store::SqliteStore,
+    xds::{self, Nodes, ProxySettings},
+};
+use anyhow::{Context, bail};
+use clap::Args;
+use std::{
+    future::IntoFuture,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::watch};
+
+/// How long requests under way may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Flags of `halftone serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Address of the REST API.
+    #[arg(long, env = "HALFTONE_REST", default_value = "127.0.0.1:8080")]
+    pub rest: SocketAddr,
+    /// Address of the xDS server, for proxies.
+    #[arg(long, env = "HALFTONE_XDS", default_value = "127.0.0.1:18000")]
+    pub xds: SocketAddr,
+    /// Folder of the store. Created when it is missing.
+    #[arg(long, env = "HALFTONE_DATA", default_value = "halftone-data")]
+    pub data: PathBuf,
+    /// The filter module: every bundle is tried on it before it leaves.
+    #[arg(long, env = "HALFTONE_FILTER", default_value = "target/wasm32-wasip1/wasm/halftone_filter.wasm")]
+    pub filter: PathBuf,
+    /// Where the proxies find the filter module on their own machines. The same as --filter when left out.
+    #[arg(long, env = "HALFTONE_FILTER_ON_PROXY")]
+    pub filter_on_proxy: Option<PathBuf>,
+    /// File with the token that changes need. Required when --rest is not a loopback address.
+    #[arg(long, env = "HALFTONE_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// File to write the addresses to (JSON: `rest`, `xds`) once all is ready. For scripts that use port 0.
+    #[arg(long)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Runs until `shutdown` is done.
+///
+/// # Errors
+/// When something needed to start is missing, or a server fails.
+pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let token = token(&args)?;
+    let publisher = {
+        let (data, filter) = (args.data.clone(), args.filter.clone());
+        let on_proxy = args.filter_on_proxy.clone().map_or_else(|| std::path::absolute(&args.filter), Ok)?;
+        tokio::task::spawn_blocking(move || start(&data, &filter, on_proxy)).await??
+    };
+    let nodes = Nodes::new();
+    let rest = bind(args.rest, "--rest").await?;
+    let xds = bind(args.xds, "--xds").await?;
+    let addresses = (rest.local_addr()?, xds.local_addr()?);
+    let router = api::router(publisher.clone(), nodes.clone(), token)
+        .into_make_service_with_connect_info::<SocketAddr>();
+
+    let (stop, stopping) = watch::channel(());
+    let stopped = || {
+        let mut stopping = stopping.clone();
+        async move {
+            // An error means that the sender is gone, which is how stopping is told.
+            let _ = stopping.changed().await;
+        }
+    };
+    let mut rest = tokio::spawn(axum::serve(rest, router).with_graceful_shutdown(stopped()).into_future());
+    let mut xds = tokio::spawn(xds::serve(xds, publisher.resources(), nodes, stopped()));
+    tracing::info!(
+        rest = %addresses.0,
+        xds = %addresses.1,
+        revision = publisher.current().revision,
+        "the control plane is ready"
+    );
+    if let Some(path) = &args.ready_file {
+        let text = format!("{{\"rest\":\"{}\",\"xds\":\"{}\"}}\n", addresses.0, addresses.1);
+        write_whole(path, &text)?;
+    }
+
+    tokio::select! {
+        () = shutdown => {}
+        ended = &mut rest => { ended.context("the REST server")??; bail!("the REST server stopped by itself") }
+        ended = &mut xds => { ended.context("the xDS server")??; bail!("the xDS server stopped by itself") }
+    }
+    tracing::info!("stopping");
+    drop(stop);
+    let both = async {
+        rest.await.context("the REST server")??;
+        xds.await.context("the xDS server")??;
+        anyhow::Ok(())
+    };
+    // What was accepted is in the store already, so a client that does not let go may be cut off.
+    tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()))
+}
+
+fn start(data: &Path, filter: &Path, filter_on_proxy: PathBuf) -> anyhow::Result<Publisher> {
+    let wasm = std::fs::read(filter).with_context(|| {
+        let build = "cargo build --profile wasm --target wasm32-wasip1 -p halftone-filter";
+        format!(
+            "the filter module {} cannot be read; build it with `{build}`, or name it with --filter",
+            filter.display()
+        )
+    })?;
+    let gate = Gate::new(&wasm).with_context(|| format!("{} is not the filter module", filter.display()))?;
+    std::fs::create_dir_all(data).with_context(|| format!("the folder {} cannot be made", data.display()))?;
+    let path = data.join("halftone.db");
+    let store =
+        SqliteStore::open(&path).with_context(|| format!("the store {} cannot be opened", path.display()))?;
+    Ok(Publisher::start(Arc::new(store), gate, ProxySettings::new(filter_on_proxy))?)
+}
+
+/// Whoever can reach the API can move traffic, so beyond this machine it takes a secret.
+fn token(args: &ServeArgs) -> anyhow::Result<Option<Token>> {
+    let Some(path) = &args.token_file else {
+        if !args.rest.ip().is_loopback() {
+            bail!("--rest {} is not a loopback address: give a token with --token-file", args.rest);
+        }
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("the token file {}", path.display()))?;
+    let token = Token::new(&text);
+    if token.is_none() {
+        bail!("the token in {} is shorter than 16 characters", path.display());
+    }
+    Ok(token)
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{flag} {address} cannot be listened on"))
+}
+
+/// Whoever waits for the file never sees half of it.
+fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("the file {} cannot be written", path.display()))
+}

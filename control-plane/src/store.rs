@@ -1,0 +1,92 @@
+//! What the control plane keeps over a restart.
+
+mod sqlite;
+
+pub use sqlite::SqliteStore;
+
+use serde::Serialize;
+
+/// What a change did to a ruleset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Created or replaced it.
+    Put,
+    /// Removed it.
+    Delete,
+}
+
+/// A ruleset as it was uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRuleset {
+    /// Its name.
+    pub name: String,
+    /// Its text, YAML or JSON.
+    pub source: String,
+    /// The revision that brought it in its present form.
+    pub revision: u64,
+}
+
+/// One change, and the audit log's entry about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Revision {
+    /// Counts up from 1 without gaps.
+    pub revision: u64,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+    /// What was done.
+    pub action: Action,
+    /// To which ruleset.
+    pub ruleset: String,
+    /// By whom: the address that the request came from.
+    pub actor: String,
+    /// The bundle's content hash, in hexadecimal.
+    pub content_hash: String,
+    /// Bytes of the bundle.
+    pub bundle_bytes: u64,
+}
+
+/// Everything that is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// The newest revision; 0 before the first change.
+    pub revision: u64,
+    /// In ascending order of their names.
+    pub rulesets: Vec<StoredRuleset>,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else made the revision in the meantime.
+    #[error("revision {0} exists already: another process writes to the same store")]
+    Conflict(u64),
+    /// The database refused.
+    #[error("the store failed: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// The store holds what this build does not understand.
+    #[error("{0}")]
+    Incompatible(String),
+}
+
+/// Keeps revisions and rulesets. All calls block.
+pub trait Store: Send + Sync + 'static {
+    /// What is in force.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn load(&self) -> Result<State, StoreError>;
+
+    /// Makes `revision` the newest: all of it is kept when this returns, or nothing. `source` is the
+    /// ruleset's new text; a deletion has none.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the newest revision is not the one before `revision`.
+    fn commit(&self, revision: &Revision, source: Option<&str>) -> Result<(), StoreError>;
+
+    /// The newest revisions below `before`, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, StoreError>;
+}

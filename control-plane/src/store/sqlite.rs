@@ -1,0 +1,230 @@
+//! The store in one SQLite file.
+
+use super::{Action, Revision, State, Store, StoreError, StoredRuleset};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// In `PRAGMA user_version`, so that a later build knows what it finds.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE revisions (
+        revision      INTEGER PRIMARY KEY,
+        created_at_ms INTEGER NOT NULL,
+        action        TEXT NOT NULL,
+        ruleset       TEXT NOT NULL,
+        actor         TEXT NOT NULL,
+        content_hash  TEXT NOT NULL,
+        bundle_bytes  INTEGER NOT NULL,
+        source        TEXT
+    ) STRICT;
+    CREATE TABLE rulesets (
+        name     TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL REFERENCES revisions (revision),
+        source   TEXT NOT NULL
+    ) STRICT;
+";
+
+/// A store in one file.
+pub struct SqliteStore(Mutex<Connection>);
+
+impl SqliteStore {
+    /// Opens the file and creates what is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or was written by a newer build.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // What was answered with success survives a loss of power.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match version {
+            SCHEMA_VERSION => {}
+            0 => {
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            other => {
+                return Err(StoreError::Incompatible(format!(
+                    "{} has schema {other}, but this build knows only {SCHEMA_VERSION}: use the build that wrote it",
+                    path.display()
+                )));
+            }
+        }
+        transaction.commit()?;
+        Ok(Self(Mutex::new(connection)))
+    }
+
+    /// A panic while the lock was held cannot leave a transaction half done: it is rolled back.
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&self) -> Result<State, StoreError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        let mut statement =
+            transaction.prepare("SELECT name, revision, source FROM rulesets ORDER BY name")?;
+        let rulesets = statement
+            .query_map([], |row| {
+                Ok(StoredRuleset { name: row.get(0)?, revision: unsigned(row, 1)?, source: row.get(2)? })
+            })?
+            .collect::<Result<_, _>>()?;
+        drop(statement);
+        Ok(State { revision: newest(&transaction)?, rulesets })
+    }
+
+    fn commit(&self, revision: &Revision, source: Option<&str>) -> Result<(), StoreError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if newest(&transaction)?.checked_add(1) != Some(revision.revision) {
+            return Err(StoreError::Conflict(revision.revision));
+        }
+        let action = match revision.action {
+            Action::Put => "put",
+            Action::Delete => "delete",
+        };
+        let number = signed(revision.revision)?;
+        transaction.execute(
+            "INSERT INTO revisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                number,
+                signed(revision.created_at_ms)?,
+                action,
+                revision.ruleset,
+                revision.actor,
+                revision.content_hash,
+                signed(revision.bundle_bytes)?,
+                source
+            ],
+        )?;
+        match source {
+            Some(source) => transaction.execute(
+                "INSERT INTO rulesets VALUES (?1, ?2, ?3)
+                 ON CONFLICT (name) DO UPDATE SET revision = excluded.revision, source = excluded.source",
+                params![revision.ruleset, number, source],
+            )?,
+            None => transaction.execute("DELETE FROM rulesets WHERE name = ?1", [&revision.ruleset])?,
+        };
+        Ok(transaction.commit()?)
+    }
+
+    fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, StoreError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT revision, created_at_ms, action, ruleset, actor, content_hash, bundle_bytes
+             FROM revisions WHERE revision < ?1 ORDER BY revision DESC LIMIT ?2",
+        )?;
+        let before = before.and_then(|revision| i64::try_from(revision).ok()).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let revisions = statement.query_map([before, limit], |row| {
+            Ok(Revision {
+                revision: unsigned(row, 0)?,
+                created_at_ms: unsigned(row, 1)?,
+                action: if row.get::<_, String>(2)? == "delete" { Action::Delete } else { Action::Put },
+                ruleset: row.get(3)?,
+                actor: row.get(4)?,
+                content_hash: row.get(5)?,
+                bundle_bytes: unsigned(row, 6)?,
+            })
+        })?;
+        Ok(revisions.collect::<Result<_, _>>()?)
+    }
+}
+
+fn newest(connection: &Connection) -> Result<u64, StoreError> {
+    let newest = connection
+        .query_row("SELECT revision FROM revisions ORDER BY revision DESC LIMIT 1", [], |row| {
+            unsigned(row, 0)
+        })
+        .optional()?;
+    Ok(newest.unwrap_or(0))
+}
+
+/// SQLite's integers are signed.
+fn signed(value: u64) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| StoreError::Incompatible(format!("{value} is too large for the store")))
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(revision: u64, action: Action, ruleset: &str) -> Revision {
+        Revision {
+            revision,
+            created_at_ms: 1_700_000_000_000 + revision,
+            action,
+            ruleset: ruleset.into(),
+            actor: "127.0.0.1".into(),
+            content_hash: "00".into(),
+            bundle_bytes: 7,
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("halftone.db");
+        {
+            let store = SqliteStore::open(&path).unwrap();
+            assert_eq!(store.load().unwrap(), State::default());
+            store.commit(&revision(1, Action::Put, "b"), Some("one")).unwrap();
+            store.commit(&revision(2, Action::Put, "a"), Some("two")).unwrap();
+            store.commit(&revision(3, Action::Put, "b"), Some("three")).unwrap();
+        }
+        let store = SqliteStore::open(&path).unwrap();
+        let ruleset = |name: &str, source: &str, revision| StoredRuleset {
+            name: name.into(),
+            source: source.into(),
+            revision,
+        };
+        let rulesets = vec![ruleset("a", "two", 2), ruleset("b", "three", 3)];
+        assert_eq!(store.load().unwrap(), State { revision: 3, rulesets });
+        store.commit(&revision(4, Action::Delete, "b"), None).unwrap();
+        assert_eq!(store.load().unwrap().rulesets, [ruleset("a", "two", 2)]);
+        let numbers = |before, limit| -> Vec<u64> {
+            store.revisions(before, limit).unwrap().into_iter().map(|r| r.revision).collect()
+        };
+        assert_eq!(numbers(None, 10), [4, 3, 2, 1]);
+        assert_eq!(numbers(Some(4), 2), [3, 2]);
+        assert_eq!(store.revisions(None, 1).unwrap(), [revision(4, Action::Delete, "b")]);
+    }
+
+    #[test]
+    fn a_revision_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("halftone.db");
+        let (one, other) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
+        one.commit(&revision(1, Action::Put, "a"), Some("one")).unwrap();
+        let refused = other.commit(&revision(1, Action::Put, "b"), Some("two"));
+        assert!(matches!(refused, Err(StoreError::Conflict(1))), "{refused:?}");
+        let skipped = other.commit(&revision(3, Action::Put, "b"), Some("two"));
+        assert!(matches!(skipped, Err(StoreError::Conflict(3))), "{skipped:?}");
+        assert_eq!(other.load().unwrap().revision, 1);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_build_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("halftone.db");
+        drop(SqliteStore::open(&path).unwrap());
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(SqliteStore::open(&path), Err(StoreError::Incompatible(_))));
+    }
+}

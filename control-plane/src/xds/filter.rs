@@ -1,0 +1,96 @@
+//! ECDS: the wasm filter with its bundle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::{
+    AsyncDataSource, BackoffStrategy, DataSource, TypedExtensionConfig, async_data_source, data_source,
+};
+use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
+use envoy_types::pb::envoy::extensions::wasm::v3::{
+    FailurePolicy, PluginConfig, ReloadConfig, VmConfig, plugin_config,
+};
+use envoy_types::pb::google::protobuf::BytesValue;
+use envoy_types::util::pack_any;
+
+use super::resource::Resource;
+use super::snapshot::{ProxySettings, SnapshotError};
+use super::wire::duration;
+
+/// How long a proxy waits before it reloads a VM that trapped, once more than one trap came in a row. Requests in
+/// that time fail, so it is far below Envoy's second.
+const RELOAD_BACKOFF: Duration = Duration::from_millis(50);
+
+/// The resource, packed.
+pub(super) fn resource(bundle: &[u8], settings: &ProxySettings) -> Result<Arc<Resource>, SnapshotError> {
+    let extension = TypedExtensionConfig {
+        name: settings.filter_name.clone(),
+        typed_config: Some(pack_any(wasm(bundle, settings)?)),
+    };
+    Ok(Resource::new(settings.filter_name.clone(), pack_any(extension)))
+}
+
+fn wasm(bundle: &[u8], settings: &ProxySettings) -> Result<Wasm, SnapshotError> {
+    let file = settings.wasm_file.to_str().ok_or(SnapshotError::BadWasmFile)?;
+    let code = DataSource {
+        specifier: Some(data_source::Specifier::Filename(file.to_owned())),
+        ..DataSource::default()
+    };
+    let vm = VmConfig {
+        vm_id: settings.vm_id.clone(),
+        runtime: "envoy.wasm.runtime.v8".to_owned(),
+        code: Some(AsyncDataSource { specifier: Some(async_data_source::Specifier::Local(code)) }),
+        ..VmConfig::default()
+    };
+    let reload = ReloadConfig {
+        backoff: Some(BackoffStrategy { base_interval: Some(duration(RELOAD_BACKOFF)), max_interval: None }),
+    };
+    let plugin = PluginConfig {
+        name: settings.filter_name.clone(),
+        root_id: settings.root_id.clone(),
+        // The proxy unwraps BytesValue, so the filter sees exactly the bundle.
+        configuration: Some(pack_any(BytesValue { value: bundle.to_vec() })),
+        failure_policy: FailurePolicy::FailReload.into(),
+        reload_config: Some(reload),
+        vm: Some(plugin_config::Vm::VmConfig(vm)),
+        ..PluginConfig::default()
+    };
+    Ok(Wasm { config: Some(plugin) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xds_filter_carries_the_bundle_and_names_the_wasm_file() {
+        let settings = ProxySettings::new("/opt/halftone/filter.wasm");
+        let config = wasm(b"bundle", &settings).unwrap().config.unwrap();
+
+        assert_eq!((config.name.as_str(), config.root_id.as_str()), ("halftone", "halftone"));
+        let configuration = config.configuration.clone().unwrap();
+        assert_eq!(configuration.type_url, "type.googleapis.com/google.protobuf.BytesValue");
+        // Field 1, length-delimited, six bytes: what `BytesValue` is on the wire.
+        assert_eq!(configuration.value, b"\x0a\x06bundle");
+        assert_eq!(config.failure_policy(), FailurePolicy::FailReload);
+        let backoff = config.reload_config.unwrap().backoff.unwrap();
+        assert_eq!(backoff.base_interval.unwrap().nanos, 50_000_000);
+
+        let plugin_config::Vm::VmConfig(vm) = config.vm.unwrap();
+        assert_eq!((vm.vm_id.as_str(), vm.runtime.as_str()), ("halftone", "envoy.wasm.runtime.v8"));
+        let async_data_source::Specifier::Local(source) = vm.code.unwrap().specifier.unwrap() else {
+            panic!("the code must be a local file");
+        };
+        assert_eq!(
+            source.specifier,
+            Some(data_source::Specifier::Filename("/opt/halftone/filter.wasm".to_owned()))
+        );
+    }
+
+    #[test]
+    fn xds_filter_resource_has_the_filters_name_and_type() {
+        let resource = resource(b"x", &ProxySettings::new("f.wasm")).unwrap();
+        assert_eq!(resource.name, "halftone");
+        assert_eq!(resource.any.type_url, super::super::Kind::Filter.type_url());
+    }
+}

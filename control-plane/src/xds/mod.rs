@@ -1,0 +1,108 @@
+//! The xDS server: distributes bundles, routes and clusters to Envoy.
+//!
+//! Publish [`Resources`] in a `watch` channel, and [`serve`] brings every connected proxy to the newest ones without
+//! losing a request on the way; [`Nodes`] says how far each of them is.
+//!
+//! To be read in this order: [`snapshot`](Snapshot) (what to distribute), `clusters`, `routes`, `filter` (what that
+//! is in Envoy's terms), `resource` (how it is named and compared), `channel` and `stream` (what to send when),
+//! `sotw` and `server` (how it travels), `nodes` (who has what).
+
+mod channel;
+mod clusters;
+mod filter;
+mod nodes;
+mod resource;
+mod routes;
+mod server;
+mod snapshot;
+mod sotw;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::server::TcpIncoming;
+
+pub use channel::{KindStatus, Refusal};
+pub use nodes::{NodeStatus, Nodes};
+pub use resource::{Kind, Resources};
+pub use snapshot::{
+    ProxySettings, ROUTE_HEADER, ROUTE_SCOPE, RulesetRoutes, Snapshot, SnapshotError, TARGET_HEADER,
+    TargetEndpoints, UpstreamProtocol,
+};
+use stream::Timing;
+
+/// How often a silent proxy is asked whether it is still there, and how long it may take to answer. A proxy that
+/// vanished without closing its connection is off the list after both.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+
+/// A request names every cluster that the proxy has.
+const MAX_REQUEST: usize = 16 << 20;
+
+/// Room for a bundle of several megabytes.
+const MAX_RESPONSE: usize = 64 << 20;
+
+/// How long proxies may take to let go of their connections at shutdown.
+const SHUTDOWN: Duration = Duration::from_secs(3);
+
+/// Serves proxies until `shutdown` is done.
+///
+/// Whatever is published in `resources` reaches every proxy, except that states which are superseded sooner than a
+/// proxy could take them are skipped. If the sender goes away, the last state stays.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    resources: watch::Receiver<Arc<Resources>>,
+    nodes: Nodes,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    serve_with(listener, resources, nodes, shutdown, Timing::default()).await
+}
+
+async fn serve_with(
+    listener: TcpListener,
+    resources: watch::Receiver<Arc<Resources>>,
+    nodes: Nodes,
+    shutdown: impl Future<Output = ()>,
+    timing: Timing,
+) -> Result<(), tonic::transport::Error> {
+    let (stop, stopping) = watch::channel(false);
+    let stopped = stopping.clone();
+    let service =
+        AggregatedDiscoveryServiceServer::new(server::Server { resources, nodes, timing, stopping })
+            .max_decoding_message_size(MAX_REQUEST)
+            .max_encoding_message_size(MAX_RESPONSE);
+    let serving = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+            shutdown.await;
+            // Streams never end by themselves, and the server waits for them.
+            stop.send_replace(true);
+        });
+    tokio::select! {
+        result = serving => result,
+        () = patience(stopped) => Ok(()),
+    }
+}
+
+/// Done when streams have been told to stop and had time to.
+async fn patience(mut stopped: watch::Receiver<bool>) {
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        // The server ended by itself.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(SHUTDOWN).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Resources as proxies receive them: named, typed, hashed.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use envoy_types::pb::google::protobuf::Any;
+use serde::Serialize;
+
+use super::snapshot::{ProxySettings, Snapshot, SnapshotError};
+use super::{clusters, filter, routes};
+
+/// The kinds of resource that we serve, in the order in which a change must reach a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Kind {
+    /// CDS: a cluster for each target.
+    #[serde(rename = "cds")]
+    Cluster,
+    /// EDS: the endpoints of each cluster.
+    #[serde(rename = "eds")]
+    Endpoint,
+    /// RDS: the one route configuration.
+    #[serde(rename = "rds")]
+    Route,
+    /// ECDS: the filter with its bundle.
+    #[serde(rename = "ecds")]
+    Filter,
+}
+
+impl Kind {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoint, Self::Route, Self::Filter];
+
+    /// The type URL of its resources.
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Filter => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        }
+    }
+
+    /// The kind with this type URL, if we serve it.
+    pub fn from_type_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
+    }
+}
+
+/// One resource, packed. Immutable, and shared by all streams.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resource {
+    /// The name by which proxies subscribe to it.
+    pub(crate) name: String,
+    /// Hash of its content: two resources of one name are the same if and only if their hashes are.
+    pub(crate) hash: u64,
+    /// Its protobuf.
+    pub(crate) any: Any,
+}
+
+impl Resource {
+    /// Names and hashes a packed message.
+    pub(crate) fn new(name: String, any: Any) -> Arc<Self> {
+        let mut hasher = DefaultHasher::new();
+        any.type_url.hash(&mut hasher);
+        any.value.hash(&mut hasher);
+        Arc::new(Self { name, hash: hasher.finish(), any })
+    }
+}
+
+/// The version of a set of resources: a hash of their content and nothing else, so that a set which did not change
+/// keeps its version over revisions, restarts and replicas. `resources` must come in the order of their names.
+pub(crate) fn version<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> String {
+    let mut hasher = DefaultHasher::new();
+    for resource in resources {
+        resource.name.hash(&mut hasher);
+        resource.hash.hash(&mut hasher);
+    }
+    format!("{:016x}", hasher.finish())
+}
+
+/// A cluster and its endpoints: they come and go together.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Upstream {
+    /// The CDS resource.
+    pub(crate) cluster: Arc<Resource>,
+    /// The EDS resource of the same name. `None` for a cluster that only the proxy remembers.
+    pub(crate) endpoints: Option<Arc<Resource>>,
+}
+
+/// Clusters by name.
+pub(crate) type Upstreams = BTreeMap<String, Arc<Upstream>>;
+
+/// Everything that proxies get for one revision. Immutable; publish a new one by a `watch` channel.
+#[derive(Debug, Clone)]
+pub struct Resources {
+    revision: u64,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) route: Arc<Resource>,
+    pub(crate) filter: Arc<Resource>,
+}
+
+impl Resources {
+    /// Builds the resources. The same snapshot and settings give the same bytes.
+    ///
+    /// # Errors
+    /// If a name is unusable or used twice.
+    pub fn build(snapshot: &Snapshot, settings: &ProxySettings) -> Result<Self, SnapshotError> {
+        snapshot.check()?;
+        Ok(Self {
+            revision: snapshot.revision,
+            upstreams: clusters::upstreams(snapshot),
+            route: routes::resource(snapshot, settings),
+            filter: filter::resource(&snapshot.bundle, settings)?,
+        })
+    }
+
+    /// The revision these resources are of.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The version of one kind's complete set, as a proxy that has taken all of it reports it.
+    pub fn version(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Cluster => version(self.upstreams.values().map(|upstream| &upstream.cluster)),
+            Kind::Endpoint => {
+                version(self.upstreams.values().filter_map(|upstream| upstream.endpoints.as_ref()))
+            }
+            Kind::Route => version([&self.route]),
+            Kind::Filter => version([&self.filter]),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A model of a proxy against the stream, with everything that can happen happening at random: delays in both
+//! directions, bursts of revisions, refusals, silence, lost connections. What must hold at every moment: no route
+//! on the proxy leads to a cluster that is missing or has no endpoints, and no filter is taken before its routes.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use super::super::testing::resources;
+use super::*;
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// A small generator, so that a failure can be repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn one_in(&mut self, chances: u64) -> bool {
+        self.below(chances) == 0
+    }
+}
+
+#[derive(Default)]
+struct Proxy {
+    clusters: BTreeMap<String, u64>,
+    /// Clusters that have endpoints.
+    ready: BTreeSet<String>,
+    routes: Option<Arc<Resources>>,
+    filter: Option<u64>,
+    nonces: HashMap<Kind, String>,
+    versions: HashMap<Kind, String>,
+    subscribed_endpoints: bool,
+}
+
+impl Proxy {
+    fn request(&self, kind: Kind, error: bool) -> Request {
+        let names = match kind {
+            Kind::Cluster => Vec::new(),
+            Kind::Endpoint => self.clusters.keys().cloned().collect(),
+            Kind::Route | Kind::Filter => vec!["halftone".to_owned()],
+        };
+        Request {
+            kind,
+            names,
+            version: self.versions.get(&kind).cloned().unwrap_or_default(),
+            nonce: self.nonces.get(&kind).cloned().unwrap_or_default(),
+            error: error.then(|| "refused".to_owned()),
+        }
+    }
+
+    /// Takes a response as Envoy does, and says what Envoy says.
+    fn take(&mut self, push: &Push, refuse: bool, world: &World) -> Vec<Request> {
+        self.nonces.insert(push.kind, push.nonce.clone());
+        if refuse {
+            return vec![self.request(push.kind, true)];
+        }
+        self.versions.insert(push.kind, push.version.clone());
+        let mut requests = Vec::new();
+        match push.kind {
+            Kind::Cluster => {
+                let new: BTreeMap<String, u64> =
+                    push.resources.iter().map(|resource| (resource.name.clone(), resource.hash)).collect();
+                self.ready
+                    .retain(|name| new.get(name).is_some_and(|hash| self.clusters.get(name) == Some(hash)));
+                self.clusters = new;
+                if self.subscribed_endpoints || !self.clusters.is_empty() {
+                    self.subscribed_endpoints = true;
+                    requests.push(self.request(Kind::Endpoint, false));
+                }
+            }
+            Kind::Endpoint => {
+                let names = push.resources.iter().map(|resource| resource.name.clone());
+                self.ready.extend(names.filter(|name| self.clusters.contains_key(name)));
+            }
+            Kind::Route => self.routes = Some(Arc::clone(&world.by_route[&push.resources[0].hash])),
+            Kind::Filter => {
+                let resources = &world.by_filter[&push.resources[0].hash];
+                let routes = self.routes.as_ref().map(|routes| routes.route.hash);
+                assert_eq!(routes, Some(resources.route.hash), "the filter came before its routes");
+                self.filter = Some(resources.revision());
+            }
+        }
+        requests.push(self.request(push.kind, false));
+        requests
+    }
+
+    fn check(&self) {
+        let Some(routes) = &self.routes else { return };
+        for name in routes.upstreams.keys() {
+            assert!(
+                self.ready.contains(name),
+                "a route leads to {name}, which is not ready: {:?}",
+                self.ready
+            );
+        }
+    }
+}
+
+/// All there ever was, to know what a hash stands for.
+#[derive(Default)]
+struct World {
+    by_route: HashMap<u64, Arc<Resources>>,
+    by_filter: HashMap<u64, Arc<Resources>>,
+    revision: u64,
+}
+
+impl World {
+    fn revise(&mut self, random: &mut Random) -> Arc<Resources> {
+        self.revision += 1;
+        let targets: Vec<(&str, u16)> = NAMES
+            .into_iter()
+            .filter_map(|name| (!random.one_in(2)).then(|| (name, 1 + u16::from(random.one_in(3)))))
+            .collect();
+        self.add(resources(self.revision, &targets))
+    }
+
+    fn add(&mut self, resources: Arc<Resources>) -> Arc<Resources> {
+        self.by_route.insert(resources.route.hash, Arc::clone(&resources));
+        self.by_filter.insert(resources.filter.hash, Arc::clone(&resources));
+        resources
+    }
+}
+
+struct Run {
+    random: Random,
+    world: World,
+    now: Instant,
+    stream: Stream,
+    latest: Arc<Resources>,
+    proxy: Proxy,
+    to_proxy: VecDeque<Push>,
+    to_stream: VecDeque<Request>,
+    refusing: bool,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut world = World::default();
+        let latest = world.revise(&mut random);
+        let mut run = Self {
+            random,
+            world,
+            now: Instant::now(),
+            stream: Stream::new(Timing::default(), Arc::clone(&latest)),
+            latest,
+            proxy: Proxy::default(),
+            to_proxy: VecDeque::new(),
+            to_stream: VecDeque::new(),
+            refusing: true,
+        };
+        run.connect();
+        run
+    }
+
+    /// A new stream, with the proxy's subscriptions in the order in which Envoy repeats them.
+    fn connect(&mut self) {
+        self.to_proxy.clear();
+        self.to_stream.clear();
+        self.proxy.nonces.clear();
+        self.stream = Stream::new(Timing::default(), Arc::clone(&self.latest));
+        let mut kinds = vec![Kind::Cluster];
+        if self.proxy.subscribed_endpoints {
+            kinds.push(Kind::Endpoint);
+        }
+        kinds.extend(if self.random.one_in(2) {
+            [Kind::Route, Kind::Filter]
+        } else {
+            [Kind::Filter, Kind::Route]
+        });
+        self.to_stream.extend(kinds.into_iter().map(|kind| self.proxy.request(kind, false)));
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..8 => {
+                if let Some(request) = self.to_stream.pop_front() {
+                    self.stream.request(self.now, request);
+                }
+            }
+            8..15 => {
+                if let Some(push) = self.to_proxy.pop_front() {
+                    let refuse = self.refusing && self.random.one_in(12);
+                    self.to_stream.extend(self.proxy.take(&push, refuse, &self.world));
+                    self.proxy.check();
+                }
+            }
+            15..18 => self.now += Duration::from_millis(self.random.below(20)),
+            18 => {
+                if self.random.one_in(2) {
+                    self.latest = self.world.revise(&mut self.random);
+                    self.stream.publish(Arc::clone(&self.latest));
+                }
+            }
+            _ => {
+                if self.random.one_in(20) {
+                    self.connect();
+                } else if self.random.one_in(4) && self.stream.hold_clusters.is_none() {
+                    // Silence, long enough for some of the deadlines or all.
+                    self.now += Duration::from_millis(self.random.below(7_000));
+                }
+            }
+        }
+        while let Some(push) = self.stream.poll(self.now) {
+            self.to_proxy.push_back(push);
+        }
+        assert!(self.to_proxy.len() <= 12, "a slow proxy must not be flooded");
+    }
+
+    /// No more trouble: everything must arrive.
+    fn finish(&mut self) {
+        self.refusing = false;
+        self.world.revision += 1;
+        let targets = [("last", u16::try_from(self.world.revision).unwrap()), ("a", 9)];
+        self.latest = self.world.add(resources(self.world.revision, &targets));
+        self.stream.publish(Arc::clone(&self.latest));
+        for _ in 0..400 {
+            self.now += Duration::from_millis(100);
+            while let Some(push) = self.stream.poll(self.now) {
+                self.to_proxy.push_back(push);
+            }
+            for push in std::mem::take(&mut self.to_proxy) {
+                self.to_stream.extend(self.proxy.take(&push, false, &self.world));
+                self.proxy.check();
+            }
+            for request in std::mem::take(&mut self.to_stream) {
+                self.stream.request(self.now, request);
+            }
+        }
+        assert_eq!(self.stream.covered(), Some(self.world.revision));
+        assert_eq!(self.proxy.filter, Some(self.world.revision));
+        assert!(self.proxy.clusters.keys().eq(self.latest.upstreams.keys()), "{:?}", self.proxy.clusters);
+        assert_eq!(self.stream.deadline(), None);
+    }
+}
+
+#[test]
+fn xds_no_request_can_be_lost_whatever_happens() {
+    for seed in 1..=400 {
+        println!("seed {seed}");
+        let mut run = Run::new(seed);
+        for _ in 0..1_500 {
+            run.step();
+        }
+        run.finish();
+    }
+}

@@ -1,0 +1,32 @@
+//! Shorthands for tests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{ProxySettings, Resources, RulesetRoutes, Snapshot, TargetEndpoints, UpstreamProtocol};
+
+pub(super) fn target(name: &str, ports: &[u16]) -> TargetEndpoints {
+    TargetEndpoints {
+        name: name.to_owned(),
+        endpoints: ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect(),
+        timeout: Duration::from_secs(5),
+        protocol: UpstreamProtocol::default(),
+    }
+}
+
+pub(super) fn ruleset(name: &str, default: Option<&str>, targets: Vec<TargetEndpoints>) -> RulesetRoutes {
+    RulesetRoutes { name: name.to_owned(), default: default.map(str::to_owned), targets }
+}
+
+/// A snapshot whose bundle tells its revision.
+pub(super) fn snapshot(revision: u64, rulesets: Vec<RulesetRoutes>) -> Snapshot {
+    Snapshot { revision, bundle: Arc::from(format!("bundle {revision}").into_bytes()), rulesets }
+}
+
+/// Resources of one ruleset `d` with these targets, each on its port.
+pub(super) fn resources(revision: u64, targets: &[(&str, u16)]) -> Arc<Resources> {
+    let targets = targets.iter().map(|(name, port)| target(name, &[*port])).collect();
+    let snapshot = snapshot(revision, vec![ruleset("d", None, targets)]);
+    Arc::new(Resources::build(&snapshot, &ProxySettings::new("filter.wasm")).unwrap())
+}

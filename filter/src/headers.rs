@@ -1,0 +1,56 @@
+//! A request's headers as bytes, read from the host in one call.
+
+use crate::stamp::PREFIX;
+use halftone_rules::{Request, Source};
+
+/// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
+/// and its value (all `u32`, little-endian); then the names and values, each with a zero byte after it.
+pub(crate) struct Headers(Vec<u8>);
+
+impl Headers {
+    pub(crate) fn new(pairs: Vec<u8>) -> Self {
+        Self(pairs)
+    }
+
+    /// Names and values in order. Ends early where the bytes are not in the form.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let count = self.length(0).unwrap_or(0);
+        let mut sizes = 4usize;
+        let mut data = count.saturating_mul(8).saturating_add(4);
+        (0..count).map_while(move |_| {
+            let (name_size, value_size) = (self.length(sizes)?, self.length(sizes.checked_add(4)?)?);
+            sizes = sizes.checked_add(8)?;
+            let name_end = data.checked_add(name_size)?;
+            let value_start = name_end.checked_add(1)?;
+            let value_end = value_start.checked_add(value_size)?;
+            let pair = (self.0.get(data..name_end)?, self.0.get(value_start..value_end)?);
+            data = value_end.checked_add(1)?;
+            Some(pair)
+        })
+    }
+
+    /// The first value of a header, whose name is given in lower case as the host has it.
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
+    }
+
+    fn length(&self, at: usize) -> Option<usize> {
+        let bytes = self.0.get(at..)?.first_chunk::<4>()?;
+        usize::try_from(u32::from_le_bytes(*bytes)).ok()
+    }
+}
+
+impl Request for Headers {
+    fn read(&self, source: &Source) -> Option<&[u8]> {
+        match source {
+            // What the filter writes itself cannot come from a client, whatever a bundle asks for.
+            Source::Header(name) if name.starts_with(PREFIX) => None,
+            Source::Header(name) => self.get(name.as_bytes()),
+            Source::Path => {
+                self.get(b":path").map(|path| path.split(|&byte| byte == b'?').next().unwrap_or(path))
+            }
+            Source::Method => self.get(b":method"),
+            Source::Host => self.get(b":authority"),
+        }
+    }
+}

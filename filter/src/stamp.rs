@@ -1,0 +1,68 @@
+//! What the filter writes on a request.
+
+use crate::{
+    headers::Headers,
+    host::{self, HeaderMap},
+};
+use halftone_rules::{Decision, VerifiedBundle, context, trace};
+
+/// Every header of ours starts like this. Inbound ones never pass.
+pub(crate) const PREFIX: &str = "x-halftone-";
+/// Which target serves the request; on the response too.
+pub(crate) const TARGET: &str = "x-halftone-target";
+/// The decision, see [`context`].
+const CONTEXT: &str = "x-halftone-context";
+/// Which route table finds the target: `xds/` and the ruleset's name for a decided request.
+const ROUTE: &str = "x-halftone-route";
+/// The route table in Envoy's bootstrap, for requests on which nothing was decided.
+const BOOTSTRAP: &str = "bootstrap";
+
+/// Decides for the current request and stamps it; the answer is the target's name.
+pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
+    let Ok(pairs) = host::header_pairs(HeaderMap::Request) else {
+        // Nothing is decided on headers that cannot be read; what a backend would believe still goes.
+        host::remove_header(HeaderMap::Request, TARGET.as_bytes());
+        host::remove_header(HeaderMap::Request, CONTEXT.as_bytes());
+        host::set_header(HeaderMap::Request, ROUTE, BOOTSTRAP);
+        return None;
+    };
+    let headers = Headers::new(pairs);
+    let decision = bundle.and_then(|bundle| bundle.decide(&headers, &mut ()));
+    // Setting a header replaces all inbound copies; those that are not set have to go.
+    let set: &[&str] = if decision.is_some() { &[TARGET, CONTEXT, ROUTE] } else { &[ROUTE] };
+    for (name, _) in headers.iter() {
+        if name.starts_with(PREFIX.as_bytes()) && !set.iter().any(|own| own.as_bytes() == name) {
+            host::remove_header(HeaderMap::Request, name);
+        }
+    }
+    let Some(decision) = decision else {
+        host::set_header(HeaderMap::Request, ROUTE, BOOTSTRAP);
+        return None;
+    };
+    decided(&decision);
+    continue_or_start_trace(&headers);
+    Some(decision.target.to_owned())
+}
+
+fn decided(decision: &Decision<'_>) {
+    const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+    let timestamp_ms = host::now() / NANOSECONDS_PER_MILLISECOND;
+    host::set_header(HeaderMap::Request, TARGET, decision.target);
+    host::set_header(HeaderMap::Request, ROUTE, &format!("xds/{}", decision.ruleset));
+    host::set_header(HeaderMap::Request, CONTEXT, &context::header_value(decision, timestamp_ms));
+}
+
+/// A valid `traceparent` is left alone. Otherwise a trace starts here; the `tracestate` of a trace that
+/// cannot be continued goes.
+fn continue_or_start_trace(headers: &Headers) {
+    if headers.get(b"traceparent").is_some_and(trace::is_valid_traceparent) {
+        return;
+    }
+    // Without randomness there is no trace, but there is an answer.
+    if let Ok(random) = host::random() {
+        host::set_header(HeaderMap::Request, "traceparent", &trace::new_traceparent(&random));
+        if headers.get(b"tracestate").is_some() {
+            host::remove_header(HeaderMap::Request, b"tracestate");
+        }
+    }
+}

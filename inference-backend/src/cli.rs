@@ -1,0 +1,58 @@
+//! The command line.
+
+use crate::repository::Selection;
+use clap::Parser;
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
+
+/// Serves ONNX models by the Open Inference Protocol (version 2, REST).
+///
+/// A model repository is a folder of NAME/VERSION/model.onnx. Of versions that are numbers the largest is
+/// the latest; requests that name no version get the latest that is served.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// The model repository.
+    #[arg(long, env = "HALFTONE_MODELS", value_name = "DIR", default_value = "models")]
+    pub models: PathBuf,
+
+    /// A model to serve; may be given several times. Without a version: the latest. Default: the latest of each.
+    #[arg(long, env = "HALFTONE_SERVE", value_name = "NAME[:VERSION]", value_delimiter = ',')]
+    pub serve: Vec<Selection>,
+
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, env = "HALFTONE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+
+    /// A file that gets the bound address once requests are answered.
+    #[arg(long, env = "HALFTONE_READY_FILE", value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
+
+    /// ONNX Runtime's library [default: .halftone/onnxruntime/libonnxruntime.so in a folder above this program or
+    /// the working directory]
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "PATH", hide_env_values = true)]
+    pub ort: Option<PathBuf>,
+
+    /// How many requests each model runs at once [default: number of cores]
+    #[arg(long, env = "HALFTONE_SESSIONS", value_name = "N")]
+    pub sessions: Option<NonZeroUsize>,
+
+    /// How many more requests may wait for each model; beyond it they are refused with status 429.
+    #[arg(long, env = "HALFTONE_QUEUE", value_name = "N", default_value_t = 1024)]
+    pub queue: usize,
+
+    /// Threads that one run of a model may use.
+    #[arg(long, env = "HALFTONE_INTRA_THREADS", value_name = "N", default_value = "1")]
+    pub intra_threads: NonZeroUsize,
+
+    /// Largest request body; a larger one is refused with status 413.
+    #[arg(long, env = "HALFTONE_MAX_BODY", value_name = "BYTES", default_value_t = 8 << 20)]
+    pub max_body: usize,
+
+    /// After a signal to stop: how long to go on serving while not ready, so that proxies notice.
+    #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0)]
+    pub drain: u64,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented where it is defined")]
+    pub log: halftone_telemetry::LogArgs,
+}

@@ -1,0 +1,24 @@
+//! The program `halftone-inference`: see the library of the same name.
+
+use clap::Parser;
+use halftone_inference::{cli::Args, server};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("halftone-inference: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    halftone_telemetry::init(&args.log).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(server::run(args));
+    // Does not wait for a run that would not finish: the time for that was given.
+    runtime.shutdown_background();
+    outcome
+}

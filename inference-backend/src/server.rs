@@ -1,0 +1,133 @@
+//! Starts, serves and stops.
+
+use crate::{
+    cli::Args,
+    http::{App, router},
+    model::Model,
+    models::Models,
+    repository::Repository,
+    runtime,
+};
+use anyhow::{Context, bail};
+use axum::serve::ListenerExt;
+use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::sleep,
+};
+
+/// How long requests that have begun may take to finish after a signal to stop.
+const FINISH: Duration = Duration::from_secs(30);
+
+/// Serves as the command line says, until a signal to stop.
+///
+/// # Errors
+/// When it cannot start, or requests in flight do not finish in time.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    // A ready file of an earlier run would make a waiting script go ahead too early.
+    if let Some(path) = &args.ready_file {
+        remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
+    }
+    let app = App::new(load(args)?, args.max_body);
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    let stop = stop_signal()?;
+    if let Some(path) = &args.ready_file {
+        announce(path, address).with_context(|| format!("cannot write the ready file {}", path.display()))?;
+    }
+    tracing::info!(%address, models = app.models.labels().join(", "), "listening");
+    serve(listener, app, stop, Duration::from_secs(args.drain)).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn load(args: &Args) -> anyhow::Result<Models> {
+    let artifacts = Repository::scan(&args.models)?.select(&args.serve)?;
+    let library = runtime::find(args.ort.as_deref())?;
+    let environment = runtime::load(&library, args.intra_threads)?;
+    let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let sessions = args.sessions.unwrap_or(cores);
+    let models: Vec<_> = artifacts
+        .into_iter()
+        .map(|artifact| Model::load(&environment, artifact, sessions, args.queue))
+        .collect::<Result<_, _>>()?;
+    Ok(Models::new(models))
+}
+
+/// Serves until `stop` turns true; then says for the time `drain` that it is not ready, refuses new
+/// connections and finishes what has begun.
+async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    stop: watch::Receiver<bool>,
+    drain: Duration,
+) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Small answers are not to wait for a full packet.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+    });
+    let drained = {
+        let (app, mut stop) = (Arc::clone(&app), stop.clone());
+        async move {
+            stopped(&mut stop).await;
+            tracing::info!("stopping");
+            app.drain();
+            sleep(drain).await;
+        }
+    };
+    let overdue = {
+        let mut stop = stop;
+        async move {
+            stopped(&mut stop).await;
+            sleep(drain + FINISH).await;
+        }
+    };
+    tokio::select! {
+        served = axum::serve(listener, router(app)).with_graceful_shutdown(drained) => Ok(served?),
+        () = overdue => bail!("requests did not finish within {} s", FINISH.as_secs()),
+    }
+}
+
+/// Waits for the signal to stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the process; were it gone, there would be no signal to wait for.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Turns true on SIGTERM or SIGINT.
+fn stop_signal() -> io::Result<watch::Receiver<bool>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Kept to the end: receivers are to see the value, not a closed channel.
+        sender.send_replace(true);
+        sender.closed().await;
+    });
+    Ok(receiver)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the address in one step: who sees the file sees all of it.
+fn announce(path: &Path, address: SocketAddr) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    fs::write(&temporary, format!("{address}\n"))?;
+    fs::rename(&temporary, path)
+}

@@ -1,0 +1,76 @@
+//! What a model takes and gives.
+
+use crate::datatype::Datatype;
+use ort::{
+    session::Session,
+    value::{Outlet, ValueType},
+};
+use serde::Serialize;
+
+/// What a model takes and gives, in the model's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Signature {
+    /// What a request must bring, all of it.
+    pub inputs: Vec<TensorSpec>,
+    /// What a response can have.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// Name and type of a tensor; serialised as in the protocol's model metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TensorSpec {
+    /// Name in the model.
+    pub name: String,
+    /// Type of the elements.
+    pub datatype: Datatype,
+    /// Size of each dimension; -1 where the request decides.
+    pub shape: Vec<i64>,
+    /// Name of each dimension, empty where it has none. What has the same name must have the same size.
+    #[serde(skip)]
+    pub symbols: Vec<String>,
+}
+
+impl Signature {
+    /// The signature of a loaded model.
+    ///
+    /// # Errors
+    /// When the model takes or gives something that has no form in the protocol's JSON.
+    pub fn of(session: &Session) -> anyhow::Result<Self> {
+        let specs = |outlets: &[Outlet]| outlets.iter().map(TensorSpec::of).collect::<Result<_, _>>();
+        Ok(Self { inputs: specs(session.inputs())?, outputs: specs(session.outputs())? })
+    }
+}
+
+impl TensorSpec {
+    fn of(outlet: &Outlet) -> anyhow::Result<Self> {
+        let name = outlet.name();
+        let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+            anyhow::bail!("{name:?} is a {}; only tensors are served", outlet.dtype());
+        };
+        let Some(datatype) = Datatype::from_ort(*ty) else {
+            anyhow::bail!("{name:?} holds elements of type {ty}, which are not served");
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            datatype,
+            shape: shape.to_vec(),
+            symbols: dimension_symbols.to_vec(),
+        })
+    }
+
+    /// Whether a tensor of this shape can be given for this one; if so, the shape as sizes.
+    #[must_use]
+    pub fn accepts(&self, shape: &[i64]) -> Option<Vec<usize>> {
+        let fits = |(&dimension, &size): (&i64, &i64)| dimension < 0 || dimension == size;
+        if shape.len() != self.shape.len() || !self.shape.iter().zip(shape).all(fits) {
+            return None;
+        }
+        shape.iter().map(|&size| usize::try_from(size).ok()).collect()
+    }
+}
+
+/// The names, for an error: `"a", "b"`.
+pub(crate) fn names(specs: &[TensorSpec]) -> String {
+    let quoted: Vec<String> = specs.iter().map(|spec| format!("{:?}", spec.name)).collect();
+    quoted.join(", ")
+}

@@ -1,0 +1,241 @@
+//! The program itself: how it starts, logs and stops.
+
+use crate::support::{committed_models, held_out, library, request};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use halftone_proto::v1::{EvaluationContext, Reason};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use prost::Message;
+use serde_json::Value;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_halftone-inference"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--models"])
+        .arg(committed_models())
+        .env("ORT_DYLIB_PATH", library())
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What the program says when it cannot start, after asserting that it ends by itself.
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = lines.lines().filter(|line| !line.starts_with('{')).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0].to_owned()
+}
+
+/// A running program; killed when the test fails.
+struct Running {
+    child: Child,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready");
+        fs::write(&ready, "left over from an earlier run").unwrap();
+        let child = command().args(arguments).arg("--ready-file").arg(&ready).spawn().unwrap();
+        let mut running = Self { child, address: String::new(), _folder: folder };
+        running.address = wait_for_address(&ready);
+        running
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = self.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        read_to_end(stream)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end and gives its status and what it logged.
+    fn finish(mut self) -> Output {
+        let mut stderr = Vec::new();
+        self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+        Output { status: self.child.wait().unwrap(), stdout: Vec::new(), stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for_address(ready: &Path) -> String {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Ok(text) = fs::read_to_string(ready)
+            && text.starts_with("127.0.0.1:")
+        {
+            return text.trim().to_owned();
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("not ready after {PATIENCE:?}");
+}
+
+fn read_to_end(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn log_lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+#[test]
+fn logs_a_request_with_what_the_filter_decided() {
+    let running = Running::start(&["--serve", "digits:1", "--serve", "digits:2"]);
+    let context = EvaluationContext {
+        timestamp_ms: 1_700_000_000_000,
+        ruleset: "digits".into(),
+        revision: 7,
+        rule: "user-id-mod100".into(),
+        target: "v1".into(),
+        unit_hash: 0xabc,
+        bucket: Some(42),
+        reason: Reason::Split.into(),
+    };
+    let context = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
+    let body = request(&held_out()[..1]);
+    let mut stream = running.connect();
+    write!(
+        stream,
+        "POST /v2/models/digits/versions/1/infer?secret=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Length: {}\r\nX-Halftone-Context: {context}\r\n\
+         Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let answer = read_to_end(stream);
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("x-halftone-model: digits:1"),
+        "{answer}"
+    );
+    running.get("/v2/nothing");
+    running.signal(Signal::SIGINT);
+    let output = running.finish();
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<Value> =
+        log_lines(&output).into_iter().filter(|line| line["target"] == "access").collect();
+    let [inference, unknown] = lines.as_slice() else { panic!("{lines:?}") };
+    for (field, value) in [
+        ("method", "POST".into()),
+        ("path", "/v2/models/digits/versions/1/infer".into()),
+        ("status", 200.into()),
+        ("model", "digits".into()),
+        ("version", "1".into()),
+        ("halftone.target", "v1".into()),
+        ("halftone.ruleset", "digits".into()),
+        ("halftone.revision", 7.into()),
+        ("halftone.rule", "user-id-mod100".into()),
+        ("halftone.unit_hash", "0000000000000abc".into()),
+        ("halftone.bucket", 42.into()),
+        ("halftone.reason", "SPLIT".into()),
+        ("trace_id", Value::from("0af7651916cd43dd8448eb211c80319c")),
+    ] {
+        assert_eq!(inference[field], value, "{field}");
+    }
+    assert!(inference["duration_us"].as_u64().unwrap() > 0);
+    assert_eq!((&unknown["status"], unknown.get("model")), (&Value::from(404), None));
+    assert_eq!(unknown.get("halftone.target"), None);
+}
+
+#[test]
+fn finishes_what_has_begun_when_told_to_stop() {
+    let running = Running::start(&[]);
+    let body = request(&held_out()[..1]);
+    let (first, rest) = body.split_at(100);
+    let mut stream = running.connect();
+    write!(
+        stream,
+        "POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{first}",
+        body.len()
+    )
+    .unwrap();
+    // An answer to a later request shows that the earlier one has arrived.
+    running.get("/v2/health/live");
+    running.signal(Signal::SIGTERM);
+    let begun = Instant::now();
+    while TcpStream::connect(&running.address).is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "still takes connections");
+        sleep(Duration::from_millis(10));
+    }
+    stream.write_all(rest.as_bytes()).unwrap();
+    assert!(read_to_end(stream).starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(running.finish().status.code(), Some(0));
+}
+
+#[test]
+fn drains_before_it_stops() {
+    let running = Running::start(&["--drain", "1"]);
+    assert!(running.get("/v2/health/ready").starts_with("HTTP/1.1 200 OK\r\n"));
+    running.signal(Signal::SIGTERM);
+    let begun = Instant::now();
+    while running.get("/v2/health/ready").starts_with("HTTP/1.1 200 OK\r\n") {
+        assert!(begun.elapsed() < PATIENCE, "still ready");
+    }
+    assert!(running.get("/v2/health/ready").starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+    assert!(running.get("/v2/models/digits").starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(running.finish().status.code(), Some(0));
+}
+
+#[test]
+fn says_what_is_missing() {
+    let unknown = refused(command().args(["--serve", "digits:7"]));
+    assert!(unknown.ends_with("there: digits:1, digits:2, digits:3"), "{unknown}");
+
+    let nowhere = refused(command().args(["--ort", "/nowhere/libonnxruntime.so"]));
+    assert!(nowhere.contains("ONNX Runtime is not at /nowhere/libonnxruntime.so"), "{nowhere}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("libonnxruntime.so");
+    fs::write(&text, "not a library").unwrap();
+    let not_a_library = refused(command().arg("--ort").arg(&text));
+    assert!(not_a_library.contains("cannot load ONNX Runtime from"), "{not_a_library}");
+
+    // A copy of the program elsewhere, so that nothing was fetched above it.
+    let copy = folder.path().join("halftone-inference");
+    fs::copy(env!("CARGO_BIN_EXE_halftone-inference"), &copy).unwrap();
+    let mut elsewhere = Command::new(copy);
+    elsewhere.current_dir(&folder).env_remove("ORT_DYLIB_PATH").arg("--models").arg(committed_models());
+    let not_fetched = refused(&mut elsewhere);
+    assert!(not_fetched.contains("run scripts/setup.sh"), "{not_fetched}");
+
+    fs::create_dir_all(folder.path().join("broken/1")).unwrap();
+    fs::write(folder.path().join("broken/1/model.onnx"), "not a model").unwrap();
+    let broken = refused(command().arg("--models").arg(folder.path()));
+    assert!(broken.contains("cannot load broken:1 from"), "{broken}");
+}

@@ -1,0 +1,177 @@
+//! A server in this process, and requests to it.
+
+use halftone_inference::{
+    http::{App, router},
+    model::Model,
+    models::Models,
+    repository::{Artifact, Repository},
+    runtime,
+};
+use ort::environment::Environment;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+use tokio::net::TcpListener;
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The committed models.
+pub fn committed_models() -> PathBuf {
+    root().join("models")
+}
+
+/// ONNX Runtime's library. Without it nothing is tested, which must not look like success.
+pub fn library() -> PathBuf {
+    let library = std::env::var_os("ORT_DYLIB_PATH")
+        .map_or_else(|| root().join(".halftone/onnxruntime/libonnxruntime.so"), PathBuf::from);
+    assert!(library.is_file(), "ONNX Runtime is not at {}: run scripts/setup.sh first", library.display());
+    library
+}
+
+/// ONNX Runtime allows one environment per process, and `cargo test` runs many tests in one.
+fn environment() -> &'static Environment {
+    static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+    ENVIRONMENT.get_or_init(|| runtime::load(&library(), NonZeroUsize::MIN).unwrap())
+}
+
+/// Loads a model as the program does.
+pub fn load(artifact: Artifact, sessions: usize, queue: usize) -> anyhow::Result<Model> {
+    Model::load(environment(), artifact, NonZeroUsize::new(sessions).unwrap(), queue)
+}
+
+/// A server of this test's own.
+pub struct Server {
+    pub app: Arc<App>,
+    pub address: SocketAddr,
+    client: Client,
+}
+
+impl Server {
+    /// Serves everything that is committed.
+    pub async fn digits() -> Self {
+        let all = ["digits:1", "digits:2", "digits:3"];
+        Self::start(&committed_models(), &all, 2, 1024, 1 << 20).await
+    }
+
+    /// Serves models of a repository.
+    pub async fn start(
+        models: &Path,
+        serve: &[&str],
+        sessions: usize,
+        queue: usize,
+        max_body: usize,
+    ) -> Self {
+        let selections: Vec<_> = serve.iter().map(|selection| selection.parse().unwrap()).collect();
+        let artifacts = Repository::scan(models).unwrap().select(&selections).unwrap();
+        let models = artifacts.into_iter().map(|artifact| load(artifact, sessions, queue).unwrap());
+        let app = App::new(Models::new(models), max_body);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, router(Arc::clone(&app))).into_future());
+        Self { app, address, client: Client::new() }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.post_with(path, body, &[]).await
+    }
+
+    pub async fn post_with(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+        headers: &[(&'static str, &str)],
+    ) -> Answer {
+        let mut request = self.client.post(self.url(path)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.client.delete(self.url(path)).send().await.unwrap()).await
+    }
+}
+
+/// A response, its body read as JSON.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
+        Self { status, headers, body }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The error's text, after asserting the status and that there is nothing else in the body.
+    #[track_caller]
+    pub fn error(&self, status: u16) -> &str {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        assert_eq!(self.body.as_object().unwrap().len(), 1, "{}", self.body);
+        self.body["error"].as_str().unwrap()
+    }
+
+    /// The data of an output, after asserting that there is an answer.
+    #[track_caller]
+    pub fn output(&self, name: &str) -> &Vec<Value> {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.body);
+        let outputs = self.body["outputs"].as_array().unwrap();
+        outputs.iter().find(|output| output["name"] == name).unwrap()["data"].as_array().unwrap()
+    }
+}
+
+/// A held-out digit.
+#[derive(Clone, Debug)]
+pub struct Digit {
+    pub label: i64,
+    pub pixels: Vec<u8>,
+}
+
+/// The committed held-out digits.
+pub fn held_out() -> Vec<Digit> {
+    let text = fs::read_to_string(committed_models().join("digits/test.csv")).unwrap();
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let mut fields = line.split(',');
+            let label = fields.next().unwrap().parse().unwrap();
+            let pixels: Vec<u8> = fields.map(|field| field.parse().unwrap()).collect();
+            assert_eq!(pixels.len(), 64);
+            Digit { label, pixels }
+        })
+        .collect()
+}
+
+/// A request for these digits.
+pub fn request(digits: &[Digit]) -> String {
+    let pixels: Vec<_> = digits.iter().map(|digit| &digit.pixels).collect();
+    json!({ "inputs": [{ "name": "pixels", "shape": [digits.len(), 64], "datatype": "FP32", "data": pixels }] })
+        .to_string()
+}

@@ -1,0 +1,69 @@
+//! The decision on its way to the backend: `x-halftone-context`.
+//!
+//! The message is `halftone.v1.EvaluationContext` (`proto/halftone/v1/evaluation_context.proto`). It is
+//! written by hand because the filter writes it once per request and nothing else; it is read with the
+//! generated code, and a test holds the two together.
+
+use crate::decide::Decision;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+/// The header's value: the unpadded base64url of the message. `timestamp_ms` counts from the Unix epoch.
+#[must_use]
+pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
+    let mut message = Message(Vec::with_capacity(128));
+    message.uint64(1, timestamp_ms);
+    message.string(2, decision.ruleset);
+    message.uint64(3, decision.revision);
+    message.string(4, decision.rule.unwrap_or_default());
+    message.string(5, decision.target);
+    message.fixed64(6, decision.unit_hash.unwrap_or_default());
+    if let Some(bucket) = decision.bucket {
+        message.tag(7, VARINT);
+        message.varint(u64::from(bucket));
+    }
+    message.uint64(8, decision.reason as u64);
+    URL_SAFE_NO_PAD.encode(&message.0)
+}
+
+const VARINT: u64 = 0;
+const FIXED64: u64 = 1;
+const LENGTH_DELIMITED: u64 = 2;
+
+/// A protobuf message in the making. As in proto3, a field with its default value is left out.
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value.to_le_bytes()[0]);
+    }
+
+    fn tag(&mut self, field: u64, wire_type: u64) {
+        self.varint(field << 3 | wire_type);
+    }
+
+    fn uint64(&mut self, field: u64, value: u64) {
+        if value != 0 {
+            self.tag(field, VARINT);
+            self.varint(value);
+        }
+    }
+
+    fn fixed64(&mut self, field: u64, value: u64) {
+        if value != 0 {
+            self.tag(field, FIXED64);
+            self.0.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn string(&mut self, field: u64, value: &str) {
+        if !value.is_empty() {
+            self.tag(field, LENGTH_DELIMITED);
+            self.varint(value.len() as u64);
+            self.0.extend_from_slice(value.as_bytes());
+        }
+    }
+}

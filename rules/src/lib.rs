@@ -1,0 +1,55 @@
+//! The part of Halftone that decides.
+//!
+//! A [`Bundle`] holds compiled rulesets. [`codec::decode`] verifies its bytes completely and yields a
+//! [`VerifiedBundle`], the only thing that can [`decide`](VerifiedBundle::decide). The same code runs in
+//! the wasm filter and natively. It does no I/O and has neither clock nor randomness of its own: the
+//! host passes them in.
+//!
+//! ```
+//! use halftone_rules::{Bundle, Request, Source, Target, codec};
+//!
+//! struct Curl;
+//! impl Request for Curl {
+//!     fn read(&self, source: &Source) -> Option<&[u8]> {
+//!         (*source == Source::Header("x-user-id".into())).then_some(b"42")
+//!     }
+//! }
+//!
+//! let bundle = Bundle::pass_all(7, "digits", "v1");
+//! let bytes = codec::encode(&bundle)?;
+//! let verified = codec::decode(&bytes)?;
+//! let decision = verified.decide(&Curl, &mut ()).expect("the ruleset governs every request");
+//! assert_eq!(decision.target, "v1");
+//! # Ok::<(), codec::BundleError>(())
+//! ```
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::unreachable,
+    reason = "this crate runs inside Envoy, where a panic takes a worker down"
+)]
+
+pub mod bucket;
+mod bundle;
+pub mod codec;
+pub mod context;
+mod decide;
+mod eval;
+mod hash;
+pub mod isa;
+pub mod limits;
+mod matching;
+mod request;
+pub mod trace;
+mod value;
+mod verify;
+
+pub use bundle::{Attribute, Bundle, Condition, Constant, List, Rule, Ruleset, Scope, Source};
+pub use decide::{Decision, Observer, Outcome, Reason};
+pub use hash::{murmur3_x86_32, unit_hash};
+pub use request::Request;
+pub use value::{EvalError, Type, Value};
+pub use verify::{VerifiedBundle, VerifyError};
