@@ -1,1 +1,14 @@
-//! placeholder
+//! The end-to-end harness: starts the real processes on free ports and always ends them.
+//!
+//! A test builds a [`Stack`], uploads rulesets, sends [`traffic`] through Envoy and looks at what came
+//! back. The demo (`halftone-demo`) is made of the same parts.
+
+pub mod digits;
+mod paths;
+mod process;
+mod stack;
+pub mod traffic;
+
+pub use paths::{Paths, repository};
+pub use process::Process;
+pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack};

@@ -1,4 +1,5 @@
 //! The backend as its clients see it: real HTTP, real ONNX Runtime, the committed models.
+#![allow(clippy::unwrap_used, reason = "in tests; clippy knows only those in functions marked as such")]
 
 mod datatypes;
 mod digits;

@@ -78,13 +78,13 @@ struct Dimension {
 }
 
 /// Name, type and names of the dynamic dimensions of a tensor.
-pub type Tensor<'a> = (&'a str, TensorElementType, &'a [&'a str]);
+pub(crate) type Tensor<'a> = (&'a str, TensorElementType, &'a [&'a str]);
 
 /// An operator without attributes: its name, inputs and outputs.
-pub type Node<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
+pub(crate) type Node<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
 
 /// Writes a model as `NAME/1/model.onnx` into a repository.
-pub fn write(
+pub(crate) fn write(
     repository: &Path,
     name: &str,
     inputs: &[Tensor<'_>],

@@ -21,11 +21,11 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn command() -> Command {
+fn command(models: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_halftone-inference"));
     command
         .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--models"])
-        .arg(committed_models())
+        .arg(models)
         .env("ORT_DYLIB_PATH", library())
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
@@ -54,7 +54,8 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let ready = folder.path().join("ready");
         fs::write(&ready, "left over from an earlier run").unwrap();
-        let child = command().args(arguments).arg("--ready-file").arg(&ready).spawn().unwrap();
+        let child =
+            command(&committed_models()).args(arguments).arg("--ready-file").arg(&ready).spawn().unwrap();
         let mut running = Self { child, address: String::new(), _folder: folder };
         running.address = wait_for_address(&ready);
         running
@@ -214,28 +215,29 @@ fn drains_before_it_stops() {
 
 #[test]
 fn says_what_is_missing() {
-    let unknown = refused(command().args(["--serve", "digits:7"]));
+    let models = committed_models();
+    let unknown = refused(command(&models).args(["--serve", "digits:7"]));
     assert!(unknown.ends_with("there: digits:1, digits:2, digits:3"), "{unknown}");
 
-    let nowhere = refused(command().args(["--ort", "/nowhere/libonnxruntime.so"]));
+    let nowhere = refused(command(&models).args(["--ort", "/nowhere/libonnxruntime.so"]));
     assert!(nowhere.contains("ONNX Runtime is not at /nowhere/libonnxruntime.so"), "{nowhere}");
 
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("libonnxruntime.so");
     fs::write(&text, "not a library").unwrap();
-    let not_a_library = refused(command().arg("--ort").arg(&text));
+    let not_a_library = refused(command(&models).arg("--ort").arg(&text));
     assert!(not_a_library.contains("cannot load ONNX Runtime from"), "{not_a_library}");
 
     // A copy of the program elsewhere, so that nothing was fetched above it.
     let copy = folder.path().join("halftone-inference");
     fs::copy(env!("CARGO_BIN_EXE_halftone-inference"), &copy).unwrap();
     let mut elsewhere = Command::new(copy);
-    elsewhere.current_dir(&folder).env_remove("ORT_DYLIB_PATH").arg("--models").arg(committed_models());
+    elsewhere.current_dir(&folder).env_remove("ORT_DYLIB_PATH").arg("--models").arg(&models);
     let not_fetched = refused(&mut elsewhere);
     assert!(not_fetched.contains("run scripts/setup.sh"), "{not_fetched}");
 
     fs::create_dir_all(folder.path().join("broken/1")).unwrap();
     fs::write(folder.path().join("broken/1/model.onnx"), "not a model").unwrap();
-    let broken = refused(command().arg("--models").arg(folder.path()));
+    let broken = refused(&mut command(folder.path()));
     assert!(broken.contains("cannot load broken:1 from"), "{broken}");
 }

@@ -20,17 +20,17 @@ use std::{
 use tokio::net::TcpListener;
 
 /// The repository's root.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// The committed models.
-pub fn committed_models() -> PathBuf {
+pub(crate) fn committed_models() -> PathBuf {
     root().join("models")
 }
 
 /// ONNX Runtime's library. Without it nothing is tested, which must not look like success.
-pub fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let library = std::env::var_os("ORT_DYLIB_PATH")
         .map_or_else(|| root().join(".halftone/onnxruntime/libonnxruntime.so"), PathBuf::from);
     assert!(library.is_file(), "ONNX Runtime is not at {}: run scripts/setup.sh first", library.display());
@@ -44,26 +44,26 @@ fn environment() -> &'static Environment {
 }
 
 /// Loads a model as the program does.
-pub fn load(artifact: Artifact, sessions: usize, queue: usize) -> anyhow::Result<Model> {
+pub(crate) fn load(artifact: Artifact, sessions: usize, queue: usize) -> anyhow::Result<Model> {
     Model::load(environment(), artifact, NonZeroUsize::new(sessions).unwrap(), queue)
 }
 
 /// A server of this test's own.
-pub struct Server {
-    pub app: Arc<App>,
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) app: Arc<App>,
+    pub(crate) address: SocketAddr,
     client: Client,
 }
 
 impl Server {
     /// Serves everything that is committed.
-    pub async fn digits() -> Self {
+    pub(crate) async fn digits() -> Self {
         let all = ["digits:1", "digits:2", "digits:3"];
         Self::start(&committed_models(), &all, 2, 1024, 1 << 20).await
     }
 
     /// Serves models of a repository.
-    pub async fn start(
+    pub(crate) async fn start(
         models: &Path,
         serve: &[&str],
         sessions: usize,
@@ -84,15 +84,15 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
     }
 
-    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
         self.post_with(path, body, &[]).await
     }
 
-    pub async fn post_with(
+    pub(crate) async fn post_with(
         &self,
         path: &str,
         body: impl Into<reqwest::Body>,
@@ -105,17 +105,17 @@ impl Server {
         Answer::of(request.send().await.unwrap()).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         Answer::of(self.client.delete(self.url(path)).send().await.unwrap()).await
     }
 }
 
 /// A response, its body read as JSON.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: reqwest::header::HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Answer {
@@ -126,13 +126,13 @@ impl Answer {
         Self { status, headers, body }
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The error's text, after asserting the status and that there is nothing else in the body.
     #[track_caller]
-    pub fn error(&self, status: u16) -> &str {
+    pub(crate) fn error(&self, status: u16) -> &str {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         assert_eq!(self.body.as_object().unwrap().len(), 1, "{}", self.body);
         self.body["error"].as_str().unwrap()
@@ -140,7 +140,7 @@ impl Answer {
 
     /// The data of an output, after asserting that there is an answer.
     #[track_caller]
-    pub fn output(&self, name: &str) -> &Vec<Value> {
+    pub(crate) fn output(&self, name: &str) -> &Vec<Value> {
         assert_eq!(self.status, StatusCode::OK, "{}", self.body);
         let outputs = self.body["outputs"].as_array().unwrap();
         outputs.iter().find(|output| output["name"] == name).unwrap()["data"].as_array().unwrap()
@@ -149,13 +149,13 @@ impl Answer {
 
 /// A held-out digit.
 #[derive(Clone, Debug)]
-pub struct Digit {
-    pub label: i64,
-    pub pixels: Vec<u8>,
+pub(crate) struct Digit {
+    pub(crate) label: i64,
+    pub(crate) pixels: Vec<u8>,
 }
 
 /// The committed held-out digits.
-pub fn held_out() -> Vec<Digit> {
+pub(crate) fn held_out() -> Vec<Digit> {
     let text = fs::read_to_string(committed_models().join("digits/test.csv")).unwrap();
     text.lines()
         .skip(1)
@@ -170,7 +170,7 @@ pub fn held_out() -> Vec<Digit> {
 }
 
 /// A request for these digits.
-pub fn request(digits: &[Digit]) -> String {
+pub(crate) fn request(digits: &[Digit]) -> String {
     let pixels: Vec<_> = digits.iter().map(|digit| &digit.pixels).collect();
     json!({ "inputs": [{ "name": "pixels", "shape": [digits.len(), 64], "datatype": "FP32", "data": pixels }] })
         .to_string()

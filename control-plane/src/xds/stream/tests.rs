@@ -341,6 +341,35 @@ fn xds_a_cluster_that_returns_gets_its_endpoints_again() {
 }
 
 #[test]
+fn xds_a_cluster_that_returns_must_be_taken_again() {
+    let both = resources(1, &[("a", 1), ("b", 2)]);
+    let mut proxy = Proxy::settled(&both);
+    proxy.publish(&resources(2, &[("a", 1)]));
+    proxy.obey();
+    proxy.wait(TIMING.grace);
+    proxy.ack();
+    proxy.publish(&both);
+    assert_eq!(proxy.nack().kind, Kind::Cluster);
+    assert_eq!(proxy.ack().kind, Kind::Endpoint);
+    assert_eq!(proxy.got(), [], "endpoints of a refused cluster are worth nothing");
+}
+
+#[test]
+fn xds_one_answer_at_a_time_is_awaited_even_if_the_grace_ends() {
+    let mut proxy = Proxy::settled(&resources(1, &[("a", 1), ("b", 2)]));
+    proxy.publish(&resources(2, &[("a", 1)]));
+    proxy.obey();
+    proxy.publish(&resources(3, &[("a", 1), ("c", 3)]));
+    assert_eq!(proxy.got(), [(Kind::Cluster, vec!["a", "b", "c"])]);
+    proxy.wait(TIMING.grace);
+    assert_eq!(proxy.inbox.len(), 1);
+    let seen = proxy.obey();
+    assert_eq!(names(&seen[0]), ["a", "b", "c"]);
+    assert!(seen[1..].iter().any(|push| push.kind == Kind::Cluster && names(push) == ["a", "c"]));
+    assert_eq!(proxy.stream.covered(), Some(3));
+}
+
+#[test]
 fn xds_a_target_that_returns_within_the_grace_is_never_gone() {
     let both = resources(1, &[("a", 1), ("b", 2)]);
     let mut proxy = Proxy::settled(&both);

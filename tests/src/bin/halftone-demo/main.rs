@@ -1,2 +1,191 @@
-//! placeholder
-fn main() {}
+//! The main job, on real parts: digits through Envoy, split by a gray rule, the rule changed under load.
+//!
+//! `--check` does it bounded in time and checks every claim that it prints.
+
+mod check;
+mod report;
+
+use anyhow::{Context, Result};
+use check::Checks;
+use clap::Parser;
+use halftone_tests::{
+    Ports, Stack,
+    digits::{self, Digit},
+    repository,
+    traffic::{Exchange, Traffic, by_target, failures, replay},
+};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The share of users that version 2 gets first, and after the change.
+const FIRST_SHARE: f64 = 0.10;
+const SECOND_SHARE: f64 = 0.50;
+/// Users whose digits are replayed.
+const USERS: u64 = 6_000;
+/// Clients that send at the same time.
+const CONNECTIONS: usize = 8;
+
+/// Halftone's demo: real Envoy, ONNX Runtime and handwritten digits.
+#[derive(Parser)]
+#[command(name = "demo.sh")]
+struct Args {
+    /// Check every claim, end by itself, and fail when one is false.
+    #[arg(long)]
+    check: bool,
+    /// Port of the REST API.
+    #[arg(long, default_value_t = 8080)]
+    rest_port: u16,
+    /// Port of the xDS server.
+    #[arg(long, default_value_t = 18000)]
+    xds_port: u16,
+    /// Port of Envoy.
+    #[arg(long, default_value_t = 10000)]
+    envoy_port: u16,
+    /// Port of Envoy's admin interface.
+    #[arg(long, default_value_t = 9901)]
+    admin_port: u16,
+    /// Port of the first backend; the second takes the next one.
+    #[arg(long, default_value_t = 8001)]
+    backend_port: u16,
+    /// Let the system choose all ports, so that two demos can run side by side.
+    #[arg(long)]
+    free_ports: bool,
+    /// Folder for the logs and the store. Emptied first.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+impl Args {
+    fn ports(&self) -> Ports {
+        if self.free_ports {
+            return Ports::default();
+        }
+        Ports {
+            rest: self.rest_port,
+            xds: self.xds_port,
+            envoy: self.envoy_port,
+            admin: self.admin_port,
+            backend: self.backend_port,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // One thread: the machine's cores are for what is shown.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(until_interrupted(&args)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the demo. Whatever ends it, the processes it started end with the stack.
+async fn until_interrupted(args: &Args) -> Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let code = tokio::select! {
+        code = run(args) => code?,
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::SUCCESS,
+    };
+    println!("\nall processes are stopped");
+    Ok(code)
+}
+
+async fn run(args: &Args) -> Result<ExitCode> {
+    let folder = args.folder.clone().unwrap_or_else(|| repository().join(".halftone/demo"));
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("{} cannot be emptied", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder)?;
+
+    println!("Starting the control plane, two backends with ONNX Runtime, and Envoy with the filter …");
+    let stack = Stack::start_in(&folder, args.ports(), 2, 1, 2)
+        .await
+        .context("is something else using the ports? see --help for other ports")?;
+    let digits = Arc::new(digits::test_set()?);
+    let urls = [stack.envoys[0].infer_url()];
+    let mut checks = Checks::default();
+
+    let ruleset = ruleset(&stack, FIRST_SHARE);
+    println!("\nUploading this ruleset to http://{}/v1/rulesets/digits:\n", stack.control_plane()?.rest);
+    println!("{}", report::indented(&ruleset));
+    let revision = stack.publish("digits", &ruleset).await?;
+    println!(
+        "Envoy runs it: revision {revision}. {} handwritten digits of {USERS} users through Envoy:\n",
+        digits.len()
+    );
+
+    let first = replay(&urls, &digits, 1..=USERS, CONNECTIONS).await?;
+    report::table(&first, FIRST_SHARE);
+    checks.no_failures("replay", &first);
+    checks.split(&first, FIRST_SHARE);
+    checks.served_by_the_named_version(&first);
+    checks.second_version_is_better(&first);
+
+    println!(
+        "\nNow the rule's share goes from {FIRST_SHARE} to {SECOND_SHARE} by a PUT, while traffic runs:\n"
+    );
+    let change = change_under_load(&stack, &urls, &digits).await?;
+    report::timeline(&change.exchanges, change.at);
+    let failed = failures(&change.exchanges).len();
+    println!("\n{} requests during the change, {failed} failed.", change.exchanges.len());
+    checks.no_failures("change", &change.exchanges);
+
+    let second = replay(&urls, &digits, 1..=USERS, CONNECTIONS).await?;
+    println!("\nThe same users again:\n");
+    report::table(&second, SECOND_SHARE);
+    let (before, after) = (candidates(&first), candidates(&second));
+    let back = before.difference(&after).count();
+    println!("\n{} users moved to v2, {back} moved back.", after.len() - (before.len() - back));
+    checks.no_failures("second replay", &second);
+    checks.split(&second, SECOND_SHARE);
+    checks.nobody_moved_back(back);
+
+    if args.check {
+        return Ok(checks.report());
+    }
+    report::curl_lines(&stack, &digits[0].request)?;
+    // Until somebody ends it.
+    std::future::pending().await
+}
+
+fn ruleset(stack: &Stack, share: f64) -> String {
+    format!(
+        "version: v1\n{}default: v1\nrules:\n  - name: canary\n    condition: user.id > 0\n    weight: {share}\n    target: v2\n",
+        stack.targets()
+    )
+}
+
+/// Users who got version 2.
+fn candidates(exchanges: &[Exchange]) -> HashSet<u64> {
+    by_target(exchanges).get("v2").into_iter().flatten().map(|exchange| exchange.user).collect()
+}
+
+/// What happened around a change.
+struct Change {
+    exchanges: Vec<Exchange>,
+    /// When the PUT was answered.
+    at: std::time::Instant,
+}
+
+async fn change_under_load(stack: &Stack, urls: &[String], digits: &Arc<Vec<Digit>>) -> Result<Change> {
+    let traffic = Traffic::start(urls, digits, CONNECTIONS, Duration::from_millis(10), USERS);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let revision = stack.control_plane()?.put("digits", ruleset(stack, SECOND_SHARE)).await?;
+    let at = std::time::Instant::now();
+    stack.control_plane()?.wait_for_acks(revision, 1).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Ok(Change { exchanges: traffic.stop().await?, at })
+}

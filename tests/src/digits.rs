@@ -1,0 +1,46 @@
+//! The held-out handwritten digits: the traffic to replay.
+
+use crate::repository;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// One image and what it shows.
+#[derive(Clone, Debug)]
+pub struct Digit {
+    /// The digit, 0 to 9.
+    pub label: u8,
+    /// An inference request of the Open Inference Protocol with the image, as JSON.
+    pub request: String,
+}
+
+/// All held-out images.
+///
+/// # Errors
+/// When the file is not as `models/train.py` writes it.
+pub fn test_set() -> Result<Vec<Digit>> {
+    let path = repository().join("models/digits/test.csv");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let mut numbers = line.split(',').map(str::parse::<u8>);
+            let label = numbers.next().context("an empty line")??;
+            let pixels = numbers.collect::<Result<Vec<u8>, _>>()?;
+            Ok(Digit { label, request: request(&pixels) })
+        })
+        .collect()
+}
+
+/// The inference request for one image of 64 pixels.
+fn request(pixels: &[u8]) -> String {
+    let input = json!({"name": "pixels", "shape": [1, pixels.len()], "datatype": "FP32", "data": pixels});
+    json!({"inputs": [input], "outputs": [{"name": "label"}]}).to_string()
+}
+
+/// The digit that an inference response names.
+#[must_use]
+pub fn answer(response: &Value) -> Option<u8> {
+    let outputs = response["outputs"].as_array()?;
+    let label = outputs.iter().find(|output| output["name"] == "label")?;
+    u8::try_from(label["data"][0].as_u64()?).ok()
+}

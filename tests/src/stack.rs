@@ -1,0 +1,472 @@
+//! The control plane, the backends and Envoy, started and wired to each other.
+
+use crate::{Paths, Process};
+use anyhow::{Context, Result, bail};
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// How long a process may take to get ready. Generous: the machine may be busy with something else.
+const READY: Duration = Duration::from_secs(30);
+
+/// Ports to listen on; 0 lets the system choose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ports {
+    /// The REST API.
+    pub rest: u16,
+    /// The xDS server.
+    pub xds: u16,
+    /// Envoy's listener.
+    pub envoy: u16,
+    /// Envoy's admin interface.
+    pub admin: u16,
+    /// The first backend; the others follow.
+    pub backend: u16,
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A running `halftone serve`.
+pub struct ControlPlane {
+    process: Process,
+    paths: Paths,
+    folder: PathBuf,
+    /// Of the REST API.
+    pub rest: SocketAddr,
+    /// Of the xDS server.
+    pub xds: SocketAddr,
+    client: Client,
+}
+
+impl ControlPlane {
+    /// Starts it with its store in `folder`.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn start(paths: &Paths, folder: &Path, rest: u16, xds: u16) -> Result<Self> {
+        let ready_file = folder.join("control-plane.ready");
+        remove(&ready_file)?;
+        let mut command = Command::new(&paths.halftone);
+        command.arg("serve").arg("--ready-file").arg(&ready_file);
+        command.arg("--rest").arg(loopback(rest).to_string());
+        command.arg("--xds").arg(loopback(xds).to_string());
+        command.arg("--data").arg(folder.join("data")).arg("--filter").arg(&paths.filter);
+        let mut process = Process::start("control-plane", command, folder)?;
+        let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
+        let ready: Value = serde_json::from_str(&ready)?;
+        let address = |name: &str| -> Result<SocketAddr> {
+            Ok(ready[name].as_str().context("an address is missing in the ready file")?.parse()?)
+        };
+        Ok(Self {
+            rest: address("rest")?,
+            xds: address("xds")?,
+            process,
+            paths: paths.clone(),
+            folder: folder.into(),
+            client: Client::new(),
+        })
+    }
+
+    /// Kills it and starts it again on the same ports and the same store.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn crash_and_restart(self, pause: Duration) -> Result<Self> {
+        let crashed = self.crash()?;
+        tokio::time::sleep(pause).await;
+        crashed.start_again().await
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// When it had ended already.
+    pub fn crash(self) -> Result<Crashed> {
+        let Self { process, paths, folder, rest, xds, .. } = self;
+        process.kill()?;
+        Ok(Crashed { paths, folder, rest, xds })
+    }
+
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn stop(self) -> Result<()> {
+        self.process.stop()
+    }
+
+    /// Sends a request to the REST API.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Response> {
+        Ok(self.client.request(method, format!("http://{}{path}", self.rest)).body(body).send().await?)
+    }
+
+    /// Uploads a ruleset; the answer is its revision.
+    ///
+    /// # Errors
+    /// When it is refused, with the answer.
+    pub async fn put(&self, name: &str, ruleset: impl Into<String>) -> Result<u64> {
+        let response = self.request(Method::PUT, &format!("/v1/rulesets/{name}"), ruleset.into()).await?;
+        let status = response.status();
+        let body = response.text().await?;
+        if !status.is_success() {
+            bail!("the upload was refused with {status}: {body}");
+        }
+        let answer: Value = serde_json::from_str(&body)?;
+        answer["revision"].as_u64().context("the answer has no revision")
+    }
+
+    /// Reads JSON from the REST API.
+    ///
+    /// # Errors
+    /// When the answer is no success.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        Ok(self.request(Method::GET, path, "").await?.error_for_status()?.json().await?)
+    }
+
+    /// Waits until every connected proxy has accepted the revision.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn wait_for_acks(&self, revision: u64, nodes: usize) -> Result<()> {
+        let start = std::time::Instant::now();
+        loop {
+            let status = self.get("/v1/nodes").await?;
+            let acked = |node: &Value| node["revision"].as_u64().is_some_and(|acked| acked >= revision);
+            if status.as_array().is_some_and(|all| all.len() >= nodes && all.iter().all(acked)) {
+                return Ok(());
+            }
+            if start.elapsed() > READY {
+                bail!("revision {revision} was not accepted by {nodes} proxies: {status}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A control plane that was killed: its store and its ports.
+pub struct Crashed {
+    paths: Paths,
+    folder: PathBuf,
+    rest: SocketAddr,
+    xds: SocketAddr,
+}
+
+impl Crashed {
+    /// Starts it on the same ports and the same store.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn start_again(self) -> Result<ControlPlane> {
+        ControlPlane::start(&self.paths, &self.folder, self.rest.port(), self.xds.port()).await
+    }
+}
+
+/// A running `halftone-inference` with one version of a model.
+pub struct Backend {
+    process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Backend {
+    /// Starts it with one version of the digits model.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn start(paths: &Paths, folder: &Path, version: u32, port: u16) -> Result<Self> {
+        let name = format!("backend-v{version}");
+        let ready_file = folder.join(format!("{name}.ready"));
+        remove(&ready_file)?;
+        let mut command = Command::new(&paths.inference);
+        command.arg("--models").arg(&paths.models).arg("--serve").arg(format!("digits:{version}"));
+        command.arg("--ort").arg(&paths.onnxruntime).arg("--ready-file").arg(&ready_file);
+        command.arg("--listen").arg(loopback(port).to_string()).arg("--log-format").arg("json");
+        let mut process = Process::start(&name, command, folder)?;
+        let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
+        Ok(Self { process, address: ready.trim().parse().context("the backend's ready file")? })
+    }
+
+    /// What it has logged: one JSON object per line.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// How to start Envoy.
+pub struct EnvoyOptions<'a> {
+    /// Name of the node, and of the log.
+    pub name: &'a str,
+    /// Number of worker threads.
+    pub workers: usize,
+    /// The control plane's xDS server.
+    pub xds: SocketAddr,
+    /// What takes requests on which nothing was decided.
+    pub default_endpoint: SocketAddr,
+    /// The listener's port.
+    pub port: u16,
+    /// The admin interface's port.
+    pub admin: u16,
+}
+
+/// A running Envoy.
+pub struct Envoy {
+    process: Process,
+    /// Where it takes requests.
+    pub address: SocketAddr,
+    /// Its admin interface.
+    pub admin: SocketAddr,
+}
+
+impl Envoy {
+    /// Starts Envoy with the bootstrap that `halftone envoy-bootstrap` writes.
+    ///
+    /// # Errors
+    /// When its listener does not open.
+    pub async fn start(paths: &Paths, folder: &Path, options: &EnvoyOptions<'_>) -> Result<Self> {
+        let out = folder.join(options.name);
+        let written = Command::new(&paths.halftone)
+            .arg("envoy-bootstrap")
+            .arg("--out")
+            .arg(&out)
+            .arg("--filter")
+            .arg(&paths.filter)
+            .args(["--node-id", options.name])
+            .arg("--listen")
+            .arg(loopback(options.port).to_string())
+            .arg("--admin")
+            .arg(loopback(options.admin).to_string())
+            .arg("--xds")
+            .arg(options.xds.to_string())
+            .arg("--default-endpoint")
+            .arg(options.default_endpoint.to_string())
+            .output()?;
+        if !written.status.success() {
+            bail!("the bootstrap was not written: {}", String::from_utf8_lossy(&written.stderr));
+        }
+        let admin_file = out.join("admin-address");
+        remove(&admin_file)?;
+        let mut command = Command::new(&paths.envoy);
+        command.arg("-c").arg(out.join("bootstrap.yaml")).arg("--admin-address-path").arg(&admin_file);
+        command.arg("--concurrency").arg(options.workers.to_string());
+        // Several Envoys on one machine must not share the memory for hot restarts.
+        command.args(["--disable-hot-restart", "--log-level", "info"]);
+        let mut process = Process::start(options.name, command, folder)?;
+        let client = Client::new();
+        let (address, admin) = process
+            .wait_until(READY, async || {
+                let admin: SocketAddr = std::fs::read_to_string(&admin_file).ok()?.trim().parse().ok()?;
+                let live = client.get(format!("http://{admin}/ready")).send().await.ok()?;
+                if !live.status().is_success() {
+                    return None;
+                }
+                let listeners: Value = client
+                    .get(format!("http://{admin}/listeners?format=json"))
+                    .send()
+                    .await
+                    .ok()?
+                    .json()
+                    .await
+                    .ok()?;
+                let socket = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
+                let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
+                Some((loopback(port), admin))
+            })
+            .await?;
+        Ok(Self { process, address, admin })
+    }
+
+    /// Where the inference requests of the digits model go.
+    #[must_use]
+    pub fn infer_url(&self) -> String {
+        format!("http://{}/v2/models/digits/infer", self.address)
+    }
+
+    /// A statistic of Envoy's.
+    ///
+    /// # Errors
+    /// When Envoy does not answer or has no such statistic.
+    pub async fn stat(&self, name: &str) -> Result<u64> {
+        let stats = reqwest::get(format!("http://{}/stats", self.admin)).await?.text().await?;
+        let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        Ok(line.with_context(|| format!("no statistic {name}"))?.trim().parse()?)
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// A control plane, one backend for each version of the digits model, and Envoys in front of them.
+pub struct Stack {
+    /// Ended in this order: first those who take requests.
+    pub envoys: Vec<Envoy>,
+    /// Index 0 serves version 1, and so on.
+    pub backends: Vec<Backend>,
+    /// `None` while it is down.
+    control_plane: Option<ControlPlane>,
+    paths: Paths,
+    folder: PathBuf,
+    /// Removed with the stack, unless the folder is the caller's.
+    _temporary: Option<TempDir>,
+}
+
+impl Stack {
+    /// Starts everything in a temporary folder: versions 1 and 2 of the model, and `envoys` Envoys with
+    /// `workers` workers each.
+    ///
+    /// # Errors
+    /// When something does not get ready.
+    pub async fn start(envoys: usize, workers: usize) -> Result<Self> {
+        let temporary = tempfile::Builder::new().prefix("halftone-").tempdir()?;
+        let folder = temporary.path().to_owned();
+        let mut stack = Self::start_in(&folder, Ports::default(), 2, envoys, workers).await?;
+        stack._temporary = Some(temporary);
+        Ok(stack)
+    }
+
+    /// Starts everything with logs and store in `folder`, with the first `versions` versions of the model.
+    ///
+    /// # Errors
+    /// When something does not get ready.
+    pub async fn start_in(
+        folder: &Path,
+        ports: Ports,
+        versions: u32,
+        envoys: usize,
+        workers: usize,
+    ) -> Result<Self> {
+        let paths = Paths::find()?;
+        let control_plane = ControlPlane::start(&paths, folder, ports.rest, ports.xds).await?;
+        let mut stack = Self {
+            envoys: Vec::new(),
+            backends: Vec::new(),
+            control_plane: Some(control_plane),
+            paths,
+            folder: folder.into(),
+            _temporary: None,
+        };
+        for version in 1..=versions {
+            let port = if ports.backend == 0 { 0 } else { ports.backend + u16::try_from(version - 1)? };
+            stack.backends.push(Backend::start(&stack.paths, folder, version, port).await?);
+        }
+        let xds = stack.control_plane()?.xds;
+        for index in 0..envoys {
+            stack.add_envoy(&format!("envoy-{}", index + 1), workers, xds, ports.envoy, ports.admin).await?;
+        }
+        stack.control_plane()?.wait_for_acks(0, envoys).await?;
+        Ok(stack)
+    }
+
+    /// Starts one more Envoy.
+    ///
+    /// # Errors
+    /// When its listener does not open.
+    pub async fn add_envoy(
+        &mut self,
+        name: &str,
+        workers: usize,
+        xds: SocketAddr,
+        port: u16,
+        admin: u16,
+    ) -> Result<()> {
+        let default_endpoint = self.backend(1)?.address;
+        let options = EnvoyOptions { name, workers, xds, default_endpoint, port, admin };
+        self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
+        Ok(())
+    }
+
+    /// The control plane.
+    ///
+    /// # Errors
+    /// While it is down.
+    pub fn control_plane(&self) -> Result<&ControlPlane> {
+        self.control_plane.as_ref().context("the control plane is down")
+    }
+
+    /// Takes the control plane out, to kill or restart it.
+    ///
+    /// # Errors
+    /// While it is down.
+    pub fn take_control_plane(&mut self) -> Result<ControlPlane> {
+        self.control_plane.take().context("the control plane is down")
+    }
+
+    /// Puts a restarted control plane back.
+    pub fn set_control_plane(&mut self, control_plane: ControlPlane) {
+        self.control_plane = Some(control_plane);
+    }
+
+    /// The backend of a version.
+    ///
+    /// # Errors
+    /// When no such version was started.
+    pub fn backend(&self, version: usize) -> Result<&Backend> {
+        self.backends.get(version - 1).with_context(|| format!("no backend for version {version}"))
+    }
+
+    /// Uploads the ruleset and waits until every Envoy has accepted it.
+    ///
+    /// # Errors
+    /// When it is refused or not accepted.
+    pub async fn publish(&self, name: &str, ruleset: &str) -> Result<u64> {
+        let control_plane = self.control_plane()?;
+        let revision = control_plane.put(name, ruleset).await?;
+        control_plane.wait_for_acks(revision, self.envoys.len()).await?;
+        Ok(revision)
+    }
+
+    /// The `targets` of a ruleset for the running backends: `v1`, `v2`, ….
+    #[must_use]
+    pub fn targets(&self) -> String {
+        let target = |(index, backend): (usize, &Backend)| {
+            format!("  v{}: {{endpoints: [\"{}\"]}}\n", index + 1, backend.address)
+        };
+        format!("targets:\n{}", self.backends.iter().enumerate().map(target).collect::<String>())
+    }
+
+    /// A ruleset that sends a share of the users to version 2 and the others to version 1.
+    #[must_use]
+    pub fn canary(&self, weight: f64) -> String {
+        format!(
+            "version: v1\n{}default: v1\nrules:\n  - {{name: canary, weight: {weight}, target: v2}}\n",
+            self.targets()
+        )
+    }
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}

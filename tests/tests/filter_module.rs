@@ -1,0 +1,284 @@
+//! The real filter module outside of Envoy: what it imports, what a request costs, and that it decides
+//! as the native evaluator does.
+
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use halftone_compiler::{compile, link};
+use halftone_filter_host::{FilterInstance, FilterModule, Outcome};
+use halftone_proto::v1::EvaluationContext;
+use halftone_rules::{Decision, Request, Source, VerifiedBundle, codec};
+use halftone_tests::Paths;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use prost::Message;
+
+/// What the module may ask of its host. A missing import would keep the whole module from loading, so
+/// this is the safe core of the ABI that every host has, plus what Rust's standard library needs.
+const ALLOWED_IMPORTS: [(&str, &str); 11] = [
+    ("env", "proxy_get_buffer_bytes"),
+    ("env", "proxy_get_current_time_nanoseconds"),
+    ("env", "proxy_get_header_map_pairs"),
+    ("env", "proxy_log"),
+    ("env", "proxy_remove_header_map_value"),
+    ("env", "proxy_replace_header_map_value"),
+    ("wasi_snapshot_preview1", "environ_get"),
+    ("wasi_snapshot_preview1", "environ_sizes_get"),
+    ("wasi_snapshot_preview1", "fd_write"),
+    ("wasi_snapshot_preview1", "proc_exit"),
+    ("wasi_snapshot_preview1", "random_get"),
+];
+
+type Headers = Vec<(String, Vec<u8>)>;
+
+/// The native host of the evaluator.
+struct Native<'a>(&'a Headers);
+
+impl Request for Native<'_> {
+    fn read(&self, source: &Source) -> Option<&[u8]> {
+        let get =
+            |name: &str| self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice());
+        match source {
+            Source::Header(name) => get(name),
+            Source::Path => get(":path").and_then(|path| path.split(|&byte| byte == b'?').next()),
+            Source::Method => get(":method"),
+            Source::Host => get(":authority"),
+        }
+    }
+}
+
+fn module() -> Result<FilterModule> {
+    Ok(FilterModule::new(&std::fs::read(Paths::find()?.filter)?)?)
+}
+
+fn bundle(ruleset: &str) -> Result<Vec<u8>> {
+    let compiled = compile(ruleset, "digits").map_err(|problems| anyhow::anyhow!("{problems:#?}"))?;
+    Ok(codec::encode(&link(7, [&compiled])?)?)
+}
+
+fn started(ruleset: &str) -> Result<FilterInstance> {
+    let mut instance = module()?.start()?;
+    assert!(instance.configure(&bundle(ruleset)?)?, "{:?}", instance.take_logs());
+    Ok(instance)
+}
+
+fn context(outcome: &Outcome) -> Result<EvaluationContext> {
+    let header = outcome.request_header("x-halftone-context").context("no context")?;
+    Ok(EvaluationContext::decode(URL_SAFE_NO_PAD.decode(header)?.as_slice())?)
+}
+
+fn request(extra: &[(&str, &[u8])]) -> Headers {
+    let base: [(&str, &[u8]); 6] = [
+        (":method", b"POST"),
+        (":scheme", b"http"),
+        (":authority", b"models.example.com:8443"),
+        (":path", b"/v2/models/digits/infer?x=1"),
+        ("content-type", b"application/json"),
+        ("user-agent", b"curl/8"),
+    ];
+    base.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect()
+}
+
+const CANARY: &str =
+    "version: v1\nrules:\n  - {name: canary, condition: 'user.id > 0', weight: 0.5, target: v2}\n";
+
+#[test]
+fn imports_are_on_the_allow_list() -> Result<()> {
+    for (module, name) in module()?.imports() {
+        assert!(
+            ALLOWED_IMPORTS.contains(&(module.as_str(), name.as_str())),
+            "{module}.{name} is not allowed"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_request_costs_a_fixed_number_of_host_calls() -> Result<()> {
+    let mut instance = started(CANARY)?;
+    let traced: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let outcome = instance.request_with_response(
+        &request(&[("x-user-id", b"42"), ("traceparent", traced)]),
+        &[(":status", "200")],
+    )?;
+    // One read of all headers, the clock, three headers on the request, one on the response.
+    assert_eq!(
+        outcome.usage.calls(),
+        [
+            "proxy_get_header_map_pairs",
+            "proxy_get_current_time_nanoseconds",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+        ]
+    );
+    // Fuel counts wasm instructions and so is the same on every machine; see scripts/bench.sh.
+    assert!(outcome.usage.fuel < 20_000, "{} units of fuel", outcome.usage.fuel);
+    // A trace that starts here takes randomness and one header more.
+    let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
+    assert_eq!(outcome.usage.count("random_get"), 1);
+    assert_eq!(outcome.usage.host_calls(), 7);
+    Ok(())
+}
+
+#[test]
+fn a_refused_configuration_leaves_the_last_good_rules() -> Result<()> {
+    let mut instance = started("version: v1\nrules:\n  - {name: all, target: v2}\n")?;
+    let good = bundle(CANARY)?;
+    for length in 1..good.len() {
+        assert!(!instance.configure(&good[..length])?, "{length} bytes were taken");
+    }
+    for bit in (0..good.len() * 8).step_by(7) {
+        let mut damaged = good.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(!instance.configure(&damaged)?, "bit {bit}");
+    }
+    assert!(!instance.configure(b"{\"json\": true}")?);
+    let logs = instance.take_logs();
+    assert!(logs.iter().any(|line| line.message.contains("configuration refused: ")), "{logs:?}");
+    let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
+    assert_eq!(outcome.request_header("x-halftone-target"), Some(&b"v2"[..]));
+    Ok(())
+}
+
+#[test]
+fn without_rules_the_filter_only_cleans() -> Result<()> {
+    let mut instance = module()?.start()?;
+    assert!(instance.configure(b"")?);
+    let spoofed = request(&[
+        ("x-halftone-target", b"v2"),
+        ("x-halftone-target", b"v3"),
+        ("x-halftone-context", b"CAES"),
+        ("x-halftone-route", b"xds/digits"),
+        ("x-halftone-ä", b"x"),
+        ("x-halftones", b"stays"),
+    ]);
+    let outcome = instance.request_with_response(&spoofed, &[(":status", "200")])?;
+    let ours: Vec<_> =
+        outcome.request_headers.iter().filter(|(name, _)| name.starts_with(b"x-halftone-")).collect();
+    assert_eq!(ours, [&(b"x-halftone-route".to_vec(), b"bootstrap".to_vec())]);
+    assert_eq!(outcome.request_header("x-halftones"), Some(&b"stays"[..]));
+    assert_eq!(outcome.request_header("traceparent"), None);
+    assert_eq!(outcome.response_header("x-halftone-target"), None);
+    Ok(())
+}
+
+#[test]
+fn the_context_says_what_was_decided() -> Result<()> {
+    let mut instance = started("version: v1\nrules:\n  - {name: half, weight: 0.999999, target: v2}\n")?;
+    instance.settings_mut().now_ns = 1_700_000_000_123_456_789;
+    let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
+    let context = context(&outcome)?;
+    let bucket = halftone_rules::bucket::bucket(b"digits/half", b"42");
+    assert_eq!(
+        context,
+        EvaluationContext {
+            timestamp_ms: 1_700_000_000_123,
+            ruleset: "digits".into(),
+            revision: 7,
+            rule: "half".into(),
+            target: "v2".into(),
+            unit_hash: halftone_rules::unit_hash(b"42"),
+            bucket: Some(bucket),
+            reason: halftone_proto::v1::Reason::Split.into(),
+        }
+    );
+    assert_eq!(outcome.request_header("x-halftone-route"), Some(&b"xds/digits"[..]));
+    Ok(())
+}
+
+/// Conditions over everything that a request has, some without a value for some requests.
+const CONDITIONS: [&str; 14] = [
+    "user.id % 100 < 10",
+    "user.id in [1, 2, 3, 42] || tier == 'gold'",
+    "request.headers['x-tier'].startsWith('g') && !('x-beta' in request.headers)",
+    "has(user.id) ? user.id > 50 : tier == 'none'",
+    "score * 2.0 >= 1.5 && score < 10.0",
+    "age - 10 > 20 && age / 3 < 100 && age % 7 != 0",
+    "request.path == '/v2/models/digits/infer' && request.method == 'POST'",
+    "request.host.endsWith('.com:8443') && request.host.contains('models')",
+    "size(tier) > 2",
+    "beta",
+    "!beta || age < 0",
+    "age > 9223372036854775806 || -age > 5",
+    "tier < 'h' && tier >= 'b'",
+    "tier in ['gold', 'größe', 'silver']",
+];
+
+fn rulesets() -> impl Strategy<Value = String> {
+    let rule = (prop::option::of(prop::sample::select(&CONDITIONS[..])), 0..=4u8, 0..4u8);
+    prop::collection::vec(rule, 0..12).prop_map(|rules| {
+        let mut text = String::from(
+            "version: v1\nattributes:\n  tier: {header: x-tier}\n  age: {header: x-age, type: int}\n  score: {header: x-score, type: double}\n  beta: {header: x-beta, type: bool}\nrules:\n  - {name: first, condition: 'user.id == 18446744073709551615', target: v0}\n",
+        );
+        for (index, (condition, weight, target)) in rules.into_iter().enumerate() {
+            let condition = condition.map(|text| format!("condition: \"{text}\", ")).unwrap_or_default();
+            text += &format!("  - {{name: r{index}, {condition}weight: {}, target: v{target}}}\n", f64::from(weight) / 4.0);
+        }
+        text
+    })
+}
+
+fn values() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => (-5i64..130).prop_map(|n| n.to_string().into_bytes()),
+        1 => prop::sample::select(vec![
+            &b""[..], b"true", b"false", b"gold", b"silver", b"g", b"0.75", b"1e400", b"NaN", b"-0", b"+7", b"007",
+            b"9223372036854775807", b"-9223372036854775808", b"18446744073709551615", b"18446744073709551616",
+            b"\xff\xfe", "größe".as_bytes(), b" 5", b"0x10",
+        ]).prop_map(<[u8]>::to_vec),
+        1 => prop::collection::vec(1u8.., 0..20),
+    ]
+}
+
+fn requests() -> impl Strategy<Value = Headers> {
+    let names =
+        ["x-user-id", "x-tier", "x-age", "x-score", "x-beta", "x-halftone-target", "traceparent", "x-other"];
+    prop::collection::vec((prop::sample::select(names.to_vec()), values()), 0..8).prop_map(|extra| {
+        let extra: Vec<(&str, &[u8])> = extra.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        request(&extra)
+    })
+}
+
+fn agrees(native: Option<Decision<'_>>, wasm: &Outcome) -> Result<()> {
+    let native = native.context("the ruleset governs every request")?;
+    let context = context(wasm)?;
+    assert_eq!(wasm.request_header("x-halftone-target"), Some(native.target.as_bytes()));
+    assert_eq!(context.target, native.target);
+    assert_eq!(context.rule, native.rule.unwrap_or_default());
+    assert_eq!(context.bucket, native.bucket);
+    assert_eq!(context.unit_hash, native.unit_hash.unwrap_or_default());
+    assert_eq!(context.reason, native.reason as i32);
+    assert_eq!(context.revision, native.revision);
+    Ok(())
+}
+
+#[test]
+fn the_module_decides_as_the_native_evaluator() -> Result<()> {
+    let module = module()?;
+    let corpus = (rulesets(), prop::collection::vec(requests(), 1..24));
+    // A fixed seed: the corpus is the same in every run.
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases: 300, failure_persistence: None, ..Config::default() },
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    runner
+        .run(&corpus, |(ruleset, requests)| {
+            let bytes =
+                bundle(&ruleset).map_err(|error| TestCaseError::fail(format!("{error}\n{ruleset}")))?;
+            let verified: VerifiedBundle =
+                codec::decode(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            let mut instance = module.start().map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert!(instance.configure(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?);
+            for headers in &requests {
+                let outcome =
+                    instance.request(headers).map_err(|error| TestCaseError::fail(error.to_string()))?;
+                agrees(verified.decide(&Native(headers), &mut ()), &outcome)
+                    .map_err(|error| TestCaseError::fail(format!("{error}\n{ruleset}\n{headers:?}")))?;
+            }
+            Ok(())
+        })
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}

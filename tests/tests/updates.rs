@@ -1,0 +1,136 @@
+//! Rules change, the control plane comes and goes, and no request notices.
+
+use anyhow::{Context, Result};
+use halftone_tests::{
+    Stack, digits,
+    traffic::{Traffic, by_target, failures, replay, send},
+};
+use reqwest::{Client, Method, header::HeaderMap};
+use std::{sync::Arc, time::Duration};
+
+#[tokio::test]
+async fn an_invalid_upload_leaves_traffic_untouched() -> Result<()> {
+    let stack = Stack::start(1, 2).await?;
+    let digits = Arc::new(digits::test_set()?);
+    let urls = [stack.envoys[0].infer_url()];
+    let revision = stack.publish("digits", &stack.canary(0.4)).await?;
+    let before = replay(&urls, &digits, 1..=500, 4).await?;
+    let updates =
+        stack.envoys[0].stat("extension_config_discovery.http_filter.edge.halftone.config_reload").await;
+    for invalid in [
+        "version: v1\nrules: [",
+        "version: v1\nrules: []\nrulez: []",
+        "version: v1\nrules:\n  - {name: a, weight: 2, target: v2}",
+        "version: v1\nrules:\n  - {name: a, condition: user.id == 'x', target: v2}",
+    ] {
+        let control_plane = stack.control_plane()?;
+        let response = control_plane.request(Method::PUT, "/v1/rulesets/digits", invalid).await?;
+        assert_eq!(response.status(), 422, "{invalid}");
+    }
+    let after = replay(&urls, &digits, 1..=500, 4).await?;
+    let assigned =
+        |exchanges: &[halftone_tests::traffic::Exchange]| halftone_tests::traffic::assignment(exchanges);
+    assert_eq!(assigned(&before).context("unstable")?, assigned(&after).context("unstable")?);
+    assert_eq!(stack.control_plane()?.get("/v1/revisions").await?["current"], revision);
+    if let Ok(before) = updates {
+        let name = "extension_config_discovery.http_filter.edge.halftone.config_reload";
+        assert_eq!(stack.envoys[0].stat(name).await?, before, "Envoy was told of something");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn fifty_uploads_under_load_lose_nothing() -> Result<()> {
+    let stack = Stack::start(2, 2).await?;
+    let digits = Arc::new(digits::test_set()?);
+    let urls: Vec<String> = stack.envoys.iter().map(halftone_tests::Envoy::infer_url).collect();
+    stack.publish("digits", &stack.canary(0.5)).await?;
+    let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 1_000);
+    for upload in 0..50u32 {
+        // Shares move, and every few uploads targets come, go and are renamed.
+        let ruleset = match upload % 5 {
+            0 => stack.canary(f64::from(upload) / 50.0),
+            1 => stack.canary(0.5).replace("v2", "candidate"),
+            2 => format!("version: v1\n{}default: v2\nrules: []\n", stack.targets()),
+            3 => stack.canary(0.9).replace("name: canary,", "name: canary, condition: user.id % 2 == 0,"),
+            _ => format!(
+                "version: v1\ntargets: {{only: {{endpoints: [\"{}\"]}}}}\ndefault: only\nrules: []\n",
+                stack.backend(1)?.address
+            ),
+        };
+        stack.control_plane()?.put("digits", ruleset).await?;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    let last =
+        stack.control_plane()?.get("/v1/revisions").await?["current"].as_u64().context("no revision")?;
+    stack.control_plane()?.wait_for_acks(last, 2).await?;
+    let exchanges = traffic.stop().await?;
+    let failed = failures(&exchanges);
+    assert!(exchanges.len() > 500, "too little load: {}", exchanges.len());
+    assert!(failed.is_empty(), "{} of {} failed, first {:?}", failed.len(), exchanges.len(), failed[0]);
+    let targets: Vec<String> = by_target(&exchanges).into_keys().collect();
+    assert!(["candidate", "only", "v1", "v2"].iter().all(|t| targets.contains(&(*t).into())), "{targets:?}");
+    let everyone = replay(&urls, &digits, 1..=200, 4).await?;
+    assert_eq!(by_target(&everyone).into_keys().collect::<Vec<_>>(), ["only"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_control_plane_that_dies_and_comes_back_costs_no_request() -> Result<()> {
+    let mut stack = Stack::start(2, 2).await?;
+    let digits = Arc::new(digits::test_set()?);
+    let urls: Vec<String> = stack.envoys.iter().map(halftone_tests::Envoy::infer_url).collect();
+    let revision = stack.publish("digits", &stack.canary(0.3)).await?;
+    let before = replay(&urls, &digits, 1..=300, 4).await?;
+    let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 300);
+    for pause in [0, 1_500] {
+        let control_plane = stack.take_control_plane()?;
+        let control_plane = control_plane.crash_and_restart(Duration::from_millis(pause)).await?;
+        assert_eq!(control_plane.get("/v1/revisions").await?["current"], revision, "the same revision");
+        stack.set_control_plane(control_plane);
+        stack.control_plane()?.wait_for_acks(revision, 2).await?;
+    }
+    let next = stack.publish("digits", &stack.canary(0.6)).await?;
+    assert_eq!(next, revision + 1, "revisions go on where they were");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let exchanges = traffic.stop().await?;
+    let failed = failures(&exchanges);
+    assert!(exchanges.len() > 300, "too little load: {}", exchanges.len());
+    assert!(failed.is_empty(), "{} of {} failed, first {:?}", failed.len(), exchanges.len(), failed[0]);
+    let after = replay(&urls, &digits, 1..=300, 4).await?;
+    for exchange in before.iter().filter(|exchange| exchange.target.as_deref() == Some("v2")) {
+        let now = after.iter().find(|other| other.user == exchange.user).context("the user is gone")?;
+        assert_eq!(now.target.as_deref(), Some("v2"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn envoy_starts_without_the_control_plane_and_takes_up_rules_when_it_comes() -> Result<()> {
+    let mut stack = Stack::start(0, 0).await?;
+    let digits = digits::test_set()?;
+    stack.control_plane()?.put("digits", stack.canary(1.0)).await?;
+    let control_plane = stack.take_control_plane()?;
+    let (paths_rest, xds) = (control_plane.rest, control_plane.xds);
+    let stopped = control_plane.crash()?;
+    stack.add_envoy("envoy-alone", 2, xds, 0, 0).await?;
+    let url = stack.envoys[0].infer_url();
+    let client = Client::new();
+    for user in 1..=50 {
+        let exchange = send(&client, &url, user, &digits[0], HeaderMap::new()).await;
+        assert_eq!((exchange.status, exchange.version.as_deref()), (Ok(200), Some("1")));
+        assert_eq!(exchange.target, None);
+    }
+    let control_plane = stopped.start_again().await?;
+    assert_eq!((control_plane.rest, control_plane.xds), (paths_rest, xds));
+    control_plane.wait_for_acks(1, 1).await?;
+    stack.set_control_plane(control_plane);
+    let mut decided = 0;
+    for user in 1..=200 {
+        let exchange = send(&client, &url, user, &digits[0], HeaderMap::new()).await;
+        assert_eq!(exchange.status, Ok(200));
+        decided = if exchange.target.as_deref() == Some("v2") { decided + 1 } else { 0 };
+    }
+    assert!(decided > 50, "the rules were not taken up");
+    Ok(())
+}
