@@ -72,8 +72,8 @@ fn owned_bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec
     if data.is_null() {
         return Ok(Vec::new());
     }
-    // SAFETY: the host got this memory from `proxy_on_memory_allocate`, which hands over a vector whose
-    // capacity is the `size` that the host asked for, and gives its ownership to the caller.
+    // SAFETY: the host got this memory from `proxy_on_memory_allocate`, which hands over a slice of
+    // exactly the `size` that the host asked for, filled it, and gives its ownership to the caller.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 

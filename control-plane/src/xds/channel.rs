@@ -103,7 +103,7 @@ pub(super) struct Channel {
     /// Last sent hash of each name that the proxy still wants. What equals it is never sent again, be it ACKed,
     /// NACKed or unanswered.
     pub(super) delivered: Content,
-    /// Last ACKed hash of each such name.
+    /// What the proxy certainly has of each such name: ACKed, and nothing else sent since.
     pub(super) acked: Content,
     pub(super) status: KindStatus,
     last: Option<Sent>,
@@ -175,6 +175,8 @@ impl Channel {
 
     /// Notes a response.
     pub(super) fn sent(&mut self, nonce: String, version: String, content: Content, now: Instant) {
+        // Until it answers, the proxy may have either; if it never does, for good.
+        self.acked.retain(|name, hash| content.get(name).is_none_or(|new| new == hash));
         self.delivered.extend(content.iter().map(|(name, hash)| (name.clone(), *hash)));
         self.status.sent = Some(version.clone());
         self.last = Some(Sent { nonce, version, content, at: now, state: Answer::Awaited });

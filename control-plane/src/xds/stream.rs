@@ -93,8 +93,8 @@ pub(crate) struct Stream {
     served: Upstreams,
     /// Until when the first answer for clusters waits for the endpoint subscription.
     hold_clusters: Option<Instant>,
-    /// Until when the first answer for the filter waits for the route subscription.
-    hold_filter: Option<Instant>,
+    /// Until when a subscription to routes is expected. Meanwhile no filter is sent and no cluster retired.
+    expect_routes: Option<Instant>,
     /// What this proxy refused on an earlier stream.
     refused_filter: Option<Refusal>,
     covered: Option<u64>,
@@ -114,7 +114,7 @@ impl Stream {
             retired: BTreeMap::new(),
             served: Upstreams::new(),
             hold_clusters: None,
-            hold_filter: None,
+            expect_routes: None,
             refused_filter: None,
             covered: None,
             nonces: 0,
@@ -176,7 +176,7 @@ impl Stream {
         let answers =
             self.channels.iter().filter_map(Channel::waiting_since).map(|at| at + self.timing.answer);
         let retirements = self.retired.values().map(|(_, until)| *until);
-        answers.chain(retirements).chain(self.hold_clusters).chain(self.hold_filter).min()
+        answers.chain(retirements).chain(self.hold_clusters).chain(self.expect_routes).min()
     }
 
     /// What happened since the last call.
@@ -218,9 +218,10 @@ impl Stream {
                 self.hold_clusters = None;
                 if !version.is_empty() && !self.channel(Kind::Cluster).ever_sent() {
                     self.keep_remembered();
+                    self.expect_routes(settled);
                 }
             }
-            Kind::Route => self.hold_filter = None,
+            Kind::Route => self.expect_routes = None,
             Kind::Filter => {
                 let name = self.current.filter.name.clone();
                 let current = self.current.version(Kind::Filter);
@@ -235,18 +236,26 @@ impl Stream {
                     channel.status.nacked = Some(refusal);
                 }
                 // A proxy that has its clusters from us will most likely ask for routes, too.
-                if self.channel(Kind::Cluster).opened() && !self.channel(Kind::Route).opened() {
-                    self.hold_filter = Some(settled);
+                if self.channel(Kind::Cluster).opened() {
+                    self.expect_routes(settled);
                 }
             }
         }
     }
 
-    /// Keeps the clusters of ours that a returning proxy has and this revision lacks, until its routes are new.
+    fn expect_routes(&mut self, until: Instant) {
+        if !self.channel(Kind::Route).opened() {
+            self.expect_routes = Some(until);
+        }
+    }
+
+    /// Keeps the clusters of ours that a returning proxy has, whatever revision it gets next, until its routes are
+    /// new.
     fn keep_remembered(&mut self) {
         let Interest::Names(names) = &self.channels[Kind::Endpoint as usize].interest else { return };
-        for name in names.iter().filter(|name| !self.current.upstreams.contains_key(*name)) {
-            if let Some(upstream) = clusters::remembered(name) {
+        for name in names {
+            let known = self.current.upstreams.get(name).cloned();
+            if let Some(upstream) = known.or_else(|| clusters::remembered(name)) {
                 self.referenced.insert(name.clone(), upstream);
             }
         }
@@ -257,8 +266,8 @@ impl Stream {
         if passed(&self.hold_clusters) {
             self.hold_clusters = None;
         }
-        if passed(&self.hold_filter) {
-            self.hold_filter = None;
+        if passed(&self.expect_routes) {
+            self.expect_routes = None;
         }
         self.retired.retain(|_, (_, until)| *until > now);
         for kind in Kind::ALL {
@@ -321,7 +330,7 @@ impl Stream {
         let (routes, route) = (self.channel(Kind::Route), &self.current.route);
         let taken =
             !routes.interest.covers(&route.name) || routes.acked.get(&route.name) == Some(&route.hash);
-        taken && self.clusters_taken()
+        taken && self.expect_routes.is_none() && self.clusters_taken()
     }
 
     fn clusters(&mut self, now: Instant) -> Option<Push> {
@@ -388,7 +397,7 @@ impl Stream {
 
     fn filter(&mut self, now: Instant) -> Option<Push> {
         let filter = Arc::clone(&self.current.filter);
-        if self.hold_filter.is_some() || !self.lacks(Kind::Filter, &filter) || !self.routes_taken() {
+        if !self.lacks(Kind::Filter, &filter) || !self.routes_taken() {
             return None;
         }
         Some(self.push(now, Kind::Filter, self.current.version(Kind::Filter), vec![filter]))

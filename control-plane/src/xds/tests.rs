@@ -141,7 +141,7 @@ async fn xds_a_client_gets_everything_in_order_and_then_changes() {
     let mut proxy = plane.proxy("n1").await;
     let filter = proxy.settle(&["halftone/d/a"]).await;
     assert_eq!(filter.version_info, first.version(Kind::Filter));
-    assert_eq!(filter.resources, [first.filter.any.clone()]);
+    assert_eq!(filter.resources, std::slice::from_ref(&first.filter.any));
     assert_eq!(filter.control_plane.unwrap().identifier, "halftone");
     plane.until(|nodes| nodes.len() == 1 && nodes[0].revision == Some(1)).await;
     assert_eq!(plane.nodes.list()[0].id, "n1");

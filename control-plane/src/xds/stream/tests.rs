@@ -536,6 +536,21 @@ fn xds_routes_that_were_never_answered_keep_their_clusters() {
 }
 
 #[test]
+fn xds_an_old_ack_is_worth_nothing_once_other_routes_were_sent() {
+    let mut proxy = Proxy::settled(&resources(1, &[("a", 1)]));
+    proxy.publish(&resources(2, &[("a", 1), ("b", 2)]));
+    proxy.ack_like_envoy();
+    assert_eq!(kinds(&proxy.inbox), [Kind::Route]);
+    proxy.wait(TIMING.answer);
+    // The routes of revision 1 again, but by now the proxy may have those of revision 2.
+    proxy.publish(&resources(3, &[("a", 1)]));
+    assert_eq!(kinds(&proxy.inbox), [Kind::Route, Kind::Route]);
+    proxy.next();
+    assert_eq!(proxy.nack().kind, Kind::Route);
+    assert_eq!(proxy.got(), [], "no filter");
+}
+
+#[test]
 fn xds_subscriptions_may_change() {
     let resources = resources(1, &[("a", 1), ("b", 2), ("c", 3)]);
     let mut proxy = Proxy::new(&resources);
@@ -613,6 +628,41 @@ fn xds_a_returning_proxy_keeps_its_clusters_until_its_routes_are_new() {
     assert_eq!(proxy.stream.covered(), Some(9));
     proxy.wait(TIMING.grace);
     assert_eq!(proxy.got(), [(Kind::Cluster, vec!["b", "c"])]);
+}
+
+#[test]
+fn xds_a_returning_proxy_keeps_its_clusters_even_if_the_first_revision_fails() {
+    let mut proxy = reconnect(&resources(1, &[("a", 1), ("b", 2)]), &resources(9, &[("b", 2), ("c", 3)]));
+    for kind in Kind::ALL {
+        proxy.send(kind, None);
+    }
+    proxy.publish(&resources(10, &[("c", 3), ("d", 4)]));
+    proxy.nack();
+    proxy.ack();
+    assert_eq!(proxy.got()[0], (Kind::Cluster, vec!["a", "b", "c", "d"]), "its routes may still lead to b");
+}
+
+#[test]
+fn xds_a_returning_proxy_keeps_its_clusters_if_it_refuses_the_new_routes() {
+    let mut proxy = reconnect(&resources(1, &[("a", 1)]), &resources(9, &[]));
+    proxy.send(Kind::Cluster, None);
+    proxy.send(Kind::Endpoint, None);
+    proxy.ack();
+    proxy.send(Kind::Route, None);
+    assert_eq!(proxy.nack().kind, Kind::Route);
+    proxy.wait(Duration::from_secs(60));
+    assert_eq!(proxy.got(), []);
+}
+
+#[test]
+fn xds_a_returning_proxy_without_our_routes_lets_its_old_clusters_go() {
+    let mut proxy = reconnect(&resources(1, &[("a", 1)]), &resources(9, &[("b", 2)]));
+    proxy.send(Kind::Cluster, None);
+    proxy.send(Kind::Endpoint, None);
+    assert_eq!(names(&proxy.obey()[0]), ["a", "b"]);
+    proxy.wait(TIMING.settle);
+    proxy.wait(TIMING.grace);
+    assert_eq!(proxy.got(), [(Kind::Cluster, vec!["b"])]);
 }
 
 #[test]
