@@ -129,7 +129,7 @@ impl Reader<'_, '_> {
                 return self.complete(Node { span, kind });
             }
             Event::SequenceStart(..) => {
-                self.start(Open::Sequence { start: span.start, items: vec![] }, &span)?
+                self.start(Open::Sequence { start: span.start, items: vec![] }, &span)?;
             }
             Event::MappingStart(..) => {
                 self.start(

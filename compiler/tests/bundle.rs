@@ -1,4 +1,5 @@
 //! The bundle's bytes: what the compiler makes survives the trip, and nothing else does.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use halftone_compiler::{compile, link};
 use halftone_rules::{
@@ -49,7 +50,8 @@ fn every_flipped_bit_and_every_truncation_is_refused() {
 /// Programs that no compiler of ours makes.
 #[test]
 fn an_invalid_program_is_refused() {
-    let broken: [(&str, fn(&mut Bundle)); 16] = [
+    type Break = fn(&mut Bundle);
+    let broken: [(&str, Break); 16] = [
         ("share", |b| b.rulesets[0].rules[1].share = 1_000_001),
         ("rule's target", |b| b.rulesets[0].rules[0].target = 9),
         ("default", |b| b.rulesets[0].default = 9),

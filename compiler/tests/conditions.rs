@@ -1,4 +1,5 @@
 //! What conditions mean: CEL's meaning, from the text to the evaluator.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use halftone_compiler::{Compiled, Diagnostic, compile, link};
 use halftone_rules::{EvalError, Observer, Outcome, Request, Ruleset, Source, VerifiedBundle, codec};

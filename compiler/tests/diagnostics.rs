@@ -1,4 +1,5 @@
 //! Bad input: each problem gets its code and its place, all in one pass.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use halftone_compiler::{Code, compile, render};
 

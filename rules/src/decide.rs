@@ -3,7 +3,7 @@
 use crate::{
     bucket::{BUCKETS, bucket},
     bundle::{Rule, Ruleset},
-    eval::Attributes,
+    eval::Evaluation,
     hash::unit_hash,
     matching::governing,
     request::Request,
@@ -78,10 +78,10 @@ impl VerifiedBundle {
     #[must_use]
     pub fn decide(&self, request: &impl Request, observer: &mut impl Observer) -> Option<Decision<'_>> {
         let ruleset = governing(&self.bundle().rulesets, request)?;
-        let mut attributes = Attributes::new(ruleset, request);
+        let mut evaluation = Evaluation::new(ruleset, request);
         let mut chosen = None;
         for (index, rule) in ruleset.rules.iter().enumerate() {
-            let (outcome, bucket) = attempt(rule, &mut attributes);
+            let (outcome, bucket) = attempt(rule, &mut evaluation);
             observer.rule(ruleset, index, outcome);
             if outcome == Outcome::Taken {
                 chosen = Some((rule, bucket));
@@ -99,7 +99,7 @@ impl VerifiedBundle {
             revision: self.bundle().revision,
             rule: chosen.map(|(rule, _)| rule.name.as_str()),
             target: ruleset.targets.get(usize::from(target))?,
-            unit_hash: attributes.unit().map(unit_hash),
+            unit_hash: evaluation.unit().map(unit_hash),
             bucket: chosen.and_then(|(_, bucket)| bucket),
             reason,
         })
@@ -107,8 +107,8 @@ impl VerifiedBundle {
 }
 
 /// Tries one rule. The bucket comes with it when the rule splits.
-fn attempt<R: Request>(rule: &Rule, attributes: &mut Attributes<'_, R>) -> (Outcome, Option<u32>) {
-    match rule.condition.map_or(Ok(true), |condition| attributes.holds(condition)) {
+fn attempt<R: Request>(rule: &Rule, evaluation: &mut Evaluation<'_, R>) -> (Outcome, Option<u32>) {
+    match rule.condition.map_or(Ok(true), |condition| evaluation.holds(condition)) {
         Err(error) => return (Outcome::Error(error), None),
         Ok(false) => return (Outcome::NoMatch, None),
         Ok(true) => {}
@@ -116,7 +116,7 @@ fn attempt<R: Request>(rule: &Rule, attributes: &mut Attributes<'_, R>) -> (Outc
     if rule.share == BUCKETS {
         return (Outcome::Taken, None);
     }
-    let Some(unit) = attributes.unit() else {
+    let Some(unit) = evaluation.unit() else {
         return (Outcome::NoUnit, None);
     };
     let bucket = bucket(rule.seed.as_bytes(), unit);

@@ -10,8 +10,15 @@ use crate::{
 };
 use std::cmp::Ordering;
 
+/// The evaluation of one request by one ruleset. Made once per request and not once per condition:
+/// clearing the stack costs more than most conditions.
+pub(crate) struct Evaluation<'a, R> {
+    attributes: Attributes<'a, R>,
+    stack: Stack<'a>,
+}
+
 /// A request seen through a ruleset's attributes, each read at most once.
-pub(crate) struct Attributes<'a, R> {
+struct Attributes<'a, R> {
     ruleset: &'a Ruleset,
     request: &'a R,
     read: [Option<Value<'a>>; MAX_ATTRIBUTES],
@@ -19,17 +26,6 @@ pub(crate) struct Attributes<'a, R> {
 }
 
 impl<'a, R: Request> Attributes<'a, R> {
-    pub(crate) fn new(ruleset: &'a Ruleset, request: &'a R) -> Self {
-        Self { ruleset, request, read: [const { None }; MAX_ATTRIBUTES], unit: None }
-    }
-
-    /// The bytes of the unit. An empty unit is none.
-    pub(crate) fn unit(&mut self) -> Option<&'a [u8]> {
-        *self
-            .unit
-            .get_or_insert_with(|| self.request.read(&self.ruleset.unit).filter(|unit| !unit.is_empty()))
-    }
-
     fn value(&mut self, AttributeId(id): AttributeId) -> Value<'a> {
         let id = usize::from(id);
         let (Some(slot), Some(attribute)) = (self.read.get_mut(id), self.ruleset.attributes.get(id)) else {
@@ -39,6 +35,19 @@ impl<'a, R: Request> Attributes<'a, R> {
             Some(bytes) => attribute.ty.parse(bytes),
             None => Value::Error(EvalError::Missing),
         })
+    }
+}
+
+impl<'a, R: Request> Evaluation<'a, R> {
+    pub(crate) fn new(ruleset: &'a Ruleset, request: &'a R) -> Self {
+        let attributes = Attributes { ruleset, request, read: [const { None }; MAX_ATTRIBUTES], unit: None };
+        Self { attributes, stack: Stack::new() }
+    }
+
+    /// The bytes of the unit. An empty unit is none.
+    pub(crate) fn unit(&mut self) -> Option<&'a [u8]> {
+        let Attributes { ruleset, request, unit, .. } = &mut self.attributes;
+        *unit.get_or_insert_with(|| request.read(&ruleset.unit).filter(|unit| !unit.is_empty()))
     }
 
     /// Whether the rule's condition holds.
@@ -52,8 +61,9 @@ impl<'a, R: Request> Attributes<'a, R> {
 
     /// Runs the condition; `None` when an invariant that verification guarantees is broken.
     fn run(&mut self, condition: Condition) -> Option<Value<'a>> {
-        let ruleset = self.ruleset;
-        let mut stack = Stack::new();
+        let Self { attributes, stack } = self;
+        let ruleset = attributes.ruleset;
+        stack.depth = 0;
         let mut ops = code(ruleset, condition)?.iter();
         while let Some(op) = ops.next() {
             match *op {
@@ -66,9 +76,9 @@ impl<'a, R: Request> Attributes<'a, R> {
                         Constant::String(value) => Value::String(value),
                     })?;
                 }
-                Op::Load(id) => stack.push(self.value(id))?,
+                Op::Load(id) => stack.push(attributes.value(id))?,
                 Op::Has(id) => {
-                    let present = self.value(id) != Value::Error(EvalError::Missing);
+                    let present = attributes.value(id) != Value::Error(EvalError::Missing);
                     stack.push(Value::Bool(present))?;
                 }
                 Op::Equal => stack.compare(|ordering| ordering == Some(Ordering::Equal))?,

@@ -223,6 +223,8 @@ pub struct EnvoyOptions<'a> {
     pub port: u16,
     /// The admin interface's port.
     pub admin: u16,
+    /// Changes the bootstrap's text before Envoy reads it, for comparisons.
+    pub edit_bootstrap: fn(&str) -> String,
 }
 
 /// A running Envoy.
@@ -260,10 +262,13 @@ impl Envoy {
         if !written.status.success() {
             bail!("the bootstrap was not written: {}", String::from_utf8_lossy(&written.stderr));
         }
+        let bootstrap = out.join("bootstrap.yaml");
+        let text = std::fs::read_to_string(&bootstrap)?;
+        std::fs::write(&bootstrap, (options.edit_bootstrap)(&text))?;
         let admin_file = out.join("admin-address");
         remove(&admin_file)?;
         let mut command = Command::new(&paths.envoy);
-        command.arg("-c").arg(out.join("bootstrap.yaml")).arg("--admin-address-path").arg(&admin_file);
+        command.arg("-c").arg(&bootstrap).arg("--admin-address-path").arg(&admin_file);
         command.arg("--concurrency").arg(options.workers.to_string());
         // Several Envoys on one machine must not share the memory for hot restarts.
         command.args(["--disable-hot-restart", "--log-level", "info"]);
@@ -400,9 +405,16 @@ impl Stack {
         admin: u16,
     ) -> Result<()> {
         let default_endpoint = self.backend(1)?.address;
-        let options = EnvoyOptions { name, workers, xds, default_endpoint, port, admin };
+        let options =
+            EnvoyOptions { name, workers, xds, default_endpoint, port, admin, edit_bootstrap: str::to_owned };
         self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
         Ok(())
+    }
+
+    /// Where logs and store are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The control plane.

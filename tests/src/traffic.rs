@@ -61,10 +61,9 @@ pub async fn send(client: &Client, url: &str, user: u64, digit: &Digit, headers:
                     exchange.version = body["model_version"].as_str().map(ToOwned::to_owned);
                     exchange.correct = answer(&body).map(|found| found == digit.label);
                 }
-                Err(error) => {
-                    exchange.status =
-                        exchange.status.and_then(|s| if s == 200 { Err(error.to_string()) } else { Ok(s) })
-                }
+                // An error may have any body; a success has an answer in it.
+                Err(error) if exchange.status == Ok(200) => exchange.status = Err(error.to_string()),
+                Err(_) => {}
             }
         }
         Err(error) => exchange.status = Err(format!("{error:?}")),

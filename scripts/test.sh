@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# All tests: format, lints, unit, property, end to end on real Envoy and ONNX Runtime, and the demo's
+# own checks. Sets up and builds what is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+  "") ;;
+  -h | --help) echo "usage: scripts/test.sh"; exit 0 ;;
+  *) echo "test.sh: unknown argument '$1'; see --help" >&2; exit 2 ;;
+esac
+
+step() { printf '\n=== %s (%d s)\n' "$1" "$SECONDS"; }
+
+step "set-up"
+./scripts/setup.sh --tests
+
+step "format"
+cargo fmt --all --check
+
+step "build"
+./scripts/build.sh
+
+step "tests"
+cargo nextest run --locked --release
+cargo test --locked --release --doc --quiet
+
+step "lints"
+cargo clippy --locked --release --all-targets -- -D warnings
+cargo clippy --locked --profile wasm --target wasm32-wasip1 -p halftone-filter -- -D warnings
+
+step "models: the training script still makes what is committed"
+./scripts/train-models.sh --check
+
+step "demo"
+target/release/halftone-demo --check --free-ports --folder .halftone/demo-check
+
+step "all tests passed"
