@@ -1,6 +1,7 @@
 //! The last check before a bundle leaves: the real filter module, run outside Envoy, has to take it.
 
 use halftone_filter_host::{FilterModule, HostError};
+use halftone_rules::headers::{ROUTE, TARGET};
 
 /// The filter module that the proxies run.
 #[derive(Clone)]
@@ -47,11 +48,11 @@ impl Gate {
             (":authority", "smoke.test"),
             (":path", "/v2/models/smoke/infer"),
             ("x-user-id", "42"),
-            ("x-halftone-target", "spoofed"),
+            (TARGET, "spoofed"),
         ];
         let outcome = instance.request(&request)?;
-        let spoofed = outcome.request_header("x-halftone-target") == Some(b"spoofed");
-        let routed = outcome.request_header("x-halftone-route").is_some();
+        let spoofed = outcome.request_header(TARGET) == Some(b"spoofed");
+        let routed = outcome.request_header(ROUTE).is_some();
         if outcome.action != halftone_filter_host::Action::Continue || spoofed || !routed {
             return Err(GateError::Stopped);
         }

@@ -4,7 +4,7 @@ use crate::{
     host::{self, HeaderMap, LogLevel},
     stamp,
 };
-use halftone_rules::{VerifiedBundle, codec};
+use halftone_rules::{VerifiedBundle, codec, headers::TARGET};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 /// Number that the host gives a context.
@@ -99,6 +99,6 @@ pub(crate) fn response_headers(id: ContextId) {
     let target =
         with(|contexts| contexts.streams.get_mut(&id).and_then(|stream| stream.target.take())).flatten();
     if let Some(target) = target {
-        host::set_header(HeaderMap::Response, stamp::TARGET, &target);
+        host::set_header(HeaderMap::Response, TARGET, &target);
     }
 }

@@ -1,7 +1,6 @@
 //! A request's headers as bytes, read from the host in one call.
 
-use crate::stamp::PREFIX;
-use halftone_rules::{Request, Source};
+use halftone_rules::{Request, Source, headers::PREFIX};
 
 /// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
 /// and its value (all `u32`, little-endian); then the names and values, each with a zero byte after it.

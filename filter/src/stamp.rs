@@ -4,18 +4,11 @@ use crate::{
     headers::Headers,
     host::{self, HeaderMap},
 };
-use halftone_rules::{Decision, VerifiedBundle, context, trace};
-
-/// Every header of ours starts like this. Inbound ones never pass.
-pub(crate) const PREFIX: &str = "x-halftone-";
-/// Which target serves the request; on the response too.
-pub(crate) const TARGET: &str = "x-halftone-target";
-/// The decision, see [`context`].
-const CONTEXT: &str = "x-halftone-context";
-/// Which route table finds the target: `xds/` and the ruleset's name for a decided request.
-const ROUTE: &str = "x-halftone-route";
-/// The route table in Envoy's bootstrap, for requests on which nothing was decided.
-const BOOTSTRAP: &str = "bootstrap";
+use halftone_rules::{
+    Decision, VerifiedBundle, context,
+    headers::{CONTEXT, PREFIX, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
+    trace,
+};
 
 /// Decides for the current request and stamps it; the answer is the target's name.
 pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
@@ -23,7 +16,7 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
         // Nothing is decided on headers that cannot be read; what a backend would believe still goes.
         host::remove_header(HeaderMap::Request, TARGET.as_bytes());
         host::remove_header(HeaderMap::Request, CONTEXT.as_bytes());
-        host::set_header(HeaderMap::Request, ROUTE, BOOTSTRAP);
+        host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
         return None;
     };
     let headers = Headers::new(pairs);
@@ -36,7 +29,7 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
         }
     }
     let Some(decision) = decision else {
-        host::set_header(HeaderMap::Request, ROUTE, BOOTSTRAP);
+        host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
         return None;
     };
     decided(&decision);
@@ -48,7 +41,7 @@ fn decided(decision: &Decision<'_>) {
     const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
     let timestamp_ms = host::now() / NANOSECONDS_PER_MILLISECOND;
     host::set_header(HeaderMap::Request, TARGET, decision.target);
-    host::set_header(HeaderMap::Request, ROUTE, &format!("xds/{}", decision.ruleset));
+    host::set_header(HeaderMap::Request, ROUTE, &format!("{SCOPE_DECIDED}/{}", decision.ruleset));
     host::set_header(HeaderMap::Request, CONTEXT, &context::header_value(decision, timestamp_ms));
 }
 

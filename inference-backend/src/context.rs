@@ -3,21 +3,18 @@
 use axum::http::HeaderMap;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::EvaluationContext;
-use halftone_rules::trace::is_valid_traceparent;
+use halftone_rules::{headers::CONTEXT, trace::is_valid_traceparent};
 use prost::Message;
-
-/// Carries the [`EvaluationContext`] in unpadded base64url.
-pub const CONTEXT_HEADER: &str = "x-halftone-context";
 
 /// The evaluation context of a request. A malformed one is as good as none: it must not cost an answer.
 #[must_use]
 pub fn evaluation_context(headers: &HeaderMap) -> Option<EvaluationContext> {
-    let header = headers.get(CONTEXT_HEADER)?;
+    let header = headers.get(CONTEXT)?;
     let decoded = URL_SAFE_NO_PAD
         .decode(header)
         .map_err(|e| e.to_string())
         .and_then(|message| EvaluationContext::decode(message.as_slice()).map_err(|e| e.to_string()));
-    decoded.inspect_err(|error| tracing::debug!(error, "{CONTEXT_HEADER} is malformed and ignored")).ok()
+    decoded.inspect_err(|error| tracing::debug!(error, "{CONTEXT} is malformed and ignored")).ok()
 }
 
 /// The trace that a request belongs to: the second part of a valid `traceparent`.
@@ -51,13 +48,13 @@ mod tests {
             reason: Reason::Split.into(),
         };
         let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
-        assert_eq!(evaluation_context(&headers(CONTEXT_HEADER, &value)), Some(context));
+        assert_eq!(evaluation_context(&headers(CONTEXT, &value)), Some(context));
     }
 
     #[test]
     fn ignores_what_is_malformed() {
         for value in ["=", "not base64!", "_____w", "Cg"] {
-            assert_eq!(evaluation_context(&headers(CONTEXT_HEADER, value)), None, "{value}");
+            assert_eq!(evaluation_context(&headers(CONTEXT, value)), None, "{value}");
         }
         assert_eq!(evaluation_context(&HeaderMap::new()), None);
     }

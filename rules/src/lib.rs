@@ -39,6 +39,7 @@ pub mod context;
 mod decide;
 mod eval;
 mod hash;
+pub mod headers;
 pub mod isa;
 pub mod limits;
 mod matching;

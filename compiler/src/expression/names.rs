@@ -1,11 +1,8 @@
 //! What the names in conditions mean.
 
 use crate::{diagnostic::Code, suggest::did_you_mean};
-use halftone_rules::{Source, Type};
+use halftone_rules::{Source, Type, headers::PREFIX};
 use std::collections::{BTreeMap, HashMap};
-
-/// The filter removes inbound headers with this prefix, so rules must not read them.
-pub(crate) const RESERVED_HEADER_PREFIX: &str = "x-halftone-";
 
 /// An attribute that the ruleset declares.
 #[derive(Clone, Debug)]
@@ -125,13 +122,12 @@ pub(crate) fn header_source(name: &str) -> Result<Source, UnknownName> {
             help: "a header's name consists of letters, digits and dashes".into(),
         });
     }
-    if name.starts_with(RESERVED_HEADER_PREFIX) {
+    // The filter removes them from requests, so rules must not read them.
+    if name.starts_with(PREFIX) {
         return Err(UnknownName {
             code: Code::ReservedHeader,
             message: format!("the header `{name}` is reserved"),
-            help: format!(
-                "headers that start with {RESERVED_HEADER_PREFIX} are set by the filter; clients cannot send them"
-            ),
+            help: format!("headers that start with {PREFIX} are set by the filter; clients cannot send them"),
         });
     }
     Ok(Source::Header(name))

@@ -33,8 +33,7 @@ pub use channel::{KindStatus, Refusal};
 pub use nodes::{NodeStatus, Nodes};
 pub use resource::{Kind, Resources};
 pub use snapshot::{
-    ProxySettings, ROUTE_HEADER, ROUTE_SCOPE, RulesetRoutes, Snapshot, SnapshotError, TARGET_HEADER,
-    TargetEndpoints, UpstreamProtocol,
+    ProxySettings, RulesetRoutes, Snapshot, SnapshotError, TargetEndpoints, UpstreamProtocol,
 };
 use stream::Timing;
 

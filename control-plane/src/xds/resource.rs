@@ -1,11 +1,12 @@
 //! Resources as proxies receive them: named, typed, hashed.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Any;
 use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::snapshot::{ProxySettings, Snapshot, SnapshotError};
 use super::{clusters, filter, routes};
@@ -61,7 +62,7 @@ pub(crate) struct Resource {
 impl Resource {
     /// Names and hashes a packed message.
     pub(crate) fn new(name: String, any: Any) -> Arc<Self> {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Xxh3Default::new();
         any.type_url.hash(&mut hasher);
         any.value.hash(&mut hasher);
         Arc::new(Self { name, hash: hasher.finish(), any })
@@ -71,7 +72,7 @@ impl Resource {
 /// The version of a set of resources: a hash of their content and nothing else, so that a set which did not change
 /// keeps its version over revisions, restarts and replicas. `resources` must come in the order of their names.
 pub(crate) fn version<'a>(resources: impl IntoIterator<Item = &'a Arc<Resource>>) -> String {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = Xxh3Default::new();
     for resource in resources {
         resource.name.hash(&mut hasher);
         resource.hash.hash(&mut hasher);

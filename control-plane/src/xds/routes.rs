@@ -15,12 +15,11 @@ use envoy_types::pb::envoy::config::route::v3::{
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 use envoy_types::util::pack_any;
+use halftone_rules::headers::{ROUTE, SCOPE_DECIDED, TARGET};
 
 use super::clusters::cluster_name;
 use super::resource::Resource;
-use super::snapshot::{
-    ProxySettings, ROUTE_HEADER, ROUTE_SCOPE, RulesetRoutes, Snapshot, TARGET_HEADER, TargetEndpoints,
-};
+use super::snapshot::{ProxySettings, RulesetRoutes, Snapshot, TargetEndpoints};
 use super::wire::{duration, number};
 
 /// The resource, packed.
@@ -58,11 +57,11 @@ fn ruleset_routes(ruleset: &RulesetRoutes, settings: &ProxySettings) -> Vec<Rout
         ruleset.targets.iter().filter(|target| !target.endpoints.is_empty()).collect();
     targets.sort_by_key(|target| &target.name);
 
-    let governed = exactly(ROUTE_HEADER, format!("{ROUTE_SCOPE}/{}", ruleset.name));
+    let governed = exactly(ROUTE, format!("{SCOPE_DECIDED}/{}", ruleset.name));
     let mut routes: Vec<Route> = targets
         .iter()
         .map(|target| {
-            let headers = vec![governed.clone(), exactly(TARGET_HEADER, target.name.clone())];
+            let headers = vec![governed.clone(), exactly(TARGET, target.name.clone())];
             let name = format!("{}/{}", ruleset.name, target.name);
             to_cluster(name, headers, cluster_name(&ruleset.name, &target.name), target.timeout)
         })
@@ -139,7 +138,7 @@ mod tests {
     use super::super::testing::{ruleset, snapshot, target};
     use super::*;
 
-    /// `ROUTE_HEADER,TARGET_HEADER -> cluster timeout` for each route, in order.
+    /// `ROUTE,TARGET -> cluster timeout` for each route, in order.
     fn shape(snapshot: &Snapshot) -> Vec<String> {
         let settings = ProxySettings { fallback_timeout: Duration::from_secs(9), ..ProxySettings::new("f") };
         let configuration = configuration(snapshot, &settings);

@@ -8,16 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Request header by which the filter says which ruleset governs a request: `xds/<ruleset>`.
-pub const ROUTE_HEADER: &str = "x-halftone-route";
-
-/// Request header by which the filter says which target it decided on.
-pub const TARGET_HEADER: &str = "x-halftone-target";
-
-/// What stands before the ruleset's name in [`ROUTE_HEADER`]. The first `/`-separated element of that header
-/// selects the route configuration, so that `xds` means ours and everything else means the user's own.
-pub const ROUTE_SCOPE: &str = "xds";
-
 /// One revision, complete: the bundle and where its targets live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
