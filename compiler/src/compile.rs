@@ -4,6 +4,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics, Span},
     document::{self, Document, Spanned},
     expression::{Checker, Lowering, Names},
+    lint::lint,
     suggest::did_you_mean,
     yaml,
 };
@@ -20,6 +21,8 @@ pub struct Compiled {
     pub ruleset: Ruleset,
     /// Where the targets are, in the order of the ruleset's targets.
     pub targets: Vec<TargetSpec>,
+    /// What compiles, but will surprise.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Where a target is.
@@ -62,13 +65,15 @@ pub fn compile(text: &str, name: &str) -> Result<Compiled, Vec<Diagnostic>> {
         .and_then(|root| document::read(text, root, &mut diagnostics))
         .map(|document| assemble(document, name, &mut diagnostics));
     match compiled {
-        Some(compiled) if diagnostics.is_empty() => Ok(compiled),
+        Some(compiled) if !diagnostics.has_errors() => {
+            Ok(Compiled { warnings: diagnostics.into_sorted(), ..compiled })
+        }
         _ => Err(diagnostics.into_sorted()),
     }
 }
 
 /// The program of a document. When something is reported, what it returns is not used.
-fn assemble(document: Document, name: &str, diagnostics: &mut Diagnostics<'_>) -> Compiled {
+fn assemble(mut document: Document, name: &str, diagnostics: &mut Diagnostics<'_>) -> Compiled {
     let top = 0..0;
     match &document.name {
         Some(own) if own.value != name => {
@@ -87,7 +92,7 @@ fn assemble(document: Document, name: &str, diagnostics: &mut Diagnostics<'_>) -
     limit("rules", document.rules.len(), MAX_RULES, &top, diagnostics);
     limit("targets", targets.len(), MAX_TARGETS, &top, diagnostics);
 
-    let mut checker = Checker::new(Names::new(document.attributes));
+    let mut checker = Checker::new(Names::new(std::mem::take(&mut document.attributes)));
     for condition in document.rules.iter().filter_map(|rule| rule.condition.as_ref()) {
         checker.condition(condition, diagnostics);
     }
@@ -98,7 +103,10 @@ fn assemble(document: Document, name: &str, diagnostics: &mut Diagnostics<'_>) -
 
     let mut lowering = Lowering::default();
     let mut rules = Vec::with_capacity(document.rules.len());
-    let checked = diagnostics.is_empty();
+    let checked = !diagnostics.has_errors();
+    if checked {
+        lint(&document, &checker, diagnostics);
+    }
     for rule in &document.rules {
         let condition = match &rule.condition {
             Some(expr) if checked => lowering.condition(expr, &checker, diagnostics),
@@ -127,6 +135,7 @@ fn assemble(document: Document, name: &str, diagnostics: &mut Diagnostics<'_>) -
             rules,
         },
         targets,
+        warnings: Vec::new(),
     }
 }
 

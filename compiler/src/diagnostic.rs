@@ -64,6 +64,32 @@ codes! {
     NumberOutOfRange = "E0306";
     /// A condition that needs more stack or operations than the evaluator has.
     TooComplex = "E0307";
+    /// A rule that no request can take.
+    NeverMatches = "W0401";
+    /// `%` on a number that may be negative.
+    NegativeRemainder = "W0402";
+    /// `id % m < k` where a weight is meant.
+    ModuloSplit = "W0403";
+    /// A condition and a weight that split twice.
+    SmallShare = "W0404";
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It compiles, but will surprise.
+    Warning,
+    /// It does not compile.
+    Error,
+}
+
+impl Code {
+    /// How bad it is: codes that start with `W` are warnings.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        if self.as_str().starts_with('W') { Severity::Warning } else { Severity::Error }
+    }
 }
 
 impl Serialize for Code {
@@ -88,6 +114,8 @@ pub struct Place {
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
     /// What kind of problem.
     pub code: Code,
     /// Where.
@@ -127,15 +155,33 @@ impl<'a> Diagnostics<'a> {
         self.push(code, span, message.into(), Some(help.into()));
     }
 
+    /// Reports what compiles, but will surprise.
+    pub(crate) fn warn(
+        &mut self,
+        code: Code,
+        span: &Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.push(code, span, message.into(), Some(help.into()));
+    }
+
     fn push(&mut self, code: Code, span: &Span, message: String, help: Option<String>) {
         if self.found.len() < crate::limits::MAX_DIAGNOSTICS {
             let place = place(self.text, span);
-            self.found.push(Diagnostic { code, place, message, help, span: span.clone() });
+            self.found.push(Diagnostic {
+                severity: code.severity(),
+                code,
+                place,
+                message,
+                help,
+                span: span.clone(),
+            });
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.found.is_empty()
+    pub(crate) fn has_errors(&self) -> bool {
+        self.found.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// All that was reported, in the order of the text.
@@ -166,7 +212,11 @@ pub fn render(file: &str, text: &str, diagnostics: &[Diagnostic]) -> String {
     for diagnostic in diagnostics {
         let annotation = AnnotationKind::Primary.span(diagnostic.span.clone());
         let snippet = Snippet::source(text).path(file).annotation(annotation);
-        let title = Level::ERROR.primary_title(&diagnostic.message).id(diagnostic.code.as_str());
+        let level = match diagnostic.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(&diagnostic.message).id(diagnostic.code.as_str());
         let mut group = title.element(snippet);
         if let Some(help) = &diagnostic.help {
             group = group.element(Level::HELP.message(help));

@@ -43,6 +43,8 @@ pub(crate) struct Target {
 /// A rule as written.
 #[derive(Debug)]
 pub(crate) struct Rule {
+    /// Of its name.
+    pub(crate) span: Span,
     pub(crate) name: String,
     pub(crate) condition: Option<Expr>,
     /// In buckets, see [`halftone_rules::bucket::share`].

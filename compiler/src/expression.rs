@@ -8,7 +8,7 @@ mod names;
 mod parser;
 mod source_map;
 
-pub(crate) use ast::Expr;
+pub(crate) use ast::{Expr, ExprKind, Literal};
 pub(crate) use check::Checker;
 pub(crate) use lower::Lowering;
 pub(crate) use names::{DeclaredAttribute, Names, UnknownName, header_source};

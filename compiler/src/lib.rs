@@ -14,14 +14,17 @@
 
 mod compile;
 mod diagnostic;
+mod disassemble;
 mod document;
 mod expression;
 pub mod limits;
+mod lint;
 pub use limits::MAX_TEXT_BYTES;
 mod link;
 mod suggest;
 mod yaml;
 
 pub use compile::{Compiled, TargetSpec, compile};
-pub use diagnostic::{Code, Diagnostic, Place, render};
+pub use diagnostic::{Code, Diagnostic, Place, Severity, render};
+pub use disassemble::{disassemble, source};
 pub use link::{LinkError, link};

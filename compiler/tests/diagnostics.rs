@@ -196,3 +196,41 @@ fn normalise(text: &str) -> Vec<String> {
         .filter(|line| !line.trim_matches([' ', '|']).is_empty())
         .collect()
 }
+
+/// The codes of what compiles, but will surprise.
+fn warnings(text: &str) -> Vec<Code> {
+    compile(text, "test").unwrap().warnings.iter().map(|warning| warning.code).collect()
+}
+
+#[test]
+fn surprises_are_told() {
+    let rules = |rules: &str| format!("version: v1\nrules:\n{rules}");
+    for (text, expected) in [
+        (rules("  - {name: a, weight: 0.1, target: v2}"), vec![]),
+        (rules("  - {name: a, target: v2}\n  - {name: b, target: v3}"), vec![Code::NeverMatches]),
+        (rules("  - {name: a, weight: 0, target: v2}"), vec![Code::NeverMatches]),
+        (rules("  - {name: a, condition: user.id % 100 < 10, target: v2}"), vec![Code::ModuloSplit]),
+        (
+            rules("  - {name: a, condition: user.id % 100 < 10, weight: 0.1, target: v2}"),
+            vec![Code::SmallShare],
+        ),
+        (
+            rules("  - {name: a, condition: user.id % 2 == 0, weight: 0.5, target: v2}"),
+            vec![Code::ModuloSplit],
+        ),
+        (
+            rules("  - {name: a, condition: n.a % 7 > 3 && n.a > 0, target: v2}"),
+            vec![Code::NegativeRemainder],
+        ),
+        (rules("  - {name: a, condition: user.id % 7 > 3, target: v2}"), vec![]),
+    ] {
+        assert_eq!(warnings(&text), expected, "{text}");
+    }
+    let documents = rules("  - {name: a, condition: user.id % 100 < 10, weight: 0.1, target: v2}");
+    let warning = &compile(&documents, "test").unwrap().warnings[0];
+    assert_eq!(
+        warning.message,
+        "the rule reaches about 1 % of the units: 10 % by the condition, and of those 10 % by the weight"
+    );
+    assert!(render("r.yaml", &documents, std::slice::from_ref(warning)).starts_with("warning[W0404]: "));
+}

@@ -6,7 +6,7 @@
 //! host passes them in.
 //!
 //! ```
-//! use halftone_rules::{Bundle, Request, Source, Target, codec};
+//! use halftone_rules::{Bundle, Request, Source, codec};
 //!
 //! struct Curl;
 //! impl Request for Curl {

@@ -329,8 +329,10 @@ impl Reader<'_, '_> {
         let target =
             fields.required("target", self.diagnostics).and_then(|node| self.name(&node, "a target's name"));
         let seed = fields.optional("seed").and_then(|node| self.seed(&node));
+        let span = name.as_ref().map_or(0..0, |name| name.span.clone());
         // A rule with a problem stays, so that the rest of it is checked too; nothing runs it.
         Some(Rule {
+            span,
             name: name.map(|name| name.value).unwrap_or_default(),
             condition,
             share: share.unwrap_or(0),
