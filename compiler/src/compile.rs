@@ -60,10 +60,27 @@ pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
 /// # Errors
 /// All problems of the text in the order of their places; there is at least one.
 pub fn compile(text: &str, name: &str) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_as(text, |_| name.to_owned())
+}
+
+/// Compiles a ruleset that may name itself; `fallback` is the name of one that does not.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_file(text: &str, fallback: &str) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_as(text, |document| {
+        document.name.as_ref().map_or_else(|| fallback.to_owned(), |name| name.value.clone())
+    })
+}
+
+fn compile_as(text: &str, name: impl FnOnce(&Document) -> String) -> Result<Compiled, Vec<Diagnostic>> {
     let mut diagnostics = Diagnostics::new(text);
     let compiled = yaml::parse(text, &mut diagnostics)
         .and_then(|root| document::read(text, root, &mut diagnostics))
-        .map(|document| assemble(document, name, &mut diagnostics));
+        .map(|document| {
+            let name = name(&document);
+            assemble(document, &name, &mut diagnostics)
+        });
     match compiled {
         Some(compiled) if !diagnostics.has_errors() => {
             Ok(Compiled { warnings: diagnostics.into_sorted(), ..compiled })

@@ -16,6 +16,7 @@ mod compile;
 mod diagnostic;
 mod disassemble;
 mod document;
+mod explain;
 mod expression;
 pub mod limits;
 mod lint;
@@ -24,7 +25,8 @@ mod link;
 mod suggest;
 mod yaml;
 
-pub use compile::{Compiled, TargetSpec, compile};
+pub use compile::{Compiled, TargetSpec, compile, compile_file};
 pub use diagnostic::{Code, Diagnostic, Place, Severity, render};
 pub use disassemble::{disassemble, source};
+pub use explain::{AttributeValue, Explanation, RuleOutcome, explain};
 pub use link::{LinkError, link};

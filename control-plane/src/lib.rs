@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod bootstrap;
+pub mod cli;
 pub mod gate;
 pub mod publisher;
 pub mod serve;

@@ -1,7 +1,7 @@
 //! The command line of Halftone.
 
 use clap::{Parser, Subcommand};
-use halftone_control_plane::{bootstrap, serve};
+use halftone_control_plane::{bootstrap, cli, serve};
 use halftone_telemetry::LogArgs;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +22,14 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Write the configuration that plain Envoy starts with.
     EnvoyBootstrap(bootstrap::BootstrapArgs),
+    /// Check rulesets. Exits with 1 on errors.
+    Lint(cli::LintArgs),
+    /// Compile rulesets to a bundle.
+    Compile(cli::CompileArgs),
+    /// Show a bundle as text.
+    Disasm(cli::DisasmArgs),
+    /// Show rule by rule how a request is decided.
+    Explain(cli::ExplainArgs),
 }
 
 fn main() -> ExitCode {
@@ -31,7 +39,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("halftone: {error:#}");
             ExitCode::FAILURE
@@ -39,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
             let runtime = tokio::runtime::Runtime::new()?;
@@ -56,12 +64,16 @@ fn run(command: Command) -> anyhow::Result<()> {
             });
             // A change that is being kept finishes; nothing else is worth waiting for.
             runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-            served
+            served?;
         }
         Command::EnvoyBootstrap(args) => {
             let path = bootstrap::write(&args)?;
             println!("{}", path.display());
-            Ok(())
         }
+        Command::Lint(args) => return args.run(),
+        Command::Compile(args) => args.run()?,
+        Command::Disasm(args) => args.run()?,
+        Command::Explain(args) => args.run()?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -38,7 +38,7 @@ pub struct Current {
 }
 
 /// What a change led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// The revision in which the ruleset is in force as asked.
     pub revision: u64,
@@ -46,6 +46,8 @@ pub struct Published {
     pub created: bool,
     /// Whether there was anything to change.
     pub changed: bool,
+    /// What compiles, but will surprise.
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// What has to be true for a change to be made.
@@ -254,7 +256,13 @@ impl Publisher {
         match (before, &compiled) {
             (None, None) => return Err(PublishError::NotFound(name)),
             (Some(before), Some((source, _))) if before.stored.source == *source => {
-                return Ok(Published { revision: before.stored.revision, created: false, changed: false });
+                let warnings = before.compiled.warnings.clone();
+                return Ok(Published {
+                    revision: before.stored.revision,
+                    created: false,
+                    changed: false,
+                    warnings,
+                });
             }
             _ => {}
         }
@@ -277,6 +285,7 @@ impl Publisher {
             };
             let ruleset = proven.current.rulesets.get(&revision.ruleset);
             this.0.store.commit(&revision, ruleset.map(|ruleset| ruleset.stored.source.as_str()))?;
+            let warnings = ruleset.map(|ruleset| ruleset.compiled.warnings.clone()).unwrap_or_default();
             this.0.current.send_replace(Arc::new(proven.current));
             this.0.resources.send_replace(Arc::new(proven.resources));
             tracing::info!(
@@ -286,7 +295,7 @@ impl Publisher {
                 actor = revision.actor,
                 "published"
             );
-            Ok(Published { revision: revision.revision, created, changed: true })
+            Ok(Published { revision: revision.revision, created, changed: true, warnings })
         })
         .await
     }

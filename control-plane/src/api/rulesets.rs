@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use halftone_compiler::Compiled;
+use halftone_compiler::{Compiled, Diagnostic};
 use serde::Serialize;
 use std::net::SocketAddr;
 
@@ -25,6 +25,9 @@ pub(crate) struct Listed {
     rules: usize,
     targets: Vec<String>,
     default: Option<String>,
+    /// What compiles, but will surprise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Diagnostic>,
 }
 
 impl Listed {
@@ -36,6 +39,7 @@ impl Listed {
             rules: ruleset.rules.len(),
             targets: ruleset.targets.clone(),
             default: ruleset.targets.get(usize::from(ruleset.default)).cloned(),
+            warnings: compiled.warnings.clone(),
         }
     }
 }
@@ -46,6 +50,8 @@ pub(crate) struct Changed {
     name: String,
     revision: u64,
     changed: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Diagnostic>,
 }
 
 pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<Listed>> {
@@ -125,8 +131,9 @@ fn unknown(name: &str) -> Problem {
 
 fn changed(name: String, published: Published) -> Response {
     let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
-    let body = Changed { name, revision: published.revision, changed: published.changed };
-    (status, [(header::ETAG, etag(published.revision))], Json(body)).into_response()
+    let Published { revision, changed, warnings, .. } = published;
+    (status, [(header::ETAG, etag(revision))], Json(Changed { name, revision, changed, warnings }))
+        .into_response()
 }
 
 fn etag(revision: u64) -> String {

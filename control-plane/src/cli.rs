@@ -1,0 +1,74 @@
+//! The commands that work on files, without a control plane.
+
+mod compile;
+mod disasm;
+mod explain;
+mod lint;
+
+pub use compile::CompileArgs;
+pub use disasm::DisasmArgs;
+pub use explain::ExplainArgs;
+pub use lint::LintArgs;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use halftone_compiler::{Compiled, Diagnostic, compile_file};
+use std::{io::Read, path::Path};
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A ruleset's text and the name it was read from.
+struct Source {
+    file: String,
+    text: String,
+    outcome: std::result::Result<Compiled, Vec<Diagnostic>>,
+}
+
+impl Source {
+    /// Reads and compiles a file; `-` is standard input. A ruleset that does not name itself is named
+    /// after its file.
+    fn read(path: &Path) -> Result<Self> {
+        let file = path.display().to_string();
+        let mut bytes = Vec::new();
+        // One byte more than allowed is enough to be refused as too large.
+        let limit = halftone_compiler::MAX_TEXT_BYTES as u64 + 1;
+        if file == "-" {
+            std::io::stdin().take(limit).read_to_end(&mut bytes)?;
+        } else {
+            let opened = std::fs::File::open(path).with_context(|| format!("{file} cannot be read"))?;
+            opened.take(limit).read_to_end(&mut bytes).with_context(|| format!("{file} cannot be read"))?;
+        }
+        let text = String::from_utf8(bytes).with_context(|| format!("{file} is not UTF-8"))?;
+        let stem =
+            path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| *stem != "-").unwrap_or("ruleset");
+        let outcome = compile_file(&text, stem);
+        Ok(Self { file, text, outcome })
+    }
+
+    /// All that there is to say about it.
+    fn diagnostics(&self) -> &[Diagnostic] {
+        match &self.outcome {
+            Ok(compiled) => &compiled.warnings,
+            Err(diagnostics) => diagnostics,
+        }
+    }
+
+    /// The program, or an error with all problems as snippets.
+    fn compiled(&self) -> Result<&Compiled> {
+        match &self.outcome {
+            Ok(compiled) => Ok(compiled),
+            Err(diagnostics) => {
+                let rendered = halftone_compiler::render(&self.file, &self.text, diagnostics);
+                bail!("{} does not compile\n{}", self.file, rendered.trim_end());
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The commands that work on files.
+
+use anyhow::Result;
+use halftone_tests::Paths;
+use serde_json::Value;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+const RULES: &str = "version: v1
+rules:
+  - {name: gold, condition: 'tenant.tier == \"gold\"', target: v3}
+  - {name: canary, weight: 0.1, target: v2}
+";
+
+struct Cli(TempDir);
+
+impl Cli {
+    fn new(files: &[(&str, &str)]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text)?;
+        }
+        Ok(Self(folder))
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Output> {
+        Ok(Command::new(Paths::find()?.halftone).args(args).current_dir(self.0.path()).output()?)
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn lint_tells_errors_and_warnings_by_its_exit_code() -> Result<()> {
+    let surprising = "version: v1\nrules:\n  - {name: a, condition: user.id % 2 == 0, target: v2}\n";
+    let wrong = "version: v1\nrules:\n  - {name: a, condition: user.id == 'x', target: v2}\n";
+    let cli = Cli::new(&[("good.yaml", RULES), ("surprising.yaml", surprising), ("wrong.yaml", wrong)])?;
+    for (args, code) in [
+        (&["lint", "good.yaml"][..], 0),
+        (&["lint", "--deny-lints", "good.yaml"], 0),
+        (&["lint", "good.yaml", "surprising.yaml"], 0),
+        (&["lint", "--deny-lints", "good.yaml", "surprising.yaml"], 2),
+        (&["lint", "--deny-lints", "surprising.yaml", "wrong.yaml"], 1),
+        (&["lint", "missing.yaml"], 1),
+    ] {
+        let output = cli.run(args)?;
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", stdout(&output), stderr(&output));
+    }
+    let output = cli.run(&["lint", "--format", "json", "surprising.yaml", "wrong.yaml"])?;
+    let reports: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(reports[0]["diagnostics"][0]["severity"], "warning");
+    let error = &reports[1]["diagnostics"][0];
+    assert_eq!((&error["code"], &error["line"], &error["column"]), (&"E0305".into(), &3.into(), &26.into()));
+    Ok(())
+}
+
+#[test]
+fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
+    let cli = Cli::new(&[("digits.yaml", RULES), ("wrong.yaml", "version: v1\nrules: [{name: a}]")])?;
+    let output = cli.run(&["compile", "digits.yaml", "--revision", "9", "-o", "out.bundle"])?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let listing = stdout(&cli.run(&["disasm", "out.bundle"])?);
+    for line in [
+        "bundle of revision 9, bucket function 1",
+        "ruleset digits",
+        "  rule 0 gold -> v3",
+        "       1  const        \"gold\"",
+        "  rule 1 canary -> v2, buckets 0 to 99999 of 1000000 by seed \"digits/canary\"",
+    ] {
+        assert!(listing.lines().any(|other| other == line), "{line:?} is missing in\n{listing}");
+    }
+    let output = cli.run(&["compile", "digits.yaml", "wrong.yaml", "-o", "none.bundle"])?;
+    assert!(!output.status.success() && stderr(&output).contains("a rule needs the field `target`"));
+    assert!(!cli.0.path().join("none.bundle").exists(), "something was written");
+    let output = cli.run(&["disasm", "digits.yaml"])?;
+    assert!(stderr(&output).contains("not a bundle"), "{}", stderr(&output));
+    Ok(())
+}
+
+#[test]
+fn explain_shows_rule_by_rule_what_happened() -> Result<()> {
+    let cli = Cli::new(&[("digits.yaml", RULES)])?;
+    let explain = |extra: &[&str]| -> Result<Value> {
+        let args = [&["explain", "--ruleset", "digits.yaml", "--format", "json"], extra].concat();
+        Ok(serde_json::from_slice(&cli.run(&args)?.stdout)?)
+    };
+    let gold = explain(&["--header", "X-Tenant-Tier=gold", "--header", "x-user-id=42"])?;
+    assert_eq!((&gold["target"], &gold["reason"]), (&"v3".into(), &"TARGETING_MATCH".into()));
+    assert_eq!(gold["attributes"][0]["value"], "\"gold\"");
+    let bucket = halftone_rules::bucket::bucket(b"digits/canary", b"42");
+    let other = explain(&["--header", "x-user-id=42"])?;
+    assert_eq!(
+        other["rules"][0]["why"],
+        "the condition has no value: the request does not carry an attribute that the condition reads"
+    );
+    let expected = format!("there is no condition, but the unit's bucket {bucket} is not below 100000");
+    assert_eq!(other["rules"][1]["why"], expected);
+    assert_eq!((&other["target"], &other["reason"]), (&"default".into(), &"DEFAULT".into()));
+    Ok(())
+}
