@@ -2,20 +2,14 @@
 
 use crate::rulesets::{CANARY, TEN_RULES, bundle, headers};
 use anyhow::Result;
-use halftone_rules::{Request, Source, codec};
+use halftone_rules::{Request, codec};
 use std::{hint::black_box, time::Instant};
 
 /// Headers as the filter has them: searched one by one.
 struct Headers(Vec<(&'static str, &'static str)>);
 
 impl Request for Headers {
-    fn read(&self, source: &Source) -> Option<&[u8]> {
-        let name = match source {
-            Source::Header(name) => name.as_str(),
-            Source::Path => ":path",
-            Source::Method => ":method",
-            Source::Host => ":authority",
-        };
+    fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_bytes())
     }
 }

@@ -92,6 +92,7 @@ fn operand(ruleset: &Ruleset, at: usize, op: Op) -> String {
 pub fn source(source: &Source) -> String {
     match source {
         Source::Header(name) => format!("header {name}"),
+        Source::Cookie(name) => format!("cookie {name}"),
         Source::Path => "path".into(),
         Source::Method => "method".into(),
         Source::Host => "host".into(),

@@ -54,13 +54,14 @@ pub fn explain(bundle: &VerifiedBundle, request: &impl Request) -> Option<Explan
     let mut outcomes = Outcomes(Vec::new());
     let decision = bundle.decide(request, &mut outcomes)?;
     let ruleset = bundle.bundle().rulesets.iter().find(|ruleset| ruleset.name == decision.ruleset)?;
-    let unit = request.read(&ruleset.unit).filter(|unit| !unit.is_empty());
+    let unit = ruleset.unit.read(request).filter(|unit| !unit.is_empty());
     let attribute = |attribute: &halftone_rules::Attribute| AttributeValue {
         name: attribute.name.clone(),
         source: source(&attribute.source),
         ty: attribute.ty.name(),
-        value: request
-            .read(&attribute.source)
+        value: attribute
+            .source
+            .read(request)
             .map_or("missing".into(), |bytes| value(attribute.ty.parse(bytes), bytes)),
     };
     Some(Explanation {

@@ -11,6 +11,6 @@ mod source_map;
 pub(crate) use ast::{Expr, ExprKind, Literal};
 pub(crate) use check::Checker;
 pub(crate) use lower::Lowering;
-pub(crate) use names::{DeclaredAttribute, Names, UnknownName, header_source};
+pub(crate) use names::{DeclaredAttribute, Names, UnknownName, header_source, is_token};
 pub(crate) use parser::parse;
 pub(crate) use source_map::SourceMap;

@@ -2,19 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use halftone_compiler::{Compiled, Diagnostic, compile, link};
-use halftone_rules::{EvalError, Observer, Outcome, Request, Ruleset, Source, VerifiedBundle, codec};
+use halftone_rules::{EvalError, Observer, Outcome, Request, Ruleset, VerifiedBundle, codec};
 
 /// A request given by its headers.
 struct Headers(Vec<(&'static str, &'static [u8])>);
 
 impl Request for Headers {
-    fn read(&self, source: &Source) -> Option<&[u8]> {
-        let name = match source {
-            Source::Header(name) => name.as_str(),
-            Source::Path => ":path",
-            Source::Method => ":method",
-            Source::Host => ":authority",
-        };
+    fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
     }
 }
@@ -45,6 +39,7 @@ const ATTRIBUTES: &str = "
   d: {header: d, type: double}
   b: {header: b, type: bool}
   s: {header: s}
+  c: {cookie: c, type: uint}
   gone: {header: gone, type: int}
   bad: {header: bad, type: int}
 ";
@@ -62,6 +57,7 @@ fn outcome(condition: &str) -> Outcome {
         ("d", b"2.5"),
         ("b", b"true"),
         ("s", "größe".as_bytes()),
+        ("cookie", b"b=1; c=42"),
         ("bad", b"seven"),
         ("x-user-id", b"42"),
         ("x-raw", b"\xff\xfe"),
@@ -95,6 +91,7 @@ fn true_conditions() {
         "n in [-7, 3]",
         "d in [2.5]",
         "s in ['größe', 'x']",
+        "c == 42",
         "size(s) == 5 && s.size() == 5",
         "s.startsWith('gr') && s.endsWith('e') && s.contains('öß')",
         "s < 'h' && s >= 'g'",

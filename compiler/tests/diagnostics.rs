@@ -78,6 +78,8 @@ fn fields() {
     assert_problem("version: v1\nmatch: {hosts: [a/b]}\nrules: []", Code::WrongForm, "a/b");
     assert_problem("version: v1\nmatch: {path_prefixes: [v2]}\nrules: []", Code::WrongForm, "v2");
     assert_problem("version: v1\nattributes: {a: {type: int}}\nrules: []", Code::MissingField, "a");
+    assert_problem("version: v1\nattributes: {a: {cookie: 'a=b'}}\nrules: []", Code::InvalidName, "'a=b'");
+    assert_problem("version: v1\nattributes: {a: {cookie: c, header: d}}\nrules: []", Code::WrongForm, "c");
     assert_problem(
         "version: v1\nattributes: {a: {header: h, type: integer}}\nrules: []",
         Code::WrongForm,

@@ -1,6 +1,6 @@
 //! A request's headers as bytes, read from the host in one call.
 
-use halftone_rules::{Request, Source, headers::PREFIX};
+use halftone_rules::{Request, headers::PREFIX};
 
 /// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
 /// and its value (all `u32`, little-endian); then the names and values, each with a zero byte after it.
@@ -40,16 +40,8 @@ impl Headers {
 }
 
 impl Request for Headers {
-    fn read(&self, source: &Source) -> Option<&[u8]> {
-        match source {
-            // What the filter writes itself cannot come from a client, whatever a bundle asks for.
-            Source::Header(name) if name.starts_with(PREFIX) => None,
-            Source::Header(name) => self.get(name.as_bytes()),
-            Source::Path => {
-                self.get(b":path").map(|path| path.split(|&byte| byte == b'?').next().unwrap_or(path))
-            }
-            Source::Method => self.get(b":method"),
-            Source::Host => self.get(b":authority"),
-        }
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        // What the filter writes itself cannot come from a client, whatever a bundle asks for.
+        if name.starts_with(PREFIX) { None } else { self.get(name.as_bytes()) }
     }
 }

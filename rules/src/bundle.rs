@@ -112,7 +112,7 @@ pub struct Attribute {
     pub ty: Type,
 }
 
-/// A place in the request.
+/// A place in the request. The order is a part of the bundle's format: new ones go to the end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Source {
     /// A header, its name in lower case.
@@ -123,6 +123,8 @@ pub enum Source {
     Method,
     /// The authority, as the client sent it.
     Host,
+    /// A cookie, its name as it is.
+    Cookie(String),
 }
 
 /// A scalar constant.

@@ -31,7 +31,7 @@ impl<'a, R: Request> Attributes<'a, R> {
         let (Some(slot), Some(attribute)) = (self.read.get_mut(id), self.ruleset.attributes.get(id)) else {
             return Value::Error(EvalError::Fault);
         };
-        *slot.get_or_insert_with(|| match self.request.read(&attribute.source) {
+        *slot.get_or_insert_with(|| match attribute.source.read(self.request) {
             Some(bytes) => attribute.ty.parse(bytes),
             None => Value::Error(EvalError::Missing),
         })
@@ -47,7 +47,7 @@ impl<'a, R: Request> Evaluation<'a, R> {
     /// The bytes of the unit. An empty unit is none.
     pub(crate) fn unit(&mut self) -> Option<&'a [u8]> {
         let Attributes { ruleset, request, unit, .. } = &mut self.attributes;
-        *unit.get_or_insert_with(|| request.read(&ruleset.unit).filter(|unit| !unit.is_empty()))
+        *unit.get_or_insert_with(|| ruleset.unit.read(*request).filter(|unit| !unit.is_empty()))
     }
 
     /// Whether the rule's condition holds.

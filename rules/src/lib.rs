@@ -6,12 +6,12 @@
 //! host passes them in.
 //!
 //! ```
-//! use halftone_rules::{Bundle, Request, Source, codec};
+//! use halftone_rules::{Bundle, Request, codec};
 //!
 //! struct Curl;
 //! impl Request for Curl {
-//!     fn read(&self, source: &Source) -> Option<&[u8]> {
-//!         (*source == Source::Header("x-user-id".into())).then_some(b"42")
+//!     fn header(&self, name: &str) -> Option<&[u8]> {
+//!         (name == "x-user-id").then_some(b"42")
 //!     }
 //! }
 //!

@@ -26,13 +26,13 @@ fn fit(scope: &Scope, request: &impl Request) -> Option<Fit> {
     let host = if scope.hosts.is_empty() {
         0
     } else {
-        let host = without_port(request.read(&Source::Host)?);
+        let host = without_port(Source::Host.read(request)?);
         scope.hosts.iter().filter_map(|pattern| host_fit(pattern, host)).max()?
     };
     let path = if scope.path_prefixes.is_empty() {
         0
     } else {
-        let path = request.read(&Source::Path)?;
+        let path = Source::Path.read(request)?;
         scope.path_prefixes.iter().filter(|prefix| path_fits(prefix, path)).map(String::len).max()?
     };
     Some((host, path))
@@ -70,10 +70,10 @@ mod tests {
 
     struct At(&'static str, &'static str);
     impl Request for At {
-        fn read(&self, source: &Source) -> Option<&[u8]> {
-            match source {
-                Source::Host => Some(self.0.as_bytes()),
-                Source::Path => Some(self.1.as_bytes()),
+        fn header(&self, name: &str) -> Option<&[u8]> {
+            match name {
+                ":authority" => Some(self.0.as_bytes()),
+                ":path" => Some(self.1.as_bytes()),
                 _ => None,
             }
         }

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_compiler::{compile, link};
 use halftone_filter_host::{FilterInstance, FilterModule, Outcome};
 use halftone_proto::v1::EvaluationContext;
-use halftone_rules::{Decision, Request, Source, VerifiedBundle, codec};
+use halftone_rules::{Decision, Request, VerifiedBundle, codec};
 use halftone_tests::Paths;
 use proptest::{
     prelude::*,
@@ -36,15 +36,8 @@ type Headers = Vec<(String, Vec<u8>)>;
 struct Native<'a>(&'a Headers);
 
 impl Request for Native<'_> {
-    fn read(&self, source: &Source) -> Option<&[u8]> {
-        let get =
-            |name: &str| self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice());
-        match source {
-            Source::Header(name) => get(name),
-            Source::Path => get(":path").and_then(|path| path.split(|&byte| byte == b'?').next()),
-            Source::Method => get(":method"),
-            Source::Host => get(":authority"),
-        }
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice())
     }
 }
 
@@ -190,7 +183,7 @@ fn the_context_says_what_was_decided() -> Result<()> {
 }
 
 /// Conditions over everything that a request has, some without a value for some requests.
-const CONDITIONS: [&str; 14] = [
+const CONDITIONS: [&str; 15] = [
     "user.id % 100 < 10",
     "user.id in [1, 2, 3, 42] || tier == 'gold'",
     "request.headers['x-tier'].startsWith('g') && !('x-beta' in request.headers)",
@@ -205,13 +198,14 @@ const CONDITIONS: [&str; 14] = [
     "age > 9223372036854775806 || -age > 5",
     "tier < 'h' && tier >= 'b'",
     "tier in ['gold', 'größe', 'silver']",
+    "group == 'gold' || group.startsWith('1')",
 ];
 
 fn rulesets() -> impl Strategy<Value = String> {
     let rule = (prop::option::of(prop::sample::select(&CONDITIONS[..])), 0..=4u8, 0..4u8);
     prop::collection::vec(rule, 0..12).prop_map(|rules| {
         let mut text = String::from(
-            "version: v1\nattributes:\n  tier: {header: x-tier}\n  age: {header: x-age, type: int}\n  score: {header: x-score, type: double}\n  beta: {header: x-beta, type: bool}\nrules:\n  - {name: first, condition: 'user.id == 18446744073709551615', target: v0}\n",
+            "version: v1\nattributes:\n  tier: {header: x-tier}\n  group: {cookie: group}\n  age: {header: x-age, type: int}\n  score: {header: x-score, type: double}\n  beta: {header: x-beta, type: bool}\nrules:\n  - {name: first, condition: 'user.id == 18446744073709551615', target: v0}\n",
         );
         for (index, (condition, weight, target)) in rules.into_iter().enumerate() {
             let condition = condition.map(|text| format!("condition: \"{text}\", ")).unwrap_or_default();
@@ -234,9 +228,24 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn requests() -> impl Strategy<Value = Headers> {
-    let names =
-        ["x-user-id", "x-tier", "x-age", "x-score", "x-beta", "x-halftone-target", "traceparent", "x-other"];
+    let names = [
+        "x-user-id",
+        "x-tier",
+        "x-age",
+        "x-score",
+        "x-beta",
+        "x-halftone-target",
+        "traceparent",
+        "x-other",
+        "cookie",
+    ];
     prop::collection::vec((prop::sample::select(names.to_vec()), values()), 0..8).prop_map(|extra| {
+        let extra: Vec<(&str, Vec<u8>)> = extra
+            .into_iter()
+            .map(|(name, value)| {
+                (name, if name == "cookie" { [b"a=1; group=", &value[..]].concat() } else { value })
+            })
+            .collect();
         let extra: Vec<(&str, &[u8])> = extra.iter().map(|(name, value)| (*name, value.as_slice())).collect();
         request(&extra)
     })

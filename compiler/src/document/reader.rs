@@ -3,7 +3,7 @@
 use super::{Document, Rule, Spanned, Target, fields::Fields};
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
-    expression::{DeclaredAttribute, Expr, SourceMap, UnknownName, header_source, parse},
+    expression::{DeclaredAttribute, Expr, SourceMap, UnknownName, header_source, is_token, parse},
     suggest::did_you_mean,
     yaml::{Key, Kind, Node},
 };
@@ -20,7 +20,7 @@ use std::{
 const RULESET_FIELDS: &[&str] =
     &["version", "name", "match", "unit", "attributes", "targets", "default", "rules"];
 const MATCH_FIELDS: &[&str] = &["hosts", "path_prefixes"];
-const ATTRIBUTE_FIELDS: &[&str] = &["header", "source", "type"];
+const ATTRIBUTE_FIELDS: &[&str] = &["header", "cookie", "source", "type"];
 const TARGET_FIELDS: &[&str] = &["endpoints"];
 const RULE_FIELDS: &[&str] = &["name", "condition", "weight", "target", "seed"];
 
@@ -193,25 +193,28 @@ impl Reader<'_, '_> {
             Some(node) => self.ty(&node)?,
             None => Type::String,
         };
-        let source = match (fields.optional("header"), fields.optional("source")) {
-            (Some(header), None) => self.header(&header)?,
-            (None, Some(source)) => self.source(&source)?,
-            (None, None) => {
+        let places =
+            ["header", "cookie", "source"].map(|field| fields.optional(field).map(|node| (field, node)));
+        let mut places = places.into_iter().flatten();
+        let (field, node) = match (places.next(), places.next()) {
+            (Some(place), None) => place,
+            (Some(_), Some((_, second))) => {
+                let message = "an attribute comes from one place";
+                let help = "keep one of `header`, `cookie` and `source`";
+                self.diagnostics.report_with_help(Code::WrongForm, &second.span, message, help);
+                return None;
+            }
+            (None, _) => {
                 let message = format!("the attribute `{}` does not say where it comes from", key.text);
-                let help = "add `header: x-name`, or `source: path`, `method` or `host`";
+                let help = "add `header: x-name`, `cookie: name`, or `source: path`, `method` or `host`";
                 self.diagnostics.report_with_help(Code::MissingField, &key.span, message, help);
                 return None;
             }
-            (Some(_), Some(source)) => {
-                let message = "an attribute has either a `header` or a `source`";
-                self.diagnostics.report_with_help(
-                    Code::WrongForm,
-                    &source.span,
-                    message,
-                    "remove one of the two",
-                );
-                return None;
-            }
+        };
+        let source = match field {
+            "header" => self.header(&node)?,
+            "cookie" => self.cookie(&node)?,
+            _ => self.source(&node)?,
         };
         Some(DeclaredAttribute { source, ty })
     }
@@ -237,6 +240,22 @@ impl Reader<'_, '_> {
                 None
             }
         }
+    }
+
+    fn cookie(&mut self, node: &Node) -> Option<Source> {
+        let name = self.text(node, "`cookie`")?;
+        if !is_token(&name.value) {
+            let help =
+                "a cookie's name consists of letters, digits and the like, without blanks, `=` and `;`";
+            self.diagnostics.report_with_help(
+                Code::InvalidName,
+                &name.span,
+                "this is not the name of a cookie",
+                help,
+            );
+            return None;
+        }
+        Some(Source::Cookie(name.value))
     }
 
     fn source(&mut self, node: &Node) -> Option<Source> {

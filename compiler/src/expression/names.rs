@@ -112,10 +112,7 @@ impl Names {
 /// The header of a name, when it is one and rules may read it.
 pub(crate) fn header_source(name: &str) -> Result<Source, UnknownName> {
     let name = name.to_ascii_lowercase();
-    let valid = !name.is_empty()
-        && name.len() <= halftone_rules::limits::MAX_NAME_BYTES
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    if !valid {
+    if !is_token(&name) {
         return Err(UnknownName {
             code: Code::InvalidName,
             message: format!("{name:?} is not the name of a header"),
@@ -131,4 +128,11 @@ pub(crate) fn header_source(name: &str) -> Result<Source, UnknownName> {
         });
     }
     Ok(Source::Header(name))
+}
+
+/// A token of HTTP (RFC 9110, section 5.6.2): what names of headers and cookies are.
+pub(crate) fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= halftone_rules::limits::MAX_NAME_BYTES
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

@@ -4,7 +4,7 @@ use super::{Format, Source};
 use anyhow::{Context, Result};
 use clap::Args;
 use halftone_compiler::{Explanation, explain, link};
-use halftone_rules::{Request, Source as Place, codec};
+use halftone_rules::{Request, codec};
 use std::path::PathBuf;
 
 /// Flags of `halftone explain`.
@@ -36,14 +36,12 @@ fn header(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Request for ExplainArgs {
-    fn read(&self, place: &Place) -> Option<&[u8]> {
-        let text = match place {
-            Place::Header(name) => {
-                self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value)?
-            }
-            Place::Path => self.path.split('?').next()?,
-            Place::Method => &self.method,
-            Place::Host => &self.host,
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let text = match name {
+            ":path" => &self.path,
+            ":method" => &self.method,
+            ":authority" => &self.host,
+            _ => self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value)?,
         };
         Some(text.as_bytes())
     }
