@@ -12,7 +12,7 @@ use halftone_rules::{
     Rule, Ruleset, Source,
     limits::{MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_RULES, MAX_TARGETS},
 };
-use std::net::SocketAddr;
+use std::{collections::HashSet, net::SocketAddr};
 
 /// A ruleset that compiled.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,9 +105,9 @@ fn assemble(mut document: Document, name: &str, diagnostics: &mut Diagnostics<'_
         }
         Some(_) => {}
     }
-    let targets = targets(&document, diagnostics);
     limit("rules", document.rules.len(), MAX_RULES, &top, diagnostics);
-    limit("targets", targets.len(), MAX_TARGETS, &top, diagnostics);
+    document.rules.truncate(MAX_RULES);
+    let targets = targets(&document, diagnostics);
 
     let mut checker = Checker::new(Names::new(std::mem::take(&mut document.attributes)));
     for condition in document.rules.iter().filter_map(|rule| rule.condition.as_ref()) {
@@ -161,26 +161,28 @@ fn targets(document: &Document, diagnostics: &mut Diagnostics<'_>) -> Vec<Target
     let named = document.rules.iter().filter_map(|rule| rule.target.as_ref()).chain(&document.default);
     let mut targets: Vec<TargetSpec> = Vec::new();
     if let Some(declared) = &document.targets {
+        let names: HashSet<&str> = declared.iter().map(|target| target.name.as_str()).collect();
         targets.extend(
             declared.iter().map(|t| TargetSpec { name: t.name.clone(), endpoints: t.endpoints.clone() }),
         );
-        for Spanned { span, value } in named {
-            if !declared.iter().any(|target| target.name == *value) {
-                let message = format!("there is no target `{value}`");
-                let names: Vec<&str> = declared.iter().map(|target| target.name.as_str()).collect();
-                diagnostics.report_with_help(Code::UnknownTarget, span, message, did_you_mean(value, names));
+        for Spanned { span, value } in named.filter(|name| !names.contains(name.value.as_str())) {
+            if diagnostics.is_full() {
+                break;
             }
+            let message = format!("there is no target `{value}`");
+            let help = did_you_mean(value, declared.iter().map(|target| target.name.as_str()));
+            diagnostics.report_with_help(Code::UnknownTarget, span, message, help);
         }
     } else {
-        for Spanned { value, .. } in named {
-            if !targets.iter().any(|target| target.name == *value) {
-                targets.push(TargetSpec { name: value.clone(), endpoints: Vec::new() });
-            }
-        }
+        let mut seen = HashSet::new();
+        let new = named.filter(|name| seen.insert(name.value.as_str()));
+        targets.extend(new.map(|name| TargetSpec { name: name.value.clone(), endpoints: Vec::new() }));
     }
     if document.default.is_none() && !targets.iter().any(|target| target.name == DEFAULT_TARGET) {
         targets.push(TargetSpec { name: DEFAULT_TARGET.into(), endpoints: Vec::new() });
     }
+    limit("targets", targets.len(), MAX_TARGETS, &(0..0), diagnostics);
+    targets.truncate(MAX_TARGETS);
     targets
 }
 

@@ -167,7 +167,7 @@ impl<'a> Diagnostics<'a> {
     }
 
     fn push(&mut self, code: Code, span: &Span, message: String, help: Option<String>) {
-        if self.found.len() < crate::limits::MAX_DIAGNOSTICS {
+        if !self.is_full() {
             let place = place(self.text, span);
             self.found.push(Diagnostic {
                 severity: code.severity(),
@@ -178,6 +178,11 @@ impl<'a> Diagnostics<'a> {
                 span: span.clone(),
             });
         }
+    }
+
+    /// Whether whatever else is found is left out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() >= crate::limits::MAX_DIAGNOSTICS
     }
 
     pub(crate) fn has_errors(&self) -> bool {

@@ -8,6 +8,8 @@ pub const MAX_YAML_DEPTH: usize = 16;
 pub const MAX_CONDITION_BYTES: usize = 16 << 10;
 /// Levels of nesting in a condition; an operand of a chain of arithmetic counts as one.
 pub const MAX_CONDITION_DEPTH: usize = 100;
+/// Endpoints of a target.
+pub const MAX_ENDPOINTS: usize = 1_000;
 /// Elements of a list literal.
 pub const MAX_LIST_ELEMENTS: usize = 10_000;
 /// Problems reported for one text; what follows is likely a consequence.

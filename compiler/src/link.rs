@@ -28,25 +28,29 @@ impl std::error::Error for LinkError {}
 /// The bundle of all `rulesets`, whose names are distinct.
 ///
 /// # Errors
-/// When two of them have the same `match`, so that one could never govern a request.
+/// When the `match` of two of them shares a host and a path prefix, so that both fit a request equally well.
 pub fn link<'a>(
     revision: u64,
     rulesets: impl IntoIterator<Item = &'a Compiled>,
 ) -> Result<Bundle, LinkError> {
     let rulesets: Vec<_> = rulesets.into_iter().map(|compiled| compiled.ruleset.clone()).collect();
-    let mut scopes: HashMap<Scope, &str> = HashMap::new();
+    let mut governed: HashMap<(&str, &str), &str> = HashMap::new();
     for ruleset in &rulesets {
-        if let Some(other) = scopes.insert(normal(&ruleset.scope), &ruleset.name) {
-            return Err(LinkError { ruleset: ruleset.name.clone(), other: other.into() });
+        for (host, prefix) in combinations(&ruleset.scope) {
+            if let Some(other) = governed.insert((host, prefix), &ruleset.name)
+                && other != ruleset.name
+            {
+                return Err(LinkError { ruleset: ruleset.name.clone(), other: other.into() });
+            }
         }
     }
     Ok(Bundle::new(revision, rulesets))
 }
 
-/// The same scope, whatever the order in which it was written.
-fn normal(scope: &Scope) -> Scope {
-    let mut scope = scope.clone();
-    scope.hosts.sort();
-    scope.path_prefixes.sort();
-    scope
+/// Every host with every path prefix; an empty one stands for all.
+fn combinations(scope: &Scope) -> impl Iterator<Item = (&str, &str)> {
+    fn or_all(patterns: &[String]) -> impl Iterator<Item = &str> + Clone {
+        patterns.iter().map(String::as_str).chain(patterns.is_empty().then_some(""))
+    }
+    or_all(&scope.hosts).flat_map(|host| or_all(&scope.path_prefixes).map(move |prefix| (host, prefix)))
 }

@@ -65,6 +65,9 @@ pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Nod
     }
     let mut reader = Reader { offsets: Offsets::new(text), open: Vec::new(), root: None, diagnostics };
     for event in Parser::new_from_str(text) {
+        if reader.diagnostics.is_full() {
+            return None;
+        }
         match event {
             Ok((event, span)) => {
                 let span = reader.offsets.byte(span.start.index())..reader.offsets.byte(span.end.index());

@@ -90,6 +90,13 @@ fn two_rulesets_for_the_same_requests_do_not_link() {
     let (a, b) = (compile(RULES, "a").unwrap(), compile(RULES, "b").unwrap());
     let error = link(1, [&a, &b]).unwrap_err().to_string();
     assert!(error.contains("\"a\" and \"b\" govern the same requests"), "{error}");
+    let with = |name: &str, hosts: &str| {
+        compile(&format!("version: v1\nmatch: {{hosts: [{hosts}]}}\nrules: []"), name).unwrap()
+    };
+    assert!(link(1, [&with("a", "x.com, x.com")]).is_ok());
+    assert!(link(1, [&with("a", "x.com"), &with("b", "x.com, x.com")]).is_err());
+    assert!(link(1, [&with("a", "x.com, y.com"), &with("b", "y.com")]).is_err());
+    assert!(link(1, [&with("a", "x.com"), &with("b", "'*.x.com'"), &with("c", "")]).is_ok());
 }
 
 proptest! {

@@ -56,6 +56,12 @@ fn fields() {
         assert_problem(&with_field(&format!("weight: {weight}")), Code::WeightOutOfRange, weight);
     }
     assert_problem(&with_field("weight: [1]"), Code::WrongForm, "[1]");
+    // A template whose variable is empty must not send everybody to the canary.
+    for empty in ["weight:", "weight: ~", "weight: null"] {
+        assert_problem(&with_field(empty), Code::WrongForm, "weight");
+    }
+    assert_problem(&with_field("condition:"), Code::WrongForm, "condition");
+    assert_problem("version: v1\nrules:", Code::WrongForm, "rules");
     assert_problem("version: v1\nrules:\n  - target: v2", Code::MissingField, "");
     assert_problem("version: v1\nrules:\n  - {name: a b, target: v2}", Code::InvalidName, "a b");
     assert_problem(
@@ -76,6 +82,8 @@ fn fields() {
         "localhost",
     );
     assert_problem("version: v1\nmatch: {hosts: [a/b]}\nrules: []", Code::WrongForm, "a/b");
+    assert_problem("version: v1\nmatch: {hosts: ['a.com:80']}\nrules: []", Code::WrongForm, "'a.com:80'");
+    assert_problem("version: v1\nmatch: {hosts: ['[::1]', '[a]']}\nrules: []", Code::WrongForm, "'[a]'");
     assert_problem("version: v1\nmatch: {path_prefixes: [v2]}\nrules: []", Code::WrongForm, "v2");
     assert_problem("version: v1\nattributes: {a: {type: int}}\nrules: []", Code::MissingField, "a");
     assert_problem("version: v1\nattributes: {a: {cookie: 'a=b'}}\nrules: []", Code::InvalidName, "'a=b'");
@@ -145,6 +153,62 @@ fn hostile_conditions_get_a_prompt_answer() {
     let text = with_condition(&format!("'{}a'", "a.".repeat(5_000)));
     assert!(!problems(&text).is_empty());
     assert_eq!(problems(&with_condition(&format!("'{}'", "x".repeat(20_000))))[0].0, Code::TooLarge);
+}
+
+#[test]
+fn places_are_whole_characters_whatever_the_text() {
+    for condition in [
+        "tenant.name == “acme”",
+        "a.b ==\u{a0}'acme'",
+        "a.b – 1 == 2",
+        "a.b == é",
+        "'é",
+        "'\\é'",
+        "é",
+        "日本.語 == 1",
+        "a.b == '日本' && é",
+    ] {
+        for text in [
+            with_condition(&format!("\"{}\"", condition.replace('\\', "\\\\"))),
+            with_condition(&format!(">\n      {}\n      {condition}", condition.replace(' ', "\n      "))),
+            with_condition(condition),
+        ] {
+            let diagnostics = compile(&text, "test").unwrap_err();
+            assert!(render("r.yaml", &text, &diagnostics).contains("error["), "{text}");
+        }
+    }
+}
+
+/// Texts under the size limit that once took time with the square of their size.
+#[test]
+fn large_texts_get_a_prompt_answer() {
+    let start = std::time::Instant::now();
+    let rules =
+        |count: usize| (0..count).map(|n| format!("  - {{name: r{n}, target: t{n}}}\n")).collect::<String>();
+    let list = (0..2_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let allowlists: String =
+        (0..200).map(|n| format!("  - {{name: r{n}, condition: 'a.b in [{list}]', target: v2}}\n")).collect();
+    let endpoints: String = (0..200_000).map(|n| format!("'10.0.0.1:{}',", n % 60_000 + 1)).collect();
+    for text in [
+        with_condition(&format!("\"{}\"", "\\u00e9".repeat(600_000))),
+        format!("version: v1\nrules:\n{}", rules(100_000)),
+        format!("version: v1\nrules:\n{allowlists}"),
+        format!("version: v1\ntargets: {{t: {{endpoints: [{endpoints}]}}}}\nrules: []"),
+        format!("version: v1\nrules: []\n{}", "a: 1\n".repeat(800_000)),
+        format!(
+            "version: v1\nrules:\n  - name: r\n{}",
+            (0..300_000).map(|n| format!("    f{n}: 1\n")).collect::<String>()
+        ),
+        format!(
+            "version: v1\ntargets:\n{}rules:\n{}",
+            (0..50_000).map(|n| format!("  x{n}: \n")).collect::<String>(),
+            rules(100)
+        ),
+    ] {
+        let _ = compile(&text, "test");
+    }
+    // Each took from seconds to minutes; generous, because only the growth matters.
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]

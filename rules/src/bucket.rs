@@ -39,7 +39,9 @@ pub fn share(weight: f64) -> Option<u32> {
     // At most 1e6 and not negative: the cast loses nothing.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let share = (weight * f64::from(BUCKETS)).round() as u32;
-    Some(share)
+    // Only 0 means nobody and only 1 everybody: the latter also takes requests without a unit.
+    let split = weight > 0.0 && weight < 1.0;
+    Some(if split { share.clamp(1, BUCKETS - 1) } else { share })
 }
 
 #[cfg(test)]
@@ -65,6 +67,8 @@ mod tests {
         assert_eq!(share(0.1), Some(100_000));
         assert_eq!(share(0.3), Some(300_000));
         assert_eq!(share(1.0), Some(BUCKETS));
+        assert_eq!(share(1e-9), Some(1));
+        assert_eq!(share(0.999_999_9), Some(BUCKETS - 1));
         for bad in [-0.1, 1.000_000_1, f64::NAN, f64::INFINITY] {
             assert_eq!(share(bad), None, "{bad}");
         }

@@ -3,7 +3,7 @@
 use crate::{
     bundle::{Condition, Constant, List, Ruleset},
     isa::{AttributeId, Op},
-    limits::{MAX_ATTRIBUTES, MAX_STACK},
+    limits::{MAX_ATTRIBUTES, MAX_STACK, MAX_VALUE_BYTES},
     request::Request,
     value::{EvalError, Value},
     verify::code,
@@ -32,6 +32,7 @@ impl<'a, R: Request> Attributes<'a, R> {
             return Value::Error(EvalError::Fault);
         };
         *slot.get_or_insert_with(|| match attribute.source.read(self.request) {
+            Some(bytes) if bytes.len() > MAX_VALUE_BYTES => Value::Error(EvalError::TooLong),
             Some(bytes) => attribute.ty.parse(bytes),
             None => Value::Error(EvalError::Missing),
         })

@@ -13,6 +13,9 @@ pub const MAX_RULES: usize = 20_000;
 pub const MAX_ATTRIBUTES: usize = 64;
 /// Targets of a ruleset.
 pub const MAX_TARGETS: usize = 256;
+/// Bytes of an attribute's value that conditions work on; a longer one counts as having no value. Bounds what
+/// a request can cost, whatever its headers.
+pub const MAX_VALUE_BYTES: usize = 8 << 10;
 /// Values on the evaluator's stack.
 pub const MAX_STACK: usize = 64;
 /// Operations in one condition.

@@ -77,6 +77,9 @@ pub enum EvalError {
     /// The attribute's bytes are not of its type.
     #[error("an attribute's value is not of its declared type")]
     Malformed,
+    /// The attribute's bytes are more than conditions work on.
+    #[error("an attribute's value is longer than {} bytes", crate::limits::MAX_VALUE_BYTES)]
+    TooLong,
     /// An integer operation left the type's range.
     #[error("integer overflow")]
     Overflow,

@@ -35,8 +35,15 @@ impl Fields {
             );
             return None;
         };
-        for (key, _) in &entries {
-            if !known.contains(&key.text.as_str()) {
+        for (key, node) in &entries {
+            if diagnostics.is_full() {
+                break;
+            }
+            if node.is_null() && known.contains(&key.text.as_str()) {
+                let message = format!("`{}` is empty", key.text);
+                let help = "give it a value, or leave it out";
+                diagnostics.report_with_help(Code::WrongForm, &key.span, message, help);
+            } else if !known.contains(&key.text.as_str()) {
                 let message = format!("{what} has no field `{}`", key.text);
                 let help = did_you_mean(&key.text, known.iter().copied());
                 diagnostics.report_with_help(Code::UnknownField, &key.span, message, help);
@@ -45,7 +52,7 @@ impl Fields {
         Some(Self { entries, span, what, known })
     }
 
-    /// Takes a field out. A field that is written but empty counts as not there.
+    /// Takes a field out. One that is written but empty has been reported.
     pub(crate) fn optional(&mut self, name: &str) -> Option<Node> {
         debug_assert!(self.known.contains(&name));
         let at = self.entries.iter().position(|(key, _)| key.text == name)?;
@@ -55,8 +62,9 @@ impl Fields {
 
     /// Takes a field out, or reports that it is missing.
     pub(crate) fn required(&mut self, name: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Node> {
+        let written = self.entries.iter().any(|(key, _)| key.text == name);
         let field = self.optional(name);
-        if field.is_none() {
+        if !written {
             // The whole mapping would be a long underline: its first character is place enough.
             let place = self.span.start..self.span.start;
             diagnostics.report(Code::MissingField, &place, format!("{} needs the field `{name}`", self.what));

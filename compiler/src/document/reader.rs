@@ -4,6 +4,7 @@ use super::{Document, Rule, Spanned, Target, fields::Fields};
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
     expression::{DeclaredAttribute, Expr, SourceMap, UnknownName, header_source, is_token, parse},
+    limits::{MAX_CONDITION_BYTES, MAX_ENDPOINTS},
     suggest::did_you_mean,
     yaml::{Key, Kind, Node},
 };
@@ -14,7 +15,7 @@ use halftone_rules::{
 };
 use std::{
     collections::{BTreeMap, HashSet},
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
 };
 
 const RULESET_FIELDS: &[&str] =
@@ -137,11 +138,16 @@ impl Reader<'_, '_> {
     fn host(&mut self, node: &Node) -> Option<String> {
         let host = self.text(node, "a host")?;
         let name = host.value.strip_prefix("*.").unwrap_or(&host.value);
-        let valid = !name.is_empty()
-            && host.value.len() <= 253
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'[' | b']' | b':'));
+        // An IPv6 address stands in brackets; any other colon would start a port, which no host name has.
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let valid = host.value.len() <= 253
+            && match address {
+                Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+                None => {
+                    !name.is_empty()
+                        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+                }
+            };
         if !valid {
             let help = "write a host name without port, or *.example.com for all names below example.com";
             self.diagnostics.report_with_help(Code::WrongForm, &host.span, "this is not a host name", help);
@@ -291,19 +297,20 @@ impl Reader<'_, '_> {
         };
         let nodes =
             fields.optional("endpoints").map(|node| self.list(node, "`endpoints`")).unwrap_or_default();
+        if let Some(first) = nodes.get(MAX_ENDPOINTS) {
+            let message = format!("{} endpoints, but at most {MAX_ENDPOINTS} are allowed", nodes.len());
+            self.diagnostics.report(Code::TooLarge, &first.span, message);
+            return Vec::new();
+        }
         let mut endpoints: Vec<SocketAddr> = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let Some(endpoint) = self.text(&node, "an endpoint") else {
-                continue;
-            };
+            let Some(endpoint) = self.text(&node, "an endpoint") else { continue };
             match endpoint.value.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 && !endpoints.contains(&address) => {
-                    endpoints.push(address);
-                }
                 Ok(address) if endpoints.contains(&address) => {
                     let message = format!("{address} stands twice");
                     self.diagnostics.report(Code::DuplicateName, &endpoint.span, message);
                 }
+                Ok(address) if address.port() != 0 => endpoints.push(address),
                 _ => {
                     let help = "write an IP address and a port, for example 127.0.0.1:8001 or \"[::1]:8001\"";
                     let message = format!("{:?} is not an endpoint", endpoint.value);
@@ -362,6 +369,14 @@ impl Reader<'_, '_> {
 
     fn condition(&mut self, node: &Node) -> Option<Expr> {
         let condition = self.text(node, "`condition`")?;
+        let length = condition.value.len();
+        if length > MAX_CONDITION_BYTES {
+            let place = condition.span.start..condition.span.start;
+            let message =
+                format!("the condition has {length} bytes, more than the {MAX_CONDITION_BYTES} allowed");
+            self.diagnostics.report_with_help(Code::TooLarge, &place, message, "split it into several rules");
+            return None;
+        }
         let map = SourceMap::new(self.text, &condition.span, &condition.value);
         parse(&condition.value, &map, &mut self.next_id, self.diagnostics)
     }

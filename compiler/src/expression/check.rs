@@ -112,7 +112,7 @@ impl Checker {
     /// Fixes what is still open and checks the demands. To be called once, after all conditions.
     pub(crate) fn finish(&mut self, diagnostics: &mut Diagnostics<'_>) {
         for demand in std::mem::take(&mut self.demands) {
-            let root = self.root(demand.var);
+            let root = self.compressed_root(demand.var);
             if let Binding::Open = self.bindings[root.0] {
                 self.bindings[root.0] = match demand.class {
                     Class::Bool => Binding::Known(Type::Bool),
@@ -185,6 +185,16 @@ impl Checker {
         var
     }
 
+    /// As [`Self::root`], and the next look-up takes one step: long lists of literals stay cheap.
+    fn compressed_root(&mut self, mut var: TypeVar) -> TypeVar {
+        let root = self.root(var);
+        while let Binding::Same(other) = self.bindings[var.0] {
+            self.bindings[var.0] = Binding::Same(root);
+            var = other;
+        }
+        root
+    }
+
     /// The variable's type, where what is open is a string and an integer literal an int.
     fn known(&self, var: TypeVar) -> Type {
         match self.bindings[self.root(var).0] {
@@ -196,16 +206,16 @@ impl Checker {
 
     /// Makes the two the same, if they can be.
     fn unify(&mut self, a: TypeVar, b: TypeVar) -> bool {
-        let (a, b) = (self.root(a), self.root(b));
+        let (a, b) = (self.compressed_root(a), self.compressed_root(b));
         if a == b {
             return true;
         }
         let (from, to) = match (self.bindings[a.0], self.bindings[b.0]) {
             (Binding::Open, _) => (a, b),
             (_, Binding::Open) => (b, a),
-            (Binding::Integer, Binding::Integer | Binding::Known(Type::Int | Type::Uint)) => (a, b),
-            (Binding::Known(Type::Int | Type::Uint), Binding::Integer) => (b, a),
-            (Binding::Known(x), Binding::Known(y)) if x == y => (a, b),
+            (Binding::Integer, Binding::Known(Type::Int | Type::Uint)) => (a, b),
+            (Binding::Integer | Binding::Known(Type::Int | Type::Uint), Binding::Integer) => (b, a),
+            (Binding::Known(x), Binding::Known(y)) if x == y => (b, a),
             _ => return false,
         };
         self.bindings[from.0] = Binding::Same(to);
@@ -340,6 +350,9 @@ impl Checker {
         expr: &Expr,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<(AttributeId, TypeVar)> {
+        if diagnostics.is_full() {
+            return None;
+        }
         let resolved = match &expr.kind {
             ExprKind::Name(path) => self.names.source(path).map(|(source, ty)| (path.join("."), source, ty)),
             ExprKind::Index(map, key) => {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
-    limits::{MAX_CONDITION_BYTES, MAX_CONDITION_DEPTH, MAX_LIST_ELEMENTS},
+    limits::{MAX_CONDITION_DEPTH, MAX_LIST_ELEMENTS},
 };
 use halftone_rules::isa::Op;
 
@@ -19,14 +19,6 @@ pub(crate) fn parse(
     next_id: &mut usize,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Expr> {
-    if condition.len() > MAX_CONDITION_BYTES {
-        let message = format!(
-            "the condition has {} bytes, more than the {MAX_CONDITION_BYTES} allowed",
-            condition.len()
-        );
-        diagnostics.report(Code::TooLarge, &map.locate(&(0..1)), message);
-        return None;
-    }
     let tokens = match tokens(condition) {
         Ok(tokens) => tokens,
         Err(error) => {

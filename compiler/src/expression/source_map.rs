@@ -5,40 +5,48 @@ use crate::diagnostic::Span;
 /// Where each character of a scalar's value stands in the text.
 ///
 /// YAML may quote, escape, fold and indent a value, so the two do not run in step. Each character that
-/// is not blank is found by looking for its next occurrence; that is exact for everything but exotic
-/// escapes, where a place is off by a few characters.
+/// is not blank is found by looking for its next occurrence nearby; that is exact for everything but
+/// exotic escapes, where a place is off by a few characters.
 pub(crate) struct SourceMap {
-    /// For each byte of the value, its offset in the text; one more for the end.
-    offsets: Vec<usize>,
+    /// For each byte of the value, where its character stands in the text; one more for the end.
+    places: Vec<Span>,
 }
+
+/// How far ahead a character is looked for: longer than an escape or an indentation, and short enough
+/// that a value that cannot be found costs little.
+const NEARBY: usize = 256;
 
 impl SourceMap {
     /// The map of a `value` that the scalar at `span` of `text` holds.
     pub(crate) fn new(text: &str, span: &Span, value: &str) -> Self {
         let end = span.end.min(text.len());
         let mut at = span.start;
-        let mut offsets = Vec::with_capacity(value.len() + 1);
+        let mut places = Vec::with_capacity(value.len() + 1);
         for wanted in value.chars() {
             let rest = text.get(at..end).unwrap_or_default();
-            let found = rest.find(wanted).filter(|_| !wanted.is_whitespace());
-            let place = at + found.unwrap_or(0);
-            offsets.extend(std::iter::repeat_n(place, wanted.len_utf8()));
-            if found.is_some() {
-                at = place + wanted.len_utf8();
-            } else if wanted.is_whitespace() && rest.starts_with(wanted) {
-                at += wanted.len_utf8();
+            let nearby = &rest[..rest.floor_char_boundary(NEARBY)];
+            let place = match nearby.find(wanted) {
+                Some(found) if !wanted.is_whitespace() || found == 0 => {
+                    at + found..at + found + wanted.len_utf8()
+                }
+                // Folded away, or written as an escape: the character at hand stands for it.
+                _ => at..at + rest.chars().next().map_or(0, char::len_utf8),
+            };
+            if text.get(place.clone()).is_some_and(|found| found.starts_with(wanted)) {
+                at = place.end;
             }
+            places.extend(std::iter::repeat_n(place, wanted.len_utf8()));
         }
-        offsets.push(at);
-        Self { offsets }
+        places.push(at..at);
+        Self { places }
     }
 
-    /// The place in the text of a place in the value.
+    /// The place in the text of a place in the value. Both ends lie between characters of the text.
     pub(crate) fn locate(&self, span: &Span) -> Span {
-        let offset = |index: usize| self.offsets.get(index).or(self.offsets.last()).copied().unwrap_or(0);
-        let start = offset(span.start);
+        let place = |index: usize| self.places.get(index).or(self.places.last()).cloned().unwrap_or(0..0);
+        let start = place(span.start).start;
         // The end of the last character, not the start of the one after it: blanks may lie between.
-        let end = if span.end > span.start { offset(span.end - 1) + 1 } else { start };
+        let end = if span.end > span.start { place(span.end - 1).end } else { start };
         start..end.max(start)
     }
 }
