@@ -1,16 +1,23 @@
 //! The last check before a bundle leaves: the real filter module, run outside Envoy, has to take it.
 
-use halftone_filter_host::{FilterModule, HostError};
+use halftone_filter_host::{FilterModule, HostError, Settings};
 use halftone_rules::headers::{ROUTE, TARGET};
 
 /// The filter module that the proxies run.
 #[derive(Clone)]
 pub struct Gate(FilterModule);
 
+/// What taking a bundle may cost, in units of wasmtime's fuel, about one per instruction. A worker of Envoy
+/// answers nobody meanwhile, so there has to be a bound; 20,000 rules with conditions need about a tenth.
+const FUEL: u64 = 2_000_000_000;
+
 /// Why the filter would refuse a bundle, or fail on it.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
-    /// It trapped, or did not end.
+    /// It needs more time for the bundle than a worker of Envoy may be held up for.
+    #[error("the rulesets are together too large: the filter would hold up Envoy while it reads them")]
+    TooLarge,
+    /// It trapped.
     #[error("the filter failed on the bundle: {0}")]
     Failed(#[from] HostError),
     /// It answered no.
@@ -36,8 +43,12 @@ impl Gate {
     /// # Errors
     /// When a proxy would not take the bundle.
     pub fn check(&self, bundle: &[u8]) -> Result<(), GateError> {
-        let mut instance = self.0.start()?;
-        if !instance.configure(bundle)? {
+        let mut instance = self.0.start_with(Settings { fuel_per_call: FUEL, ..Settings::default() })?;
+        let taken = instance.configure(bundle).map_err(|error| match error {
+            HostError::OutOfFuel { .. } | HostError::MemoryLimit { .. } => GateError::TooLarge,
+            other => GateError::Failed(other),
+        })?;
+        if !taken {
             let logs = instance.take_logs();
             let reason = logs.last().map_or("without a reason".into(), |line| line.message.clone());
             return Err(GateError::Refused(reason));

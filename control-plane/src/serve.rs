@@ -10,6 +10,7 @@ use crate::{
 use anyhow::{Context, bail};
 use clap::Args;
 use std::{
+    fs::{File, TryLockError},
     future::IntoFuture,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -53,11 +54,14 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
-    let publisher = {
+    let (publisher, _lock) = {
         let (data, filter) = (args.data.clone(), args.filter.clone());
         let on_proxy = args.filter_on_proxy.clone().map_or_else(|| std::path::absolute(&args.filter), Ok)?;
         tokio::task::spawn_blocking(move || start(&data, &filter, on_proxy)).await??
     };
+    if !args.xds.ip().is_loopback() {
+        tracing::warn!(xds = %args.xds, "whoever can connect to the xDS server can read all rules; keep it to the proxies' network");
+    }
     let nodes = Nodes::new();
     let rest = bind(args.rest, "--rest").await?;
     let xds = bind(args.xds, "--xds").await?;
@@ -102,7 +106,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()))
 }
 
-fn start(data: &Path, filter: &Path, filter_on_proxy: PathBuf) -> anyhow::Result<Publisher> {
+/// The publisher, and the lock on its store: released when dropped.
+fn start(data: &Path, filter: &Path, filter_on_proxy: PathBuf) -> anyhow::Result<(Publisher, File)> {
     let wasm = std::fs::read(filter).with_context(|| {
         let build = "cargo build --profile wasm --target wasm32-wasip1 -p halftone-filter";
         format!(
@@ -112,10 +117,25 @@ fn start(data: &Path, filter: &Path, filter_on_proxy: PathBuf) -> anyhow::Result
     })?;
     let gate = Gate::new(&wasm).with_context(|| format!("{} is not the filter module", filter.display()))?;
     std::fs::create_dir_all(data).with_context(|| format!("the folder {} cannot be made", data.display()))?;
+    let lock = lock(data)?;
     let path = data.join("halftone.db");
     let store =
         SqliteStore::open(&path).with_context(|| format!("the store {} cannot be opened", path.display()))?;
-    Ok(Publisher::start(Arc::new(store), gate, ProxySettings::new(filter_on_proxy))?)
+    Ok((Publisher::start(Arc::new(store), gate, ProxySettings::new(filter_on_proxy))?, lock))
+}
+
+/// Two control planes on one store would publish past each other. The kernel releases the lock however
+/// the process ends.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another control plane runs on the folder {}", data.display()),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
 }
 
 /// Whoever can reach the API can move traffic, so beyond this machine it takes a secret.

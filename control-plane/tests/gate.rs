@@ -61,7 +61,7 @@ fn a_filter_that_fails_on_a_bundle_stops_it() {
         |on_configure, on_request| Gate::new(&module(on_configure, on_request)).unwrap().check(&bundle());
     assert!(matches!(check("i32.const 0", "i32.const 0"), Err(GateError::Refused(_))));
     assert!(matches!(check("unreachable", "i32.const 0"), Err(GateError::Failed(_))));
-    assert!(matches!(check("(loop br 0) i32.const 1", "i32.const 0"), Err(GateError::Failed(_))));
+    assert!(matches!(check("(loop br 0) i32.const 1", "i32.const 0"), Err(GateError::TooLarge)));
     assert!(matches!(check("i32.const 1", "unreachable"), Err(GateError::Failed(_))));
     // It takes the bundle, but lets the spoofed target pass, or holds the request.
     assert!(matches!(check("i32.const 1", "i32.const 0"), Err(GateError::Stopped)));

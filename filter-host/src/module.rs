@@ -31,8 +31,11 @@ impl FilterModule {
         // Frames of a stripped module say nothing, and the reason of a trap must stay one line.
         config.wasm_backtrace_max_frames(None);
         let engine = Engine::new(&config).map_err(engine)?;
-        let module = Module::from_binary(&engine, wasm)
-            .map_err(|error| HostError::Compile(error.root_cause().to_string()))?;
+        let module = Module::from_binary(&engine, wasm).map_err(|error| {
+            // The lines after the first one show the bytes of a file that may be anything.
+            let cause = error.root_cause().to_string();
+            HostError::Compile(cause.lines().next().unwrap_or_default().to_owned())
+        })?;
         callbacks::check(&module)?;
 
         let registry = Registry::of_all_functions(&engine).map_err(crate::vm::engine)?;

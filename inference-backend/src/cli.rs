@@ -49,7 +49,7 @@ pub struct Args {
     pub max_body: usize,
 
     /// After a signal to stop: how long to go on serving while not ready, so that proxies notice.
-    #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0)]
+    #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
     pub drain: u64,
 
     #[command(flatten)]

@@ -110,6 +110,7 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
         (Method::PATCH, "/v1/rulesets/digits", vec![], 405),
         (Method::POST, "/v1/rulesets/digits", vec![], 405),
         (Method::GET, "/v1/nothing", vec![], 404),
+        (Method::PUT, "/v1/rulesets/%ff", RULESET.into(), 400),
         (Method::GET, "/v1/revisions?limit=x", vec![], 400),
         (Method::GET, "/v1/revisions?limt=1", vec![], 400),
     ] {
@@ -140,7 +141,19 @@ async fn a_change_can_be_made_conditional() -> Result<()> {
     let wider = RULESET.replace("0.1", "0.2");
     assert_eq!(put("if-match", "\"1\"", wider.clone()).await?.status(), StatusCode::OK);
     assert_eq!(put("if-match", "\"1\"", RULESET.into()).await?.status(), StatusCode::PRECONDITION_FAILED);
-    assert_eq!(put("if-match", "W/\"2\"", RULESET.into()).await?.status(), StatusCode::BAD_REQUEST);
+    for malformed in ["W/\"2\"", "\"+2\"", "\"02\"", "2"] {
+        assert_eq!(
+            put("if-match", malformed, RULESET.into()).await?.status(),
+            StatusCode::BAD_REQUEST,
+            "{malformed}"
+        );
+    }
+    let known = |tag: &'static str| client.get(&url).header("if-none-match", tag).send();
+    assert_eq!(known("\"2\"").await?.status(), StatusCode::NOT_MODIFIED);
+    assert_eq!(known("\"1\"").await?.status(), StatusCode::OK);
+    // A page in a browser that made its own name resolve to this machine.
+    let rebound = client.put(&url).header("host", "evil.example").body(RULESET).send().await?;
+    assert_eq!(rebound.status(), StatusCode::MISDIRECTED_REQUEST);
     assert_eq!(client.get(&url).send().await?.text().await?, wider);
     Ok(())
 }
@@ -159,6 +172,21 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
     assert!(!refused.status.success());
     let message = String::from_utf8(refused.stderr)?;
     assert!(message.contains("give a token with --token-file"), "{message}");
+
+    // The folder belongs to one control plane at a time.
+    let first = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap_or_default();
+    let second = std::process::Command::new(&paths.halftone)
+        .args(["serve", "--rest", "127.0.0.1:0", "--xds", "127.0.0.1:0", "--data", data, "--filter"])
+        .arg(&paths.filter)
+        .output()?;
+    let message = String::from_utf8(second.stderr)?;
+    assert!(
+        !second.status.success() && message.contains("another control plane runs on the folder"),
+        "{message}"
+    );
+    first.stop()?;
 
     let token = folder.path().join("token");
     std::fs::write(&token, "short\n")?;

@@ -134,3 +134,54 @@ async fn envoy_starts_without_the_control_plane_and_takes_up_rules_when_it_comes
     assert!(decided > 50, "the rules were not taken up");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_envoy_that_starts_sends_nobody_to_another_version() -> Result<()> {
+    let mut stack = Stack::start(0, 0).await?;
+    let digits = digits::test_set()?;
+    stack.control_plane()?.put("digits", stack.canary(1.0)).await?;
+    let xds = stack.control_plane()?.xds;
+    for start in 0..3 {
+        stack.envoys.clear();
+        // The harness goes on as soon as the listener is open.
+        stack.add_envoy(&format!("envoy-{start}"), 2, xds, 0, 0).await?;
+        let url = stack.envoys[0].infer_url();
+        for user in 1..=100 {
+            // A connection of its own each time, for any of the workers.
+            let exchange = send(&Client::new(), &url, user, &digits[0], HeaderMap::new()).await;
+            assert_eq!((exchange.status, exchange.target.as_deref()), (Ok(200), Some("v2")), "start {start}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_costs_no_request_while_another_one_lives() -> Result<()> {
+    let stack = Stack::start(1, 2).await?;
+    let digits = Arc::new(digits::test_set()?);
+    let urls = [stack.envoys[0].infer_url()];
+    // Nothing listens there: the port was free a moment ago, and connecting to it is refused at once.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let alive = stack.backend(2)?.address;
+    let ruleset = format!(
+        "version: v1\ntargets:\n  v2: {{endpoints: [\"{alive}\", \"{dead}\"]}}\ndefault: v2\nrules: []\n"
+    );
+    stack.publish("digits", &ruleset).await?;
+    let exchanges = replay(&urls, &digits, 1..=4_000, 16).await?;
+    let failed = failures(&exchanges);
+    assert!(failed.is_empty(), "{} of {} failed, first {:?}", failed.len(), exchanges.len(), failed[0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn large_headers_over_http_2_arrive_as_over_http_1() -> Result<()> {
+    let stack = Stack::start(1, 1).await?;
+    let digits = digits::test_set()?;
+    stack.publish("digits", &stack.canary(1.0)).await?;
+    let client = Client::builder().http2_prior_knowledge().build()?;
+    let mut headers = HeaderMap::new();
+    headers.insert("x-large", "a".repeat(60 * 1024).parse()?);
+    let exchange = send(&client, &stack.envoys[0].infer_url(), 1, &digits[0], headers).await;
+    assert_eq!((exchange.status, exchange.target.as_deref()), (Ok(200), Some("v2")));
+    Ok(())
+}

@@ -3,11 +3,14 @@
 use super::problem::Problem;
 use axum::{
     extract::{Request, State},
-    http::{Method, header::AUTHORIZATION},
+    http::{
+        HeaderValue, Method,
+        header::{AUTHORIZATION, HOST},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use subtle::ConstantTimeEq;
 
 /// The secret that a client has to bring. It is never shown.
@@ -29,18 +32,38 @@ impl Token {
 }
 
 /// Lets reading pass. Everything else needs the token, when there is one.
+///
+/// Without a token the API is for this machine alone, so it has to be addressed as such: a page in the
+/// operator's browser can make another name resolve to loopback, but it cannot send another `Host`.
 pub(crate) async fn require_token(
     State(token): State<Option<Token>>,
     request: Request,
     next: Next,
 ) -> Response {
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    if token.is_none() && !host.is_some_and(is_loopback) {
+        let detail = "without a token the API answers only to 127.0.0.1, [::1] and localhost";
+        return Problem::misdirected(detail).into_response();
+    }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let allowed = token.is_none_or(|token| {
-        let given = request.headers().get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
+        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         given.and_then(|value| value.strip_prefix(b"Bearer ")).is_some_and(|value| token.is(value))
     });
     if reads || allowed {
         return next.run(request).await;
     }
     Problem::unauthorized("send the control plane's token as `Authorization: Bearer …`").into_response()
+}
+
+/// Whether a `Host` names this machine, with or without a port.
+fn is_loopback(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -1,6 +1,6 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
-use crate::publisher::PublishError;
+use crate::{gate::GateError, publisher::PublishError};
 use axum::{
     extract::rejection::BytesRejection,
     http::{HeaderValue, StatusCode, header},
@@ -50,6 +50,11 @@ impl Problem {
 
     pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "urn:halftone:problem:unauthorized", "A token is needed", detail)
+    }
+
+    pub(crate) fn misdirected(detail: impl Into<String>) -> Self {
+        let kind = "urn:halftone:problem:misdirected";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, kind, "The request is for another host", detail)
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
@@ -105,7 +110,7 @@ impl Problem {
                 "Two rulesets overlap",
                 detail,
             ),
-            PublishError::Bundle(_) => {
+            PublishError::Bundle(_) | PublishError::Gate(GateError::TooLarge) => {
                 Self::new(UNPROCESSABLE, "urn:halftone:problem:bundle", "The bundle cannot be made", detail)
             }
             PublishError::Precondition(since) => {

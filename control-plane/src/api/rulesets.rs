@@ -5,8 +5,8 @@ use crate::publisher::{Precondition, Published};
 use axum::{
     Json,
     body::Bytes,
-    extract::{ConnectInfo, Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header},
+    extract::{ConnectInfo, FromRequestParts, Path, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use halftone_compiler::{Compiled, Diagnostic};
@@ -15,6 +15,20 @@ use std::net::SocketAddr;
 
 /// The suffix of a name that asks for a check without a change.
 const VALIDATE: &str = ":validate";
+
+/// The ruleset's name in the path.
+pub(crate) struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+        }
+    }
+}
 
 /// A ruleset in a listing.
 #[derive(Serialize)]
@@ -60,9 +74,17 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<Listed>> {
 }
 
 /// The text as it was uploaded.
-pub(crate) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
+pub(crate) async fn get(
+    State(api): State<Api>,
+    Name(name): Name,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let current = api.publisher.current();
     let ruleset = current.rulesets.get(&name).ok_or_else(|| unknown(&name))?;
+    let tag = etag(ruleset.stored.revision);
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
     let source = ruleset.stored.source.clone();
     let json = source.trim_start().starts_with('{');
     let content_type = if json { "application/json" } else { "application/yaml" };
@@ -75,7 +97,7 @@ pub(crate) async fn get(State(api): State<Api>, Path(name): Path<String>) -> Res
 
 pub(crate) async fn put(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Name(name): Name,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -92,7 +114,7 @@ pub(crate) async fn put(
 
 pub(crate) async fn delete(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Name(name): Name,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -108,7 +130,7 @@ pub(crate) async fn delete(
 /// `POST /v1/rulesets/{name}:validate`: all that an upload goes through, except that nothing changes.
 pub(crate) async fn post(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Name(name): Name,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Listed>, Problem> {
     let Some(name) = name.strip_suffix(VALIDATE) else {
@@ -156,8 +178,11 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
         (Some(tag), None) => tag
             .to_str()
             .ok()
-            .and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-            .map(Precondition::Since)
+            .and_then(|tag| {
+                let revision = tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()?;
+                // Only as we write it: no signs, no leading zeros.
+                (etag(revision) == tag).then_some(Precondition::Since(revision))
+            })
             .ok_or_else(|| Problem::bad_request("If-Match takes the ETag of a ruleset, for example \"3\"")),
         (None, Some(tag)) if tag == "*" => Ok(Precondition::Absent),
         _ => Err(Problem::bad_request("use either If-Match, or If-None-Match: *")),

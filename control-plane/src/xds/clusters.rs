@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
-use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::{
     Address, AggregatedConfigSource, ApiVersion, ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions,
     HttpProtocolOptions as CommonHttpOptions, RoutingPriority, SocketAddress, address, config_source,
@@ -106,6 +106,7 @@ fn cluster(name: &str, protocol: UpstreamProtocol) -> Cluster {
             thresholds: vec![thresholds(RoutingPriority::Default), thresholds(RoutingPriority::High)],
             ..CircuitBreakers::default()
         }),
+        outlier_detection: Some(outlier_detection()),
         typed_extension_protocol_options: HashMap::from([(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
             pack_any(protocol_options(protocol)),
@@ -124,6 +125,26 @@ fn thresholds(priority: RoutingPriority) -> Thresholds {
         max_requests: number(MAX_CONCURRENT),
         max_retries: number(MAX_RETRIES),
         ..Thresholds::default()
+    }
+}
+
+/// An endpoint that cannot be connected to is left out for a while. Without this it attracts requests: nothing is
+/// under way on it, so it always has the shortest queue. What a backend answers is none of our business here: a
+/// release's verdict is about answers. When more than half of the endpoints are out, Envoy uses all of them again.
+fn outlier_detection() -> OutlierDetection {
+    OutlierDetection {
+        split_external_local_origin_errors: true,
+        consecutive_local_origin_failure: number(2),
+        enforcing_consecutive_local_origin_failure: number(100),
+        enforcing_local_origin_success_rate: number(0),
+        enforcing_consecutive_5xx: number(0),
+        enforcing_consecutive_gateway_failure: number(0),
+        enforcing_success_rate: number(0),
+        interval: Some(duration(Duration::from_secs(1))),
+        base_ejection_time: Some(duration(Duration::from_secs(2))),
+        max_ejection_time: Some(duration(Duration::from_secs(30))),
+        max_ejection_percent: number(100),
+        ..OutlierDetection::default()
     }
 }
 

@@ -121,9 +121,9 @@ fn retry_policy() -> RetryPolicy {
     };
     RetryPolicy {
         retry_on: "connect-failure,refused-stream,reset-before-request".to_owned(),
-        num_retries: number(2),
+        num_retries: number(4),
         retry_host_predicate: vec![other_host],
-        host_selection_retry_max_attempts: 3,
+        host_selection_retry_max_attempts: 10,
         // The only endpoint of a target may be restarting, so the second try waits a little longer.
         retry_back_off: Some(RetryBackOff {
             base_interval: Some(duration(Duration::from_millis(50))),
@@ -211,7 +211,7 @@ mod tests {
     fn xds_routes_retry_only_what_no_backend_has_seen() {
         let policy = retry_policy();
         assert_eq!(policy.retry_on, "connect-failure,refused-stream,reset-before-request");
-        assert_eq!(policy.num_retries, number(2));
+        assert_eq!(policy.num_retries, number(4));
         assert_eq!(policy.per_try_timeout, None);
     }
 }

@@ -50,9 +50,9 @@ pub struct TargetEndpoints {
 pub enum UpstreamProtocol {
     /// The version in which the request came: gRPC stays HTTP/2, plain REST stays HTTP/1.1. Needs backends that
     /// speak HTTP/2 in clear text if clients do.
-    #[default]
     SameAsClient,
     /// Always HTTP/1.1: for backends that cannot do HTTP/2 behind proxies that accept it.
+    #[default]
     Http1,
     /// Always HTTP/2 in clear text.
     Http2,
