@@ -155,17 +155,6 @@ impl<'a> Diagnostics<'a> {
         self.push(code, span, message.into(), Some(help.into()));
     }
 
-    /// Reports what compiles, but will surprise.
-    pub(crate) fn warn(
-        &mut self,
-        code: Code,
-        span: &Span,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.push(code, span, message.into(), Some(help.into()));
-    }
-
     fn push(&mut self, code: Code, span: &Span, message: String, help: Option<String>) {
         if !self.is_full() {
             let place = place(self.text, span);

@@ -17,10 +17,15 @@ pub(crate) fn lint(document: &Document, checker: &Checker, diagnostics: &mut Dia
         if let Some(earlier) = taken_by {
             let message = format!("the rule can never match: `{earlier}` before it takes every request");
             let help = "move it up, or give the other one a condition or a weight";
-            diagnostics.warn(Code::NeverMatches, &rule.span, message, help);
+            diagnostics.report_with_help(Code::NeverMatches, &rule.span, message, help);
         } else if rule.share == 0 {
             let message = "the rule can never match: its weight is 0";
-            diagnostics.warn(Code::NeverMatches, &rule.span, message, "remove the rule, or raise its weight");
+            diagnostics.report_with_help(
+                Code::NeverMatches,
+                &rule.span,
+                message,
+                "remove the rule, or raise its weight",
+            );
         } else if rule.condition.is_none() && rule.share == BUCKETS {
             taken_by = Some(&rule.name);
         }
@@ -54,7 +59,7 @@ fn modulo(expr: &Expr, checker: &Checker, diagnostics: &mut Diagnostics<'_>) {
     if op.op == Op::Remainder && !literal && checker.type_of(dividend.id) == Some(Type::Int) {
         let message = "the remainder of a negative number is negative: -7 % 5 is -2";
         let help = "if the value is never negative, declare the attribute with `type: uint`";
-        diagnostics.warn(Code::NegativeRemainder, &expr.span, message, help);
+        diagnostics.report_with_help(Code::NegativeRemainder, &expr.span, message, help);
     }
 }
 
@@ -73,11 +78,11 @@ fn effective_share(rule: &Rule, condition: &Expr, diagnostics: &mut Diagnostics<
             per_cent(by_weight)
         );
         let help = "use either the condition or the weight; the weight splits evenly and independently of other rules";
-        diagnostics.warn(Code::SmallShare, &condition.span, message, help);
+        diagnostics.report_with_help(Code::SmallShare, &condition.span, message, help);
     } else {
         let message = "a remainder is no random split: ids that are not spread evenly give another share, and the same units are hit by every rule like this";
         let help = format!("write `weight: {by_condition}` instead of the condition");
-        diagnostics.warn(Code::ModuloSplit, &condition.span, message, help);
+        diagnostics.report_with_help(Code::ModuloSplit, &condition.span, message, help);
     }
 }
 
