@@ -5,7 +5,7 @@
 mod check;
 mod report;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use check::Checks;
 use clap::Parser;
 use halftone_tests::{
@@ -14,7 +14,14 @@ use halftone_tests::{
     repository,
     traffic::{Exchange, Traffic, by_target, failures, replay},
 };
-use std::{collections::HashSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fs::File,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The share of users that version 2 gets first, and after the change.
@@ -47,10 +54,10 @@ struct Args {
     /// Port of the first backend; the second takes the next one.
     #[arg(long, default_value_t = 8001)]
     backend_port: u16,
-    /// Let the system choose all ports, so that two demos can run side by side.
+    /// Let the system choose all ports. With a --folder of its own, a demo can run beside another one.
     #[arg(long)]
     free_ports: bool,
-    /// Folder for the logs and the store. Emptied first.
+    /// Folder for the logs and the store: a new one, an empty one, or one that an earlier demo made.
     #[arg(long)]
     folder: Option<PathBuf>,
 }
@@ -104,11 +111,7 @@ async fn until_interrupted(args: &Args) -> Result<ExitCode> {
 
 async fn run(args: &Args) -> Result<ExitCode> {
     let folder = args.folder.clone().unwrap_or_else(|| repository().join(".halftone/demo"));
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)
-            .with_context(|| format!("{} cannot be emptied", folder.display()))?;
-    }
-    std::fs::create_dir_all(&folder)?;
+    let _lock = take(&folder)?;
 
     println!("Starting the control plane, two backends with ONNX Runtime, and Envoy with the filter …");
     let stack = Stack::start_in(&folder, args.ports(), 2, 1, 2)
@@ -159,6 +162,30 @@ async fn run(args: &Args) -> Result<ExitCode> {
     report::curl_lines(&stack, &digits[0].request)?;
     // Until somebody ends it.
     std::future::pending().await
+}
+
+/// Empties the demo's folder of what an earlier demo left there. A folder that no demo made is left alone,
+/// and so is one in which another demo runs.
+fn take(folder: &Path) -> Result<File> {
+    let marker = folder.join("made-by-halftone-demo");
+    let has_files = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if has_files && !marker.exists() {
+        bail!("{} has files that no demo made: name an empty or a new folder", folder.display());
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let lock = File::create(&marker).with_context(|| format!("{} cannot be written to", folder.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another demo runs in {}: name another folder with --folder", folder.display());
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path == marker {
+            continue;
+        }
+        if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
+            .with_context(|| format!("{} cannot be removed", path.display()))?;
+    }
+    Ok(lock)
 }
 
 fn ruleset(stack: &Stack, share: f64) -> String {
