@@ -2,7 +2,7 @@
 
 use crate::rulesets::{CANARY, TEN_RULES, bundle, headers};
 use anyhow::Result;
-use halftone_rules::{Request, codec};
+use halftone_rules::{Request, Timestamp, codec};
 use std::{hint::black_box, time::Instant};
 
 /// Headers as the filter has them: searched one by one.
@@ -21,7 +21,7 @@ pub(crate) fn run() -> Result<()> {
         let verified = codec::decode(&bytes)?;
         let request = Headers(headers());
         let nanoseconds = best_of(50, 20_000, || {
-            black_box(verified.decide(black_box(&request), &mut ()));
+            black_box(verified.decide(black_box(&request), Timestamp(0), &mut ()));
         });
         println!(
             "  {name:<9} {:>8.2} million/s  ({nanoseconds:.0} ns each, bundle {} bytes)",

@@ -1,18 +1,28 @@
 //! From a ruleset's text to its program.
 
 use crate::{
+    allocation::{allocation, arms, check_layers, overrides},
     diagnostic::{Code, Diagnostic, Diagnostics, Span},
     document::{self, Document, Spanned},
-    expression::{Checker, Lowering, Names},
+    expression::{Checker, Lowering, Names, Node, Optimisation},
     lint::lint,
+    program::{self, Program},
     suggest::did_you_mean,
     yaml,
 };
 use halftone_rules::{
-    Rule, Ruleset, Source,
-    limits::{MAX_ATTRIBUTES, MAX_NAME_BYTES, MAX_RULES, MAX_TARGETS},
+    Bundle, Ruleset, VerifiedBundle,
+    bundle::{self, Enrolment, Experiment},
+    isa::AttributeId,
+    limits::{
+        MAX_ATTRIBUTES, MAX_AUTOMATA, MAX_CONDITION_OPS, MAX_EXPERIMENTS, MAX_LAYERS, MAX_NAME_BYTES,
+        MAX_OVERRIDES, MAX_RULES, MAX_STACK, MAX_TARGETS,
+    },
 };
-use std::{collections::HashSet, net::SocketAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
 
 /// A ruleset that compiled.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,92 +83,212 @@ pub fn compile_file(text: &str, fallback: &str) -> Result<Compiled, Vec<Diagnost
     })
 }
 
+/// As [`compile`], and says how much is optimised: what the optimised form is compared with.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(text: &str, name: &str, optimisation: Optimisation) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_document(text, |_| name.to_owned(), optimisation)
+}
+
 fn compile_as(text: &str, name: impl FnOnce(&Document) -> String) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_document(text, name, Optimisation::Full)
+}
+
+fn compile_document(
+    text: &str,
+    name: impl FnOnce(&Document) -> String,
+    optimisation: Optimisation,
+) -> Result<Compiled, Vec<Diagnostic>> {
     let mut diagnostics = Diagnostics::new(text);
     let compiled = yaml::parse(text, &mut diagnostics)
         .and_then(|root| document::read(text, root, &mut diagnostics))
-        .map(|document| {
+        .and_then(|document| {
             let name = name(&document);
-            assemble(document, &name, &mut diagnostics)
+            Assembly { document, name, optimisation, diagnostics: &mut diagnostics }.run()
         });
     match compiled {
         Some(compiled) if !diagnostics.has_errors() => {
+            // The verifier has limits of its own, on what a request can cost; here they have a name and a place.
+            if let Err(error) = VerifiedBundle::new(Bundle::new(0, vec![compiled.ruleset.clone()])) {
+                diagnostics.report(Code::TooComplex, &(0..0), error.to_string());
+                return Err(diagnostics.into_sorted());
+            }
             Ok(Compiled { warnings: diagnostics.into_sorted(), ..compiled })
         }
         _ => Err(diagnostics.into_sorted()),
     }
 }
 
-/// The program of a document. When something is reported, what it returns is not used.
-fn assemble(mut document: Document, name: &str, diagnostics: &mut Diagnostics<'_>) -> Compiled {
-    let top = 0..0;
-    match &document.name {
-        Some(own) if own.value != name => {
-            let message = format!("the ruleset calls itself `{}`, but it is stored as `{name}`", own.value);
-            let help = format!("write `name: {name}`, or leave the name out");
-            diagnostics.report_with_help(Code::InvalidName, &own.span, message, help);
-        }
-        None => {
-            if let Some(problem) = name_problem(name) {
-                diagnostics.report(Code::InvalidName, &top, format!("the ruleset's name {problem}"));
-            }
-        }
-        Some(_) => {}
-    }
-    limit("rules", document.rules.len(), MAX_RULES, &top, diagnostics);
-    document.rules.truncate(MAX_RULES);
-    let targets = targets(&document, diagnostics);
+/// The making of a program from a document.
+struct Assembly<'a, 'd> {
+    document: Document,
+    name: String,
+    optimisation: Optimisation,
+    diagnostics: &'d mut Diagnostics<'a>,
+}
 
-    let mut checker = Checker::new(Names::new(std::mem::take(&mut document.attributes)));
-    for condition in document.rules.iter().filter_map(|rule| rule.condition.as_ref()) {
-        checker.condition(condition, diagnostics);
-    }
-    checker.finish(diagnostics);
-    let unit = unit(document.unit.as_ref(), checker.names(), diagnostics);
-    let attributes = checker.attributes();
-    limit("attributes", attributes.len(), MAX_ATTRIBUTES, &top, diagnostics);
+impl Assembly<'_, '_> {
+    /// `None` when something is wrong, which is then reported.
+    fn run(mut self) -> Option<Compiled> {
+        self.check_name();
+        self.check_limits();
+        let targets = targets(&self.document, self.diagnostics);
+        let indices: HashMap<&str, u16> =
+            targets.iter().map(|target| target.name.as_str()).zip(0u16..).collect();
+        // Unknown names have been reported.
+        let target = |name: &Spanned<String>| indices.get(name.value.as_str()).copied().unwrap_or_default();
+        let default = self.document.default.as_ref().map_or(DEFAULT_TARGET, |default| default.value.as_str());
+        let default = indices.get(default).copied().unwrap_or_default();
 
-    let mut lowering = Lowering::default();
-    let mut rules = Vec::with_capacity(document.rules.len());
-    let checked = !diagnostics.has_errors();
-    if checked {
-        lint(&document, &checker, diagnostics);
-    }
-    for rule in &document.rules {
-        let condition = match &rule.condition {
-            Some(expr) if checked => lowering.condition(expr, &checker, diagnostics),
-            _ => None,
+        let mut checker = Checker::new(Names::new(std::mem::take(&mut self.document.attributes)));
+        let document = &self.document;
+        for condition in entries(document).filter_map(|entry| entry.condition.as_ref()) {
+            checker.condition(condition, self.diagnostics);
+        }
+        let unit = unit(document, &mut checker, self.diagnostics);
+        checker.finish(self.diagnostics);
+        let attributes = checker.attributes();
+        limit("attributes", attributes.len(), MAX_ATTRIBUTES, self.diagnostics);
+        check_layers(document, self.diagnostics);
+        let overrides = overrides(document, target, self.diagnostics);
+        limit("overrides", overrides.len(), MAX_OVERRIDES, self.diagnostics);
+        let mut allocations: Vec<_> =
+            entries(document).map(|entry| allocation(entry, &document.layers, self.diagnostics)).collect();
+        if self.diagnostics.has_errors() {
+            return None;
+        }
+
+        let mut lowering = Lowering::new(self.optimisation);
+        let conditions: Vec<Option<Node>> = entries(document)
+            .map(|entry| lowering.condition(entry.condition.as_ref()?, &checker, self.diagnostics))
+            .collect();
+        limit("regular expressions", lowering.automata.len(), MAX_AUTOMATA, self.diagnostics);
+        if self.diagnostics.has_errors() {
+            return None;
+        }
+        lint(document, &conditions, &lowering, &checker, self.diagnostics);
+        let is_rule = |at| at < document.rules.len();
+        let program = program::assemble(conditions, is_rule, &attributes, &mut lowering, self.optimisation);
+        check_excess(document, &program, self.diagnostics);
+
+        let mut parts = program.parts.iter().zip(allocations.drain(..));
+        let mut enrolment = |entry: &document::Rule| {
+            let (part, allocation) = parts.next()?;
+            let enrolment = Enrolment { schedule: entry.schedule, condition: part.condition, allocation };
+            Some((part.guard, enrolment))
         };
-        rules.push(Rule {
-            seed: rule.seed.clone().unwrap_or_else(|| format!("{name}/{}", rule.name)),
-            name: rule.name.clone(),
-            condition,
-            share: rule.share,
-            target: rule.target.as_ref().map_or(0, |target| index_of(&targets, &target.value)),
+        let mut rules = Vec::with_capacity(document.rules.len());
+        for rule in &document.rules {
+            let (guard, enrolment) = enrolment(rule)?;
+            rules.push(bundle::Rule {
+                name: rule.name.clone(),
+                guard,
+                enrolment,
+                arms: arms(rule, default, target),
+            });
+        }
+        let mut experiments = Vec::with_capacity(document.experiments.len());
+        for experiment in &document.experiments {
+            let (_, enrolment) = enrolment(experiment)?;
+            let arms = experiment.arms.iter().map(|arm| arm.name.value.clone()).collect();
+            experiments.push(Experiment { name: experiment.name.clone(), enrolment, arms });
+        }
+        let layers = document.layers.iter().map(|layer| bundle::Layer {
+            name: layer.name.clone(),
+            seed: layer.seed.clone(),
+            holdout: layer.holdout,
         });
+        Some(Compiled {
+            ruleset: Ruleset {
+                name: self.name,
+                scope: document.scope.clone(),
+                unit,
+                default,
+                attributes,
+                constants: lowering.constants,
+                lists: lowering.lists,
+                maps: lowering.maps,
+                networks: lowering.networks,
+                automata: lowering.automata,
+                code: program.code,
+                predicates: program.predicates,
+                layers: layers.collect(),
+                holdout: document.holdout,
+                overrides,
+                rules,
+                experiments,
+                targets: targets.iter().map(|target| target.name.clone()).collect(),
+            },
+            targets,
+            warnings: Vec::new(),
+        })
     }
-    let default = document.default.map_or(DEFAULT_TARGET.into(), |default| default.value);
-    Compiled {
-        ruleset: Ruleset {
-            name: name.into(),
-            scope: document.scope,
-            unit,
-            targets: targets.iter().map(|target| target.name.clone()).collect(),
-            default: index_of(&targets, &default),
-            attributes,
-            constants: lowering.constants,
-            lists: lowering.lists,
-            code: lowering.code,
-            rules,
-        },
-        targets,
-        warnings: Vec::new(),
+
+    fn check_name(&mut self) {
+        let name = &self.name;
+        match &self.document.name {
+            Some(own) if own.value != *name => {
+                let message =
+                    format!("the ruleset calls itself `{}`, but it is stored as `{name}`", own.value);
+                let help = format!("write `name: {name}`, or leave the name out");
+                self.diagnostics.report_with_help(Code::InvalidName, &own.span, message, help);
+            }
+            None => {
+                if let Some(problem) = name_problem(name) {
+                    let message = format!("the ruleset's name {name:?} {problem}");
+                    self.diagnostics.report(Code::InvalidName, &(0..0), message);
+                }
+            }
+            Some(_) => {}
+        }
     }
+
+    fn check_limits(&mut self) {
+        limit("rules", self.document.rules.len(), MAX_RULES, self.diagnostics);
+        limit("experiments", self.document.experiments.len(), MAX_EXPERIMENTS, self.diagnostics);
+        limit("layers", self.document.layers.len(), MAX_LAYERS, self.diagnostics);
+        self.document.rules.truncate(MAX_RULES);
+        self.document.experiments.truncate(MAX_EXPERIMENTS);
+    }
+}
+
+fn check_excess(document: &Document, program: &Program, diagnostics: &mut Diagnostics<'_>) {
+    for (part, entry) in program.parts.iter().zip(entries(document)) {
+        if let Some((operations, values)) = part.excess {
+            let message = format!(
+                "the condition compiles to {operations} operations on {values} values; at most {MAX_CONDITION_OPS} and {MAX_STACK} are allowed"
+            );
+            let span = entry.condition.as_ref().map_or(&entry.span, |condition| &condition.span);
+            diagnostics.report_with_help(Code::TooComplex, span, message, "split it into several rules");
+        }
+    }
+}
+
+/// The rules, then the experiments.
+fn entries(document: &Document) -> impl Iterator<Item = &document::Rule> {
+    document.rules.iter().chain(&document.experiments)
 }
 
 /// The declared targets, to which every name has to belong; or, without a declaration, the names used.
 fn targets(document: &Document, diagnostics: &mut Diagnostics<'_>) -> Vec<TargetSpec> {
-    let named = document.rules.iter().filter_map(|rule| rule.target.as_ref()).chain(&document.default);
+    let of_rule = |rule: &'_ document::Rule| {
+        let arms = rule.arms.iter().filter_map(|arm| arm.target.clone());
+        let control = rule.control.as_ref().and_then(|control| control.target.clone());
+        rule.target.clone().into_iter().chain(arms).chain(control).collect::<Vec<_>>()
+    };
+    let of_override = |other: &document::Override| match &other.forced {
+        document::Forced::Target(target) => Some(target.clone()),
+        _ => None,
+    };
+    let named: Vec<Spanned<String>> = document
+        .rules
+        .iter()
+        .flat_map(of_rule)
+        .chain(document.overrides.iter().filter_map(of_override))
+        .chain(document.default.clone())
+        .collect();
+    let named = named.iter();
     let mut targets: Vec<TargetSpec> = Vec::new();
     if let Some(declared) = &document.targets {
         let names: HashSet<&str> = declared.iter().map(|target| target.name.as_str()).collect();
@@ -181,33 +311,21 @@ fn targets(document: &Document, diagnostics: &mut Diagnostics<'_>) -> Vec<Target
     if document.default.is_none() && !targets.iter().any(|target| target.name == DEFAULT_TARGET) {
         targets.push(TargetSpec { name: DEFAULT_TARGET.into(), endpoints: Vec::new() });
     }
-    limit("targets", targets.len(), MAX_TARGETS, &(0..0), diagnostics);
+    limit("targets", targets.len(), MAX_TARGETS, diagnostics);
     targets.truncate(MAX_TARGETS);
     targets
 }
 
-/// Unknown names have been reported.
-fn index_of(targets: &[TargetSpec], name: &str) -> u16 {
-    let index = targets.iter().position(|target| target.name == name).unwrap_or_default();
-    u16::try_from(index).unwrap_or(u16::MAX)
+fn unit(document: &Document, checker: &mut Checker, diagnostics: &mut Diagnostics<'_>) -> AttributeId {
+    let name = document.unit.as_ref().map_or(DEFAULT_UNIT, |unit| unit.value.as_str());
+    let span = document.unit.as_ref().map_or(0..0, |unit: &Spanned<String>| -> Span { unit.span.clone() });
+    // Without a unit there is an error, and nothing runs.
+    checker.unit(name, &span, diagnostics).unwrap_or(AttributeId(0))
 }
 
-fn unit(unit: Option<&Spanned<String>>, names: &Names, diagnostics: &mut Diagnostics<'_>) -> Source {
-    let name = unit.map_or(DEFAULT_UNIT, |unit| unit.value.as_str());
-    let path: Vec<String> = name.split('.').map(ToString::to_string).collect();
-    match names.source(&path) {
-        Ok((source, _)) => source,
-        Err(unknown) => {
-            let span = unit.map_or(0..0, |unit| unit.span.clone());
-            diagnostics.report_with_help(unknown.code, &span, unknown.message, unknown.help);
-            Source::Host
-        }
-    }
-}
-
-fn limit(what: &str, count: usize, limit: usize, span: &Span, diagnostics: &mut Diagnostics<'_>) {
+fn limit(what: &str, count: usize, limit: usize, diagnostics: &mut Diagnostics<'_>) {
     if count > limit {
         let message = format!("{count} {what}, but at most {limit} are allowed");
-        diagnostics.report(Code::TooLarge, span, message);
+        diagnostics.report(Code::TooLarge, &(0..0), message);
     }
 }

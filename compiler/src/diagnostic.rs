@@ -50,6 +50,10 @@ codes! {
     InvalidEndpoint = "E0208";
     /// A header that rules must not read.
     ReservedHeader = "E0209";
+    /// Rules or experiments of one layer that would take the same units.
+    Overlap = "E0210";
+    /// A layer, a rule, an experiment or an arm that does not exist.
+    UnknownReference = "E0211";
     /// A condition that does not parse.
     ConditionSyntax = "E0301";
     /// A feature of CEL that is outside of the subset.
@@ -64,6 +68,8 @@ codes! {
     NumberOutOfRange = "E0306";
     /// A condition that needs more stack or operations than the evaluator has.
     TooComplex = "E0307";
+    /// A constant that is not what it should be: a time, a version, a network, a regular expression.
+    InvalidConstant = "E0308";
     /// A rule that no request can take.
     NeverMatches = "W0401";
     /// `%` on a number that may be negative.
@@ -72,6 +78,10 @@ codes! {
     ModuloSplit = "W0403";
     /// A condition and a weight that split twice.
     SmallShare = "W0404";
+    /// Two experiments that take the same units and know nothing of each other.
+    OverlappingExperiments = "W0405";
+    /// An expression that never has a value.
+    NeverHasValue = "W0406";
 }
 
 /// How bad a problem is.

@@ -1,15 +1,19 @@
 //! The ruleset as written: from the YAML tree to typed fields with their places.
 
+mod enrolment;
 mod fields;
 mod reader;
+mod shape;
 
+pub(crate) use enrolment::{CONTROL_ARM, TREATMENT};
 pub(crate) use reader::read;
+pub use shape::json_schema;
 
 use crate::{
     diagnostic::Span,
     expression::{DeclaredAttribute, Expr},
 };
-use halftone_rules::Scope;
+use halftone_rules::{Scope, bundle::Schedule};
 use std::{collections::BTreeMap, net::SocketAddr};
 
 /// A value and its place.
@@ -30,7 +34,12 @@ pub(crate) struct Document {
     /// `None` when the ruleset declares no targets: then a target exists by being named.
     pub(crate) targets: Option<Vec<Target>>,
     pub(crate) default: Option<Spanned<String>>,
+    /// In buckets, see [`halftone_rules::bucket::share`].
+    pub(crate) holdout: u32,
+    pub(crate) layers: Vec<Layer>,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) experiments: Vec<Rule>,
+    pub(crate) overrides: Vec<Override>,
 }
 
 /// A declared target.
@@ -40,16 +49,66 @@ pub(crate) struct Target {
     pub(crate) endpoints: Vec<SocketAddr>,
 }
 
-/// A rule as written.
+/// A declared layer.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) name: String,
+    pub(crate) seed: Option<String>,
+    /// In buckets.
+    pub(crate) holdout: u32,
+}
+
+/// A rule or an experiment as written. What an experiment does not have is empty.
 #[derive(Debug)]
 pub(crate) struct Rule {
     /// Of its name.
     pub(crate) span: Span,
     pub(crate) name: String,
     pub(crate) condition: Option<Expr>,
-    /// In buckets, see [`halftone_rules::bucket::share`].
+    /// In buckets.
     pub(crate) share: u32,
-    /// Missing only when that is reported.
+    /// Where all its units go; then it has no arms.
     pub(crate) target: Option<Spanned<String>>,
+    pub(crate) arms: Vec<Arm>,
+    pub(crate) control: Option<Control>,
     pub(crate) seed: Option<String>,
+    pub(crate) layer: Option<Spanned<String>>,
+    /// In buckets of the layer, the end not included.
+    pub(crate) range: Option<Spanned<(u32, u32)>>,
+    pub(crate) schedule: Option<Schedule>,
+}
+
+/// An arm of a rule or an experiment.
+#[derive(Debug)]
+pub(crate) struct Arm {
+    pub(crate) name: Spanned<String>,
+    /// Only of rules.
+    pub(crate) target: Option<Spanned<String>>,
+    /// In relation to the others.
+    pub(crate) split: f64,
+}
+
+/// What a rule compares with.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) span: Span,
+    /// In buckets.
+    pub(crate) share: u32,
+    pub(crate) target: Option<Spanned<String>>,
+}
+
+/// What units get whatever the rules say.
+#[derive(Debug)]
+pub(crate) struct Override {
+    pub(crate) units: Vec<Spanned<String>>,
+    pub(crate) forced: Forced,
+    pub(crate) arm: Option<Spanned<String>>,
+}
+
+/// What an override names.
+#[derive(Debug)]
+pub(crate) enum Forced {
+    Target(Spanned<String>),
+    Rule(Spanned<String>),
+    Experiment(Spanned<String>),
 }

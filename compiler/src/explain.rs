@@ -1,7 +1,10 @@
 //! Why a request gets its target: rule by rule, with values and buckets.
 
-use crate::disassemble::source;
-use halftone_rules::{Observer, Outcome, Reason, Request, Ruleset, Value, VerifiedBundle};
+use crate::show::{self, source};
+use halftone_rules::{
+    Observer, Outcome, Request, Ruleset, Source, Timestamp, Value, VerifiedBundle,
+    bundle::{Allocation, Enrolment, Space},
+};
 use serde::Serialize;
 
 /// Everything that led to a decision.
@@ -17,8 +20,18 @@ pub struct Explanation {
     pub attributes: Vec<AttributeValue>,
     /// How each rule came out, up to the one that took the request.
     pub rules: Vec<RuleOutcome>,
+    /// How each experiment came out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub experiments: Vec<RuleOutcome>,
+    /// Whether an override named the unit.
+    pub overridden: bool,
+    /// Whether the unit is kept out of everything.
+    pub held_out: bool,
     /// The decision: the target's name.
     pub target: String,
+    /// The arm of the rule, when it has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
     /// Why, as `OpenFeature` names it.
     pub reason: &'static str,
 }
@@ -37,76 +50,127 @@ pub struct AttributeValue {
     pub value: String,
 }
 
-/// How a rule came out.
+/// How a rule or an experiment came out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RuleOutcome {
-    /// The rule's name.
+    /// The rule's or the experiment's name.
     pub rule: String,
-    /// Whether the rule took the request.
+    /// Whether it took the request.
     pub taken: bool,
     /// What happened, in words.
     pub why: String,
+    /// The unit's bucket, when it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<u32>,
 }
 
 /// Decides for a request and explains it; `None` when no ruleset governs it.
 #[must_use]
-pub fn explain(bundle: &VerifiedBundle, request: &impl Request) -> Option<Explanation> {
-    let mut outcomes = Outcomes(Vec::new());
-    let decision = bundle.decide(request, &mut outcomes)?;
+pub fn explain(bundle: &VerifiedBundle, request: &impl Request, now: Timestamp) -> Option<Explanation> {
+    let mut outcomes = Outcomes::default();
+    let decision = bundle.decide_by_each_rule(request, now, &mut outcomes)?;
     let ruleset = bundle.bundle().rulesets.iter().find(|ruleset| ruleset.name == decision.ruleset)?;
-    let unit = ruleset.unit.read(request).filter(|unit| !unit.is_empty());
+    let unit = ruleset.attributes.get(usize::from(ruleset.unit.0)).and_then(|unit| request.attribute(unit));
     let attribute = |attribute: &halftone_rules::Attribute| AttributeValue {
         name: attribute.name.clone(),
         source: source(&attribute.source),
         ty: attribute.ty.name(),
-        value: attribute
-            .source
-            .read(request)
-            .map_or("missing".into(), |bytes| value(attribute.ty.parse(bytes), bytes)),
+        value: request.attribute(attribute).map_or("missing".into(), |bytes| {
+            let value = match attribute.source {
+                Source::Property(_) => attribute.ty.parse_property(bytes),
+                _ => attribute.ty.parse(bytes),
+            };
+            match value {
+                Value::Error(_) => format!("{:?} is not of this type", String::from_utf8_lossy(bytes)),
+                value => show::value(&value),
+            }
+        }),
     };
     Some(Explanation {
         ruleset: decision.ruleset.into(),
         revision: decision.revision,
-        unit: unit.map(|unit| String::from_utf8_lossy(unit).into_owned()),
+        unit: unit.filter(|unit| !unit.is_empty()).map(|unit| String::from_utf8_lossy(unit).into_owned()),
         attributes: ruleset.attributes.iter().map(attribute).collect(),
-        rules: outcomes.0,
+        rules: outcomes.rules,
+        experiments: outcomes.experiments,
+        overridden: decision.overridden,
+        held_out: decision.held_out,
         target: decision.target.into(),
-        reason: match decision.reason {
-            Reason::Static => "STATIC",
-            Reason::TargetingMatch => "TARGETING_MATCH",
-            Reason::Split => "SPLIT",
-            Reason::Default => "DEFAULT",
-        },
+        arm: decision.arm.map(ToOwned::to_owned),
+        reason: decision.reason.name(),
     })
 }
 
-struct Outcomes(Vec<RuleOutcome>);
+#[derive(Default)]
+struct Outcomes {
+    rules: Vec<RuleOutcome>,
+    experiments: Vec<RuleOutcome>,
+}
 
 impl Observer for Outcomes {
     fn rule(&mut self, ruleset: &Ruleset, index: usize, outcome: Outcome) {
         let Some(rule) = ruleset.rules.get(index) else { return };
-        let condition =
-            if rule.condition.is_some() { "the condition holds" } else { "there is no condition" };
-        let why = match outcome {
-            Outcome::Taken => condition.to_owned(),
-            Outcome::NoMatch => "the condition does not hold".into(),
-            Outcome::NotInShare { bucket } => {
-                format!("{condition}, but the unit's bucket {bucket} is not below {}", rule.share)
-            }
-            Outcome::NoUnit => format!("{condition}, but the request has no unit to split by"),
-            Outcome::Error(error) => format!("the condition has no value: {error}"),
-        };
-        self.0.push(RuleOutcome { rule: rule.name.clone(), taken: outcome == Outcome::Taken, why });
+        let conditional = rule.enrolment.condition.is_some() || rule.guard.is_some();
+        let arm = |arm: u16| rule.arms.get(usize::from(arm)).map_or("", |arm| arm.name.as_str());
+        self.rules.push(describe(ruleset, &rule.name, &rule.enrolment, conditional, outcome, arm));
+    }
+
+    fn experiment(&mut self, ruleset: &Ruleset, index: usize, outcome: Outcome) {
+        let Some(experiment) = ruleset.experiments.get(index) else { return };
+        let conditional = experiment.enrolment.condition.is_some();
+        let arm = |arm: u16| experiment.arms.get(usize::from(arm)).map_or("", String::as_str);
+        let described = describe(ruleset, &experiment.name, &experiment.enrolment, conditional, outcome, arm);
+        self.experiments.push(described);
     }
 }
 
-fn value(value: Value<'_>, bytes: &[u8]) -> String {
-    match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Uint(value) => value.to_string(),
-        Value::Double(value) => format!("{value:?}"),
-        Value::String(value) => format!("{value:?}"),
-        Value::Error(_) => format!("{:?} is not of this type", String::from_utf8_lossy(bytes)),
+fn describe<'a>(
+    ruleset: &Ruleset,
+    name: &str,
+    enrolment: &Enrolment,
+    conditional: bool,
+    outcome: Outcome,
+    arm: impl Fn(u16) -> &'a str,
+) -> RuleOutcome {
+    let holds = if conditional { "the condition holds" } else { "there is no condition" };
+    let (why, bucket) = match outcome {
+        Outcome::Taken { arm: taken, bucket } => {
+            let mut why = holds.to_owned();
+            if let Some(bucket) = bucket {
+                why = format!("{why}, and the unit's bucket {bucket} {} is taken", space(ruleset, enrolment));
+            }
+            if !arm(taken).is_empty() {
+                why = format!("{why}; arm {}", arm(taken));
+            }
+            (why, bucket)
+        }
+        Outcome::NotScheduled => ("it is not in force at this time".into(), None),
+        Outcome::NoMatch => ("the condition does not hold".into(), None),
+        Outcome::NotInShare { bucket } => {
+            let slices = enrolment.allocation.iter().flat_map(|allocation| &allocation.slices);
+            let taken: Vec<String> = slices.map(|slice| show::buckets(slice.start, slice.end)).collect();
+            let taken = if taken.is_empty() { "no buckets".into() } else { taken.join(" and ") };
+            let space = space(ruleset, enrolment);
+            (
+                format!("{holds}, but the unit's bucket {bucket} {space} is not taken: it takes {taken}"),
+                Some(bucket),
+            )
+        }
+        Outcome::NoUnit => (format!("{holds}, but the request has no unit to split by"), None),
+        Outcome::HeldOut => (format!("{holds}, but the unit is held out"), None),
+        Outcome::Error(error) => (format!("the condition has no value: {error}"), None),
+    };
+    RuleOutcome { rule: name.into(), taken: matches!(outcome, Outcome::Taken { .. }), why, bucket }
+}
+
+/// Where a bucket was computed, in words.
+fn space(ruleset: &Ruleset, enrolment: &Enrolment) -> String {
+    match enrolment.allocation.as_ref().map(|Allocation { space, .. }| space) {
+        Some(Space::Layer(id)) => {
+            let layer = ruleset.layers.get(usize::from(*id)).map_or("?", |layer| layer.name.as_str());
+            format!("in the layer {layer}")
+        }
+        Some(Space::Seeded(seed)) => format!("under the seed {seed:?}"),
+        Some(Space::Own) | None => "under its own seed".into(),
     }
 }

@@ -1,16 +1,23 @@
 //! Conditions: from text to operations.
 
 mod ast;
+mod calendar;
 mod check;
+mod fold;
+mod functions;
 mod lexer;
 mod lower;
 mod names;
 mod parser;
+mod regex;
 mod source_map;
 
 pub(crate) use ast::{Expr, ExprKind, Literal};
-pub(crate) use check::Checker;
-pub(crate) use lower::Lowering;
-pub(crate) use names::{DeclaredAttribute, Names, UnknownName, header_source, is_token};
+pub use calendar::timestamp;
+pub(crate) use calendar::{show_duration, show_timestamp};
+pub(crate) use check::{Checker, Resolved};
+pub use lower::Optimisation;
+pub(crate) use lower::{Lowering, Node, chain};
+pub(crate) use names::{DeclaredAttribute, NOW, Names, UnknownName, cookie_source, header_source};
 pub(crate) use parser::parse;
 pub(crate) use source_map::SourceMap;

@@ -5,13 +5,16 @@
 //! text ─ yaml ─► tree ─ document ─► Document ─ expression::parse ─► AST
 //!                                                  │ expression::check (types, attributes)
 //!                                                  ▼
-//!                             halftone_rules::Ruleset ◄─ expression::lower
+//!        halftone_rules::Ruleset ◄─ program ◄─ expression::lower (operations; constants are folded)
+//!                                      │
+//!              equal parts evaluated once, rules found by guards
 //! ```
 //!
 //! Every stage collects [`Diagnostic`]s with places in the text and goes on, so that one pass reports all
 //! that is wrong.
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod compile;
 mod diagnostic;
 mod disassemble;
@@ -19,14 +22,19 @@ mod document;
 mod explain;
 mod expression;
 pub mod limits;
-mod lint;
-pub use limits::MAX_TEXT_BYTES;
 mod link;
+mod lint;
+mod program;
+mod show;
 mod suggest;
 mod yaml;
 
-pub use compile::{Compiled, TargetSpec, compile, compile_file};
+pub use compile::{Compiled, TargetSpec, compile, compile_file, compile_with};
 pub use diagnostic::{Code, Diagnostic, Place, Severity, render};
-pub use disassemble::{disassemble, source};
+pub use disassemble::disassemble;
+pub use document::json_schema;
 pub use explain::{AttributeValue, Explanation, RuleOutcome, explain};
+pub use expression::{Optimisation, timestamp};
+pub use limits::MAX_TEXT_BYTES;
 pub use link::{LinkError, link};
+pub use show::source;

@@ -1,118 +1,180 @@
 //! What compiles, but will surprise whoever wrote it.
 
+mod cover;
+mod split;
+
 use crate::{
+    allocation::coincide,
     diagnostic::{Code, Diagnostics},
     document::{Document, Rule},
-    expression::{Checker, Expr, ExprKind, Literal},
+    expression::{Checker, Expr, ExprKind, Lowering, Node, Resolved},
 };
-use halftone_rules::{Type, bucket::BUCKETS, isa::Op};
+use cover::Cover;
+use halftone_rules::{
+    Type,
+    bucket::BUCKETS,
+    bundle::Constant,
+    isa::{ConstantId, Op},
+    operator::Binary,
+};
 
-/// Shares below this are worth a word when the rule does not say them outright.
-const SMALL_SHARE: f64 = 0.02;
-
-/// Reports all surprises of a document that has no errors.
-pub(crate) fn lint(document: &Document, checker: &Checker, diagnostics: &mut Diagnostics<'_>) {
-    let mut taken_by: Option<&str> = None;
-    for rule in &document.rules {
-        if let Some(earlier) = taken_by {
-            let message = format!("the rule can never match: `{earlier}` before it takes every request");
-            let help = "move it up, or give the other one a condition or a weight";
-            diagnostics.report_with_help(Code::NeverMatches, &rule.span, message, help);
-        } else if rule.share == 0 {
-            let message = "the rule can never match: its weight is 0";
-            diagnostics.report_with_help(
-                Code::NeverMatches,
-                &rule.span,
-                message,
-                "remove the rule, or raise its weight",
-            );
-        } else if rule.condition.is_none() && rule.share == BUCKETS {
-            taken_by = Some(&rule.name);
-        }
-        if let Some(condition) = &rule.condition {
-            visit(condition, &mut |expr| modulo(expr, checker, diagnostics));
-            effective_share(rule, condition, diagnostics);
+/// Reports all surprises of a document that has no errors. `conditions` are those of its rules and then its
+/// experiments.
+pub(crate) fn lint(
+    document: &Document,
+    conditions: &[Option<Node>],
+    lowering: &Lowering,
+    checker: &Checker,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let mut cover = Cover::default();
+    for (rule, condition) in document.rules.iter().zip(conditions) {
+        never_matches(rule, condition.as_ref(), &cover, lowering, diagnostics);
+        if rule.share == BUCKETS && rule.layer.is_none() && rule.control.is_none() && rule.schedule.is_none()
+        {
+            cover.add(&rule.name, condition.as_ref(), lowering);
         }
     }
+    for rule in document.rules.iter().chain(&document.experiments) {
+        if let Some(condition) = &rule.condition {
+            visit(condition, &mut |expr| negative_remainder(expr, checker, diagnostics));
+            split::effective_share(rule, condition, diagnostics);
+        }
+    }
+    overlapping(document, conditions, diagnostics);
 }
 
 /// Calls `f` on the expression and everything in it.
 fn visit<'e>(expr: &'e Expr, f: &mut impl FnMut(&'e Expr)) {
     f(expr);
-    let parts: Vec<&Expr> = match &expr.kind {
-        ExprKind::Literal(_) | ExprKind::Name(_) => vec![],
-        ExprKind::Not(a) | ExprKind::Negate(a) => vec![a],
-        ExprKind::Binary(_, a, b) | ExprKind::In(a, b) | ExprKind::Index(a, b) => vec![a, b],
-        ExprKind::List(parts) | ExprKind::And(parts) | ExprKind::Or(parts) => parts.iter().collect(),
-        ExprKind::Conditional(parts) => parts.iter().collect(),
-        ExprKind::Call(call) => call.receiver.as_deref().into_iter().chain(&call.arguments).collect(),
-    };
-    for part in parts {
+    for part in expr.parts() {
         visit(part, f);
     }
 }
 
+fn never_matches(
+    rule: &Rule,
+    condition: Option<&Node>,
+    cover: &Cover,
+    lowering: &Lowering,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let (code, message, help) = if let Some(earlier) = cover.covers(condition, lowering) {
+        (
+            Code::NeverMatches,
+            format!("the rule can never match: `{earlier}` before it takes every request that it could"),
+            "move it up, or narrow the other one",
+        )
+    } else if rule.share == 0 && rule.control.as_ref().is_none_or(|control| control.share == 0) {
+        (
+            Code::NeverMatches,
+            "the rule can never match: its weight is 0".into(),
+            "remove the rule, or raise its weight",
+        )
+    } else {
+        match condition.map(|node| constant(node, lowering)) {
+            Some(Some(Ok(false))) => (
+                Code::NeverMatches,
+                "the rule can never match: its condition is false for every request".into(),
+                "remove the rule, or correct the condition",
+            ),
+            Some(Some(Err(error))) => (
+                Code::NeverHasValue,
+                format!("the condition never has a value: {error}"),
+                "a condition without a value does not match",
+            ),
+            _ => match condition.and_then(|node| contradiction(node, lowering)) {
+                Some(what) => (
+                    Code::NeverMatches,
+                    format!("the rule can never match: {what} cannot have two values"),
+                    "join the comparisons by `||`, or write `in`",
+                ),
+                None => return,
+            },
+        }
+    };
+    diagnostics.report_with_help(code, &rule.span, message, help);
+}
+
+/// The value of a condition that is the same for every request.
+fn constant(node: &Node, lowering: &Lowering) -> Option<Result<bool, halftone_rules::EvalError>> {
+    let Node::Leaf(ops) = node else { return None };
+    match ops.as_slice() {
+        [Op::Constant(ConstantId(id))] => match lowering.constants.get(*id as usize)? {
+            Constant::Bool(value) => Some(Ok(*value)),
+            _ => None,
+        },
+        [Op::Fail(_, error)] => Some(Err(*error)),
+        _ => None,
+    }
+}
+
+/// `a == x && a == y`
+fn contradiction(node: &Node, lowering: &Lowering) -> Option<&'static str> {
+    let Node::And(operands) = node else { return None };
+    let equalities = operands.iter().filter_map(|operand| match operand {
+        Node::Leaf(ops) => match ops.as_slice() {
+            [Op::Test(attribute, Binary::Equal, constant)] => Some((*attribute, *constant)),
+            _ => None,
+        },
+        _ => None,
+    });
+    let mut seen: Vec<(halftone_rules::isa::AttributeId, ConstantId)> = Vec::new();
+    let value = |id: ConstantId| lowering.constants.get(id.0 as usize);
+    for (attribute, constant) in equalities {
+        let differs = |other: &ConstantId| match (value(*other), value(constant)) {
+            (Some(a), Some(b)) => {
+                Binary::Equal.apply(a.value(), b.value()) == halftone_rules::Value::Bool(false)
+            }
+            _ => false,
+        };
+        if seen.iter().any(|(id, other)| *id == attribute && differs(other)) {
+            return Some("an attribute");
+        }
+        seen.push((attribute, constant));
+    }
+    None
+}
+
 /// `%` truncates, so the remainder of a negative number is negative.
-fn modulo(expr: &Expr, checker: &Checker, diagnostics: &mut Diagnostics<'_>) {
+fn negative_remainder(expr: &Expr, checker: &Checker, diagnostics: &mut Diagnostics<'_>) {
     let ExprKind::Binary(op, dividend, _) = &expr.kind else { return };
     let literal = matches!(dividend.kind, ExprKind::Literal(_));
-    if op.op == Op::Remainder && !literal && checker.type_of(dividend.id) == Some(Type::Int) {
+    if op.op == Binary::Remainder
+        && !literal
+        && checker.type_of(dividend.id) == Some(Resolved::Scalar(Type::Int))
+    {
         let message = "the remainder of a negative number is negative: -7 % 5 is -2";
         let help = "if the value is never negative, declare the attribute with `type: uint`";
         diagnostics.report_with_help(Code::NegativeRemainder, &expr.span, message, help);
     }
 }
 
-/// A condition of the form `id % m < k` is a split by hand, and the weight splits again.
-fn effective_share(rule: &Rule, condition: &Expr, diagnostics: &mut Diagnostics<'_>) {
-    let Some((part, whole)) = modulo_split(condition) else { return };
-    #[allow(clippy::cast_precision_loss, reason = "a share in per cent is all that is shown")]
-    let by_condition = part as f64 / whole as f64;
-    let by_weight = f64::from(rule.share) / f64::from(BUCKETS);
-    let effective = by_condition * by_weight;
-    if rule.share < BUCKETS && effective < SMALL_SHARE {
-        let message = format!(
-            "the rule reaches about {} of the units: {} by the condition, and of those {} by the weight",
-            per_cent(effective),
-            per_cent(by_condition),
-            per_cent(by_weight)
-        );
-        let help = "use either the condition or the weight; the weight splits evenly and independently of other rules";
-        diagnostics.report_with_help(Code::SmallShare, &condition.span, message, help);
-    } else {
-        let message = "a remainder is no random split: ids that are not spread evenly give another share, and the same units are hit by every rule like this";
-        let help = format!("write `weight: {by_condition}` instead of the condition");
-        diagnostics.report_with_help(Code::ModuloSplit, &condition.span, message, help);
-    }
-}
-
-/// `k` and `m` of `x % m < k`, also when that is one operand of `&&`.
-fn modulo_split(condition: &Expr) -> Option<(u64, u64)> {
-    match &condition.kind {
-        ExprKind::And(operands) => operands.iter().find_map(modulo_split),
-        ExprKind::Binary(comparison, left, right) => {
-            let ExprKind::Binary(op, _, modulus) = &left.kind else { return None };
-            let (Some(modulus), Some(bound)) = (integer(modulus), integer(right)) else { return None };
-            let part = match comparison.op {
-                Op::Less => bound,
-                Op::LessEqual => bound.saturating_add(1),
-                Op::Equal => 1,
-                _ => return None,
-            };
-            (op.op == Op::Remainder && modulus > 1 && part > 0 && part < modulus).then_some((part, modulus))
+/// Two experiments that run at the same time on the same units and share no layer.
+fn overlapping(document: &Document, conditions: &[Option<Node>], diagnostics: &mut Diagnostics<'_>) {
+    let compares = |rule: &Rule| rule.arms.len() > 1 || rule.control.is_some();
+    let entries: Vec<(&Rule, bool, Option<&Node>)> = document
+        .rules
+        .iter()
+        .map(|rule| (rule, false))
+        .chain(document.experiments.iter().map(|experiment| (experiment, true)))
+        .zip(conditions)
+        .filter(|((rule, reported), _)| *reported || compares(rule))
+        .map(|((rule, reported), condition)| (rule, reported, condition.as_ref()))
+        .collect();
+    for (at, (later, reported, condition)) in entries.iter().enumerate() {
+        let clash = entries[..at].iter().find(|(earlier, other, other_condition)| {
+            let layer = |rule: &Rule| rule.layer.as_ref().map(|layer| layer.value.clone());
+            // Of two rules a unit takes the first that matches, so at least one is an experiment.
+            (*reported || *other)
+                && (layer(earlier).is_none() || layer(earlier) != layer(later))
+                && coincide(earlier.schedule, later.schedule)
+                && !cover::disjoint(*other_condition, *condition)
+        });
+        if let Some((earlier, ..)) = clash {
+            let message = format!("units can be in `{}` and `{}` at the same time", earlier.name, later.name);
+            let help = "if one can influence the other, put both into a layer, each with a range";
+            diagnostics.report_with_help(Code::OverlappingExperiments, &later.span, message, help);
         }
-        _ => None,
     }
-}
-
-fn integer(expr: &Expr) -> Option<u64> {
-    match expr.kind {
-        ExprKind::Literal(Literal::Integer(value) | Literal::Uint(value)) => Some(value),
-        _ => None,
-    }
-}
-
-fn per_cent(share: f64) -> String {
-    // Three digits at most: 1 %, 0.25 %, 12.5 %.
-    format!("{} %", (share * 1e5).round() / 1e3)
 }

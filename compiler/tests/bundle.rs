@@ -3,8 +3,11 @@
 
 use halftone_compiler::{compile, link};
 use halftone_rules::{
-    Bundle, Condition, Constant, codec,
-    isa::{AttributeId, ConstantId, ListId, Op, Skip},
+    Bundle, VerifiedBundle,
+    bundle::{Condition, Constant, Forced, Guard, Override, Space},
+    codec,
+    isa::{AttributeId, ConstantId, ListId, Op, PredicateId, Skip},
+    operator::{Binary, Unary},
 };
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
@@ -51,37 +54,61 @@ fn every_flipped_bit_and_every_truncation_is_refused() {
 #[test]
 fn an_invalid_program_is_refused() {
     type Break = fn(&mut Bundle);
-    let broken: [(&str, Break); 16] = [
-        ("share", |b| b.rulesets[0].rules[1].share = 1_000_001),
-        ("rule's target", |b| b.rulesets[0].rules[0].target = 9),
+    fn slices(b: &mut Bundle) -> &mut Vec<halftone_rules::bundle::Slice> {
+        &mut b.rulesets[0].rules[1].enrolment.allocation.as_mut().unwrap().slices
+    }
+    fn condition(b: &mut Bundle) -> &mut Option<Condition> {
+        &mut b.rulesets[0].rules[0].enrolment.condition
+    }
+    let broken: [(&str, Break); 26] = [
+        ("share", |b| slices(b)[0].end = 1_000_001),
+        ("overlapping slices", |b| {
+            let again = slices(b)[0].clone();
+            slices(b).push(again);
+        }),
+        ("parts that are not the whole", |b| slices(b)[0].division[0].end = 999_999),
+        ("part's arm", |b| slices(b)[0].division[0].arm = 1),
+        ("no arm", |b| b.rulesets[0].rules[0].arms.clear()),
+        ("layer", |b| b.rulesets[0].rules[1].enrolment.allocation.as_mut().unwrap().space = Space::Layer(0)),
+        ("arm's target", |b| b.rulesets[0].rules[0].arms[0].target = 9),
+        ("override", |b| b.rulesets[0].overrides.push(Override { unit: vec![1], forced: Forced::Target(9) })),
+        ("guard", |b| b.rulesets[0].rules[0].guard = Some(Guard::Equals(AttributeId(0), ConstantId(0)))),
+        ("unit", |b| b.rulesets[0].unit = AttributeId(9)),
         ("default", |b| b.rulesets[0].default = 9),
-        ("range", |b| b.rulesets[0].rules[0].condition = Some(Condition { start: 5, length: u32::MAX })),
-        ("empty condition", |b| b.rulesets[0].rules[0].condition = Some(Condition { start: 0, length: 0 })),
+        ("range", |b| *condition(b) = Some(Condition { start: 5, length: u32::MAX })),
+        ("empty condition", |b| *condition(b) = Some(Condition { start: 0, length: 0 })),
         ("constant", |b| b.rulesets[0].code[0] = Op::Constant(ConstantId(99))),
         ("attribute", |b| b.rulesets[0].code[0] = Op::Load(AttributeId(99))),
-        ("list", |b| b.rulesets[0].code[1] = Op::In(ListId(99))),
+        ("list", |b| b.rulesets[0].code[0] = Op::TestIn(AttributeId(0), ListId(99))),
         ("underflow", |b| b.rulesets[0].code[0] = Op::And),
-        ("jump", |b| b.rulesets[0].code[2] = Op::SkipIfFalse(Skip(1_000))),
-        ("jump into another stack", |b| b.rulesets[0].code[2] = Op::SkipIfFalse(Skip(1))),
+        ("jump", |b| b.rulesets[0].code[1] = Op::SkipIfFalse(Skip(1_000))),
+        ("jump into another stack", |b| b.rulesets[0].code[1] = Op::SkipIfFalse(Skip(1))),
         ("type of a constant", |b| b.rulesets[0].constants[0] = Constant::Double(1.0)),
+        ("operand", |b| b.rulesets[0].code[0] = Op::Unary(Unary::Size)),
+        ("operands", |b| b.rulesets[0].code[0] = Op::Test(AttributeId(0), Binary::Add, ConstantId(0))),
+        ("predicate in a predicate", |b| {
+            let ruleset = &mut b.rulesets[0];
+            ruleset.code[0] = Op::Predicate(PredicateId(0));
+            ruleset.predicates = vec![Condition { start: 0, length: 1 }];
+        }),
         ("name", |b| b.rulesets[0].targets[0] = "a\r\nx: y".into()),
-        ("duplicate rule", |b| b.rulesets[0].rules[1].name = "beta".into()),
         ("duplicate ruleset", |b| b.rulesets.push(b.rulesets[0].clone())),
         ("bucket function", |b| b.hash_version = 2),
     ];
     for (what, break_it) in broken {
         let mut bundle = sample();
         break_it(&mut bundle);
-        assert!(codec::encode(&bundle).is_err(), "{what}");
+        assert!(VerifiedBundle::new(bundle.clone()).is_err(), "{what}");
+        assert!(codec::decode(&codec::encode(&bundle).unwrap()).is_err(), "{what}");
     }
     let mut deep = sample();
     let ruleset = &mut deep.rulesets[0];
     ruleset.code = vec![Op::Constant(ConstantId(0)); 65];
-    ruleset.rules[0].condition = Some(Condition { start: 0, length: 65 });
-    let error = codec::encode(&deep).unwrap_err().to_string();
+    ruleset.rules[0].enrolment.condition = Some(Condition { start: 0, length: 65 });
+    let error = VerifiedBundle::new(deep).unwrap_err().to_string();
     assert_eq!(
         error,
-        "the bundle does not verify: ruleset \"digits\": rule \"beta\": operation \"64\": more than 64 values on the stack"
+        "ruleset \"digits\": rule \"beta\": operation \"64\": more than 64 values on the stack"
     );
 }
 

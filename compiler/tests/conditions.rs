@@ -1,8 +1,8 @@
 //! What conditions mean: CEL's meaning, from the text to the evaluator.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use halftone_compiler::{Compiled, Diagnostic, compile, link};
-use halftone_rules::{EvalError, Observer, Outcome, Request, Ruleset, VerifiedBundle, codec};
+use halftone_compiler::{Compiled, Diagnostic, Optimisation, compile_with, link};
+use halftone_rules::{EvalError, Observer, Outcome, Request, Ruleset, Timestamp, VerifiedBundle, codec};
 
 /// A request given by its headers.
 struct Headers(Vec<(&'static str, &'static [u8])>);
@@ -11,11 +11,24 @@ impl Request for Headers {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
     }
+
+    fn client_address(&self) -> Option<&[u8]> {
+        Some(b"10.1.2.3:4711")
+    }
+
+    fn property(&self, path: &[String]) -> Option<&[u8]> {
+        match path.last()?.as_str() {
+            "requested_server_name" => Some(b"example.com"),
+            // 2.5, as Envoy gives a number of a struct.
+            "level" => Some(&[0, 0, 0, 0, 0, 0, 4, 0x40]),
+            _ => None,
+        }
+    }
 }
 
 /// Compiles, encodes, decodes and verifies.
-fn bundle(text: &str) -> Result<VerifiedBundle, Vec<Diagnostic>> {
-    let compiled: Compiled = compile(text, "test")?;
+fn bundle(text: &str, optimisation: Optimisation) -> Result<VerifiedBundle, Vec<Diagnostic>> {
+    let compiled: Compiled = compile_with(text, "test", optimisation)?;
     let bytes = codec::encode(&link(1, [&compiled]).expect("one ruleset links")).expect("encodes");
     Ok(codec::decode(&bytes).expect("what the compiler makes verifies"))
 }
@@ -32,6 +45,12 @@ impl Observer for First {
     }
 }
 
+/// 2026-01-31T08:30:00Z, a Saturday.
+const NOW: Timestamp = Timestamp(1_769_848_200_000_000_000);
+
+/// A rule without a weight takes everybody who matches.
+const TAKEN: Outcome = Outcome::Taken { arm: 0, bucket: None };
+
 /// `attributes` shared by all cases.
 const ATTRIBUTES: &str = "
   n: {header: n, type: int}
@@ -42,6 +61,15 @@ const ATTRIBUTES: &str = "
   c: {cookie: c, type: uint}
   gone: {header: gone, type: int}
   bad: {header: bad, type: int}
+  raw: {header: x-raw, type: bytes}
+  v: {header: v, type: semver}
+  groups: {header: groups, type: list}
+  q: {query: q, type: int}
+  ip: {source: client_address}
+  sni: {property: connection.requested_server_name}
+  claim: {property: [metadata, filter_metadata, envoy.filters.http.jwt_authn, jwt, level], type: double}
+  region: {constant: eu-west}
+  limit: {constant: 5, type: int}
 ";
 
 fn outcome(condition: &str) -> Outcome {
@@ -50,7 +78,9 @@ fn outcome(condition: &str) -> Outcome {
     let text = format!(
         "version: v1\nattributes:{ATTRIBUTES}rules:\n  - {{name: r, condition: {quoted}, target: v2}}\n"
     );
-    let bundle = bundle(&text).unwrap_or_else(|problems| panic!("{condition}: {problems:#?}"));
+    let [optimised, plain] = [Optimisation::Full, Optimisation::None].map(|optimisation| {
+        bundle(&text, optimisation).unwrap_or_else(|problems| panic!("{condition}: {problems:#?}"))
+    });
     let request = Headers(vec![
         ("n", b"-7"),
         ("u", b"18446744073709551615"),
@@ -62,13 +92,19 @@ fn outcome(condition: &str) -> Outcome {
         ("x-user-id", b"42"),
         ("x-raw", b"\xff\xfe"),
         ("x-long", &[b'a'; (8 << 10) + 1]),
-        (":path", b"/v2/models"),
+        ("v", b"2.10.0-rc.1"),
+        ("groups", b"beta, staff"),
+        (":path", b"/v2/models?q=7&q=8"),
         (":method", b"POST"),
         (":authority", b"example.com"),
     ]);
-    let mut first = First::default();
-    let _ = bundle.decide(&request, &mut first);
-    first.0.expect("the first rule is always tried")
+    let [optimised, plain] = [optimised, plain].map(|bundle| {
+        let mut first = First::default();
+        let _ = bundle.decide(&request, NOW, &mut first);
+        first.0.expect("the first rule is always tried")
+    });
+    assert_eq!(optimised, plain, "{condition}");
+    optimised
 }
 
 #[test]
@@ -114,8 +150,35 @@ fn true_conditions() {
         "!(false && gone > 4)",
         "1 / 0 > 4 || b",
         "s == 'größe' // a comment",
+        // Bytes.
+        "raw == b'\\xff\\xfe' && size(raw) == 2 && b'ab' + b'c' == b'abc' && raw > b'\\xff'",
+        "bytes(s) != raw && string(b'abc') == 'abc'",
+        // Lists and maps.
+        "'beta' in groups && 'staff' in groups && !('sta' in groups) && size(groups) == 2",
+        "[1, 2] == [1, 2] && [1] + [2] == [1, 2] && size([1, 2, 3]) == 3 && [1, 2][1] == 2",
+        "{'größe': 3, 'x': 4}[s] == 3 && {'a': 1}.a == 1 && has({'a': 1}.a) && !has({'a': 1}.b)",
+        "s in {'größe': 3} && [10, 20, 30][q - 6] == 20 && 's' in {'s': 1}",
+        // Times.
+        "now == timestamp('2026-01-31T08:30:00Z') && now > timestamp('2026-01-01T00:00:00Z')",
+        "now.getHours() == 8 && now.getHours('+02:00') == 10 && now.getDayOfWeek() == 6",
+        "now - timestamp('2026-01-31T08:00:00Z') == duration('30m') && now + duration('1h') > now",
+        "now.getFullYear() == 2026 && now.getMonth() == 0 && now.getDate() == 31 && now.getMinutes() == 30",
+        "duration('90m').getHours() == 1 && timestamp(0) == timestamp('1970-01-01T00:00:00Z')",
+        // Conversions.
+        "int('7') == 7 && uint(7.9) == 7u && double(n) == -7.0 && int(d) == 2 && bool('true')",
+        "string(7) == '7' && string(1.5) == '1.5' && string(true) == 'true' && int(u - 18446744073709551610u) == 5",
+        // Versions, networks, expressions, buckets, constants, properties.
+        "v >= semver('2.9.0') && v < semver('2.10.0') && semver('1.0.0') < v",
+        "cidr(ip, '10.0.0.0/8') && !cidr(ip, '192.168.0.0/16') && cidr(request.client_address, '10.1.2.3')",
+        "s.matches('^gr.*e$') && !matches(s, '^e') && request.path.matches(r'/v\\d+/')",
+        "bucket(user.id, 'seed', 1) == 0 && bucket(user.id, 'seed', 100) == bucket('42', 'seed', 100)",
+        "bucket(n, 'seed', 1000000) == bucket('-7', 'seed', 1000000)",
+        "region == 'eu-west' && limit + 1 == 6 && sni == 'example.com' && claim == 2.5 && q == 7",
+        "request.query['q'] == '7' && 'q' in request.query && request.cookies['c'] == '42'",
+        "request.headers.`s` == s && has(request.headers.`s`) && !has(request.headers.`x-none`)",
+        "now in [timestamp('2026-01-31T08:30:00Z')] && b in [false, true] && !(b in [false])",
     ] {
-        assert_eq!(outcome(condition), Outcome::Taken, "{condition}");
+        assert_eq!(outcome(condition), TAKEN, "{condition}");
     }
 }
 
@@ -149,6 +212,14 @@ fn conditions_without_a_value() {
         ("-(n - n - 9223372036854775807 - 1) == 1", EvalError::Overflow),
         ("u + 1 == 1", EvalError::Overflow),
         ("u - u - 1 == 1", EvalError::Overflow),
+        ("int(s) == 1", EvalError::Conversion),
+        ("{'a': 1}[s] == 1", EvalError::NoSuchKey),
+        ("[1, 2][n] == 1", EvalError::NoSuchKey),
+        ("[1, 2][2] == 1", EvalError::NoSuchKey),
+        ("string(b'\\xff') == ''", EvalError::Conversion),
+        ("cidr(s, '10.0.0.0/8')", EvalError::Conversion),
+        ("semver(s) > semver('1.0.0')", EvalError::Conversion),
+        ("now + duration('2562047h') > now", EvalError::Overflow),
     ] {
         assert_eq!(outcome(condition), Outcome::Error(error), "{condition}");
     }
@@ -164,19 +235,20 @@ rules:
     weight: 0.1
     target: "v2"
 "#;
-    let bundle = bundle(text).unwrap();
+    let bundle = bundle(text, Optimisation::Full).unwrap();
     let mut to_v2 = 0u32;
     for id in 0..100_000u32 {
         let id: &'static [u8] = id.to_string().leak().as_bytes();
         let request = Headers(vec![("x-user-id", id)]);
-        to_v2 += u32::from(bundle.decide(&request, &mut ()).unwrap().target == "v2");
+        to_v2 += u32::from(bundle.decide(&request, NOW, &mut ()).unwrap().target == "v2");
     }
     // A tenth by the condition, a tenth of those by the weight: one in a hundred, give or take five
     // standard deviations.
     assert!((842..=1158).contains(&to_v2), "{to_v2}");
     for id in [&b""[..], b"-5", b"abc", b"\xff\xfe"] {
-        let decision =
-            bundle.decide(&Headers(vec![("x-user-id", Box::leak(id.into()))]), &mut ()).map(|d| d.target);
+        let decision = bundle
+            .decide(&Headers(vec![("x-user-id", Box::leak(id.into()))]), NOW, &mut ())
+            .map(|d| d.target);
         assert_eq!(decision, Some("default"), "{id:?}");
     }
 }
@@ -184,12 +256,12 @@ rules:
 #[test]
 fn long_chains_compile() {
     let chain = |operator: &str, n: usize| vec!["user.id != 7"; n].join(operator);
-    assert_eq!(outcome(&chain(" && ", 800)), Outcome::Taken);
-    assert_eq!(outcome(&chain(" || ", 800)), Outcome::Taken);
+    assert_eq!(outcome(&chain(" && ", 800)), TAKEN);
+    assert_eq!(outcome(&chain(" || ", 800)), TAKEN);
     let sums = format!("n{} == 25", " + 1".repeat(32));
-    assert_eq!(outcome(&sums), Outcome::Taken);
+    assert_eq!(outcome(&sums), TAKEN);
     let ternaries = format!("{}true{}", "b ? ".repeat(24), " : false".repeat(24));
-    assert_eq!(outcome(&ternaries), Outcome::Taken);
+    assert_eq!(outcome(&ternaries), TAKEN);
     let nested = format!("{}b{}", "(".repeat(40), ")".repeat(40));
-    assert_eq!(outcome(&nested), Outcome::Taken);
+    assert_eq!(outcome(&nested), TAKEN);
 }

@@ -35,6 +35,7 @@ pub fn router(publisher: Publisher, nodes: Nodes, token: Option<Token>) -> Route
             "/v1/rulesets/{name}",
             get(rulesets::get).put(rulesets::put).delete(rulesets::delete).post(rulesets::post),
         )
+        .route("/v1/schemas/ruleset.json", get(rulesets::schema))
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
         .layer(middleware::from_fn_with_state(token, auth::require_token))

@@ -30,6 +30,8 @@ enum Command {
     Disasm(cli::DisasmArgs),
     /// Show rule by rule how a request is decided.
     Explain(cli::ExplainArgs),
+    /// Print the JSON Schema of rulesets, for editors.
+    Schema,
 }
 
 fn main() -> ExitCode {
@@ -74,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compile(args) => args.run()?,
         Command::Disasm(args) => args.run()?,
         Command::Explain(args) => args.run()?,
+        Command::Schema => println!("{:#}", halftone_compiler::json_schema()),
     }
     Ok(ExitCode::SUCCESS)
 }

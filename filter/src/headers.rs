@@ -1,6 +1,8 @@
 //! A request's headers as bytes, read from the host in one call.
 
+use crate::host;
 use halftone_rules::{Request, headers::PREFIX};
+use std::cell::OnceCell;
 
 /// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
 /// and its value (all `u32`, little-endian); then the names and values, each with a zero byte after it.
@@ -39,9 +41,48 @@ impl Headers {
     }
 }
 
-impl Request for Headers {
+/// The current request as the evaluator sees it: its headers, and what the host says when it is asked.
+pub(crate) struct CurrentRequest<'a> {
+    headers: &'a Headers,
+    answers: Answers,
+}
+
+impl<'a> CurrentRequest<'a> {
+    pub(crate) fn new(headers: &'a Headers) -> Self {
+        Self { headers, answers: Answers::default() }
+    }
+
+    fn ask(&self, path: &str) -> Option<&[u8]> {
+        host::property(path).ok().map(|answer| self.answers.keep(answer))
+    }
+}
+
+impl Request for CurrentRequest<'_> {
     fn header(&self, name: &str) -> Option<&[u8]> {
         // What the filter writes itself cannot come from a client, whatever a bundle asks for.
-        if name.starts_with(PREFIX) { None } else { self.get(name.as_bytes()) }
+        if name.starts_with(PREFIX) { None } else { self.headers.get(name.as_bytes()) }
+    }
+
+    fn client_address(&self) -> Option<&[u8]> {
+        self.ask("source\0address")
+    }
+
+    fn property(&self, path: &[String]) -> Option<&[u8]> {
+        self.ask(&path.join("\0"))
+    }
+}
+
+/// The host's answers during one request, kept as long as the request: the evaluator borrows them. A chain, so that
+/// each stays in its place when the next one comes.
+#[derive(Default)]
+struct Answers(OnceCell<(Vec<u8>, Box<Self>)>);
+
+impl Answers {
+    fn keep(&self, answer: Vec<u8>) -> &[u8] {
+        let mut end = self;
+        while let Some((_, next)) = end.0.get() {
+            end = next;
+        }
+        &end.0.get_or_init(|| (answer, Box::default())).0
     }
 }

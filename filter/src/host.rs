@@ -43,6 +43,12 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub(super) fn proxy_get_property(
+            path: *const u8,
+            path_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
         pub(super) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         pub(super) fn proxy_replace_header_map_value(
             map: u32,
@@ -106,6 +112,13 @@ pub(crate) fn plugin_configuration(size: usize) -> Result<Vec<u8>, Status> {
     owned_bytes(|data, length| unsafe {
         abi::proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, size, data, length)
     })
+}
+
+/// A property of the host. The parts of its name are joined by zero bytes. A property that does not exist is
+/// an error too.
+pub(crate) fn property(path: &str) -> Result<Vec<u8>, Status> {
+    // SAFETY: pointer and length of a living string; the others are pointers to living variables.
+    owned_bytes(|data, size| unsafe { abi::proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
 /// All headers in the ABI's serialised form, see [`crate::headers::Headers`].

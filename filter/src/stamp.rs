@@ -1,11 +1,11 @@
 //! What the filter writes on a request.
 
 use crate::{
-    headers::Headers,
+    headers::{CurrentRequest, Headers},
     host::{self, HeaderMap},
 };
 use halftone_rules::{
-    Decision, VerifiedBundle, context,
+    Decision, Timestamp, VerifiedBundle, context,
     headers::{CONTEXT, PREFIX, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
     trace,
 };
@@ -20,7 +20,10 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
         return None;
     };
     let headers = Headers::new(pairs);
-    let decision = bundle.and_then(|bundle| bundle.decide(&headers, &mut ()));
+    let decision = bundle.and_then(|bundle| {
+        let now = Timestamp(i64::try_from(host::now()).unwrap_or(i64::MAX));
+        Some((bundle.decide(&CurrentRequest::new(&headers), now, &mut ())?, now))
+    });
     // Setting a header replaces all inbound copies; those that are not set have to go.
     let set: &[&str] = if decision.is_some() { &[TARGET, CONTEXT, ROUTE] } else { &[ROUTE] };
     for (name, _) in headers.iter() {
@@ -28,21 +31,19 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
             host::remove_header(HeaderMap::Request, name);
         }
     }
-    let Some(decision) = decision else {
+    let Some((decision, now)) = decision else {
         host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
         return None;
     };
-    decided(&decision);
+    decided(&decision, now);
     continue_or_start_trace(&headers);
     Some(decision.target.to_owned())
 }
 
-fn decided(decision: &Decision<'_>) {
-    const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
-    let timestamp_ms = host::now() / NANOSECONDS_PER_MILLISECOND;
+fn decided(decision: &Decision<'_>, now: Timestamp) {
     host::set_header(HeaderMap::Request, TARGET, decision.target);
     host::set_header(HeaderMap::Request, ROUTE, &format!("{SCOPE_DECIDED}/{}", decision.ruleset));
-    host::set_header(HeaderMap::Request, CONTEXT, &context::header_value(decision, timestamp_ms));
+    host::set_header(HeaderMap::Request, CONTEXT, &context::header_value(decision, now.unix_millis()));
 }
 
 /// A valid `traceparent` is left alone. Otherwise a trace starts here; the `tracestate` of a trace that

@@ -46,6 +46,7 @@ mod tests {
             unit_hash: u64::MAX,
             bucket: Some(0),
             reason: Reason::Split.into(),
+            ..EvaluationContext::default()
         };
         let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
         assert_eq!(evaluation_context(&headers(CONTEXT, &value)), Some(context));

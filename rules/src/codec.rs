@@ -15,14 +15,14 @@
 use crate::{
     bundle::Bundle,
     limits::MAX_BUNDLE_BYTES,
-    verify::{VerifiedBundle, VerifyError, verify},
+    verify::{VerifiedBundle, VerifyError},
 };
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// The first bytes of every bundle. No JSON or YAML text starts like this.
 pub const MAGIC: [u8; 4] = *b"HTNB";
 /// Version of the container and the payload. A reader refuses every other one.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 const HASHED_HEADER: usize = 18;
 const HEADER: usize = 26;
@@ -74,12 +74,11 @@ pub enum BundleError {
     Invalid(#[from] VerifyError),
 }
 
-/// The bytes of a bundle.
+/// The bytes of a bundle. Whether it is valid is for [`decode`] to say.
 ///
 /// # Errors
-/// When the bundle does not verify or is larger than [`MAX_BUNDLE_BYTES`].
+/// When the bundle is larger than [`MAX_BUNDLE_BYTES`].
 pub fn encode(bundle: &Bundle) -> Result<Vec<u8>, BundleError> {
-    verify(bundle)?;
     let payload =
         bincode::encode_to_vec(bundle, config()).map_err(|e| BundleError::Payload(e.to_string()))?;
     let total = HEADER.saturating_add(payload.len());
@@ -140,8 +139,7 @@ pub fn decode(bytes: &[u8]) -> Result<VerifiedBundle, BundleError> {
     if header != bundle.revision {
         return Err(BundleError::Revision { header, payload: bundle.revision });
     }
-    verify(&bundle)?;
-    Ok(VerifiedBundle::trust(bundle))
+    Ok(VerifiedBundle::new(bundle)?)
 }
 
 /// The content hash in a bundle's header, as it stands there; `None` when the bytes end before it.

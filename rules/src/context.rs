@@ -22,6 +22,15 @@ pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
         message.varint(u64::from(bucket));
     }
     message.uint64(8, decision.reason as u64);
+    message.string(9, decision.arm.unwrap_or_default());
+    for part in &decision.experiments {
+        let mut participation = Message(Vec::with_capacity(32));
+        participation.string(1, part.experiment);
+        participation.string(2, part.arm);
+        message.bytes(10, &participation.0);
+    }
+    message.uint64(11, u64::from(decision.overridden));
+    message.uint64(12, u64::from(decision.held_out));
     URL_SAFE_NO_PAD.encode(&message.0)
 }
 
@@ -61,9 +70,13 @@ impl Message {
 
     fn string(&mut self, field: u64, value: &str) {
         if !value.is_empty() {
-            self.tag(field, LENGTH_DELIMITED);
-            self.varint(value.len() as u64);
-            self.0.extend_from_slice(value.as_bytes());
+            self.bytes(field, value.as_bytes());
         }
+    }
+
+    fn bytes(&mut self, field: u64, value: &[u8]) {
+        self.tag(field, LENGTH_DELIMITED);
+        self.varint(value.len() as u64);
+        self.0.extend_from_slice(value);
     }
 }

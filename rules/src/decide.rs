@@ -1,15 +1,18 @@
 //! From a request to the target that serves it.
 
 use crate::{
-    bucket::{BUCKETS, bucket},
-    bundle::{Rule, Ruleset},
+    bundle::{Allocation, Arm, Enrolment, Experiment, Forced, Override, Rule, Ruleset},
     eval::Evaluation,
     hash::unit_hash,
+    isa::AttributeId,
+    limits::MAX_REPORTED,
     matching::governing,
     request::Request,
+    time::Timestamp,
     value::EvalError,
-    verify::VerifiedBundle,
+    verify::{Plan, Space, VerifiedBundle},
 };
+use arrayvec::ArrayVec;
 
 /// Why a target was chosen; `OpenFeature`'s reasons. The numbers are those of `halftone.v1.Reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +20,7 @@ use crate::{
 pub enum Reason {
     /// The rule takes every request, without a condition.
     Static = 1,
-    /// The rule's condition held.
+    /// The rule's condition held, or an override named the unit.
     TargetingMatch = 2,
     /// The rule takes a share of the units, and this unit is in it.
     Split = 3,
@@ -25,8 +28,21 @@ pub enum Reason {
     Default = 4,
 }
 
+impl Reason {
+    /// The reason as `OpenFeature` writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Static => "STATIC",
+            Self::TargetingMatch => "TARGETING_MATCH",
+            Self::Split => "SPLIT",
+            Self::Default => "DEFAULT",
+        }
+    }
+}
+
 /// What was decided for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision<'a> {
     /// Name of the ruleset that governs the request.
     pub ruleset: &'a str,
@@ -34,6 +50,8 @@ pub struct Decision<'a> {
     pub revision: u64,
     /// Name of the rule that took the request.
     pub rule: Option<&'a str>,
+    /// Name of the rule's arm, when it has several.
+    pub arm: Option<&'a str>,
     /// Name of the target.
     pub target: &'a str,
     /// [`unit_hash`] of the unit, when the request has one.
@@ -42,83 +60,301 @@ pub struct Decision<'a> {
     pub bucket: Option<u32>,
     /// Why.
     pub reason: Reason,
+    /// Whether an override named the unit: nothing about it is to be analysed.
+    pub overridden: bool,
+    /// Whether the unit is kept out of everything.
+    pub held_out: bool,
+    /// The experiments that the unit takes part in.
+    pub experiments: ArrayVec<Participation<'a>, MAX_REPORTED>,
 }
 
-/// How a rule came out for a request.
+/// A part in an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Participation<'a> {
+    /// Name of the experiment.
+    pub experiment: &'a str,
+    /// Name of the arm.
+    pub arm: &'a str,
+}
+
+/// How a rule or an experiment came out for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The rule takes the request.
-    Taken,
+    /// It takes the request.
+    Taken {
+        /// Index of the arm.
+        arm: u16,
+        /// The unit's bucket, when it splits.
+        bucket: Option<u32>,
+    },
+    /// It is not in force at this time.
+    NotScheduled,
     /// The condition does not hold.
     NoMatch,
-    /// The condition holds, but the unit is not in the rule's share.
+    /// The condition holds, but the unit's bucket is in none of its slices.
     NotInShare {
-        /// The unit's bucket under the rule's seed.
+        /// The unit's bucket.
         bucket: u32,
     },
     /// The condition holds, but the request has no unit to split by.
     NoUnit,
-    /// The condition has no value: the rule does not match.
+    /// The condition holds, but the unit is kept out of the layer.
+    HeldOut,
+    /// The condition has no value: it does not match.
     Error(EvalError),
 }
 
-/// Learns how each rule came out, in order, up to the one that takes the request. For counters and
-/// explanations; `()` ignores it all.
+/// Learns how rules and experiments came out. For counters and explanations; `()` ignores it all.
 pub trait Observer {
-    /// Called once for each rule that was tried. `index` is the rule's place in its ruleset.
-    fn rule(&mut self, ruleset: &Ruleset, index: usize, outcome: Outcome);
+    /// Called once for each rule that was tried, in order. `index` is the rule's place in its ruleset.
+    fn rule(&mut self, _ruleset: &Ruleset, _index: usize, _outcome: Outcome) {}
+
+    /// Called once for each experiment.
+    fn experiment(&mut self, _ruleset: &Ruleset, _index: usize, _outcome: Outcome) {}
+
+    /// An attribute that rules are looked up by has no value; those rules were not tried.
+    fn unknown(&mut self, _ruleset: &Ruleset, _attribute: AttributeId, _error: EvalError) {}
 }
 
-impl Observer for () {
-    fn rule(&mut self, _: &Ruleset, _: usize, _: Outcome) {}
-}
+impl Observer for () {}
 
 impl VerifiedBundle {
-    /// Decides for one request; `None` when no ruleset governs it.
+    /// Decides for one request at a time; `None` when no ruleset governs it.
+    ///
+    /// Rules that an index excludes are not tried, and the observer does not see them.
     #[must_use]
-    pub fn decide(&self, request: &impl Request, observer: &mut impl Observer) -> Option<Decision<'_>> {
-        let ruleset = governing(&self.bundle().rulesets, request)?;
-        let mut evaluation = Evaluation::new(ruleset, request);
-        let mut chosen = None;
-        for (index, rule) in ruleset.rules.iter().enumerate() {
-            let (outcome, bucket) = attempt(rule, &mut evaluation);
-            observer.rule(ruleset, index, outcome);
-            if outcome == Outcome::Taken {
-                chosen = Some((rule, bucket));
+    pub fn decide(
+        &self,
+        request: &impl Request,
+        now: Timestamp,
+        observer: &mut impl Observer,
+    ) -> Option<Decision<'_>> {
+        self.search(request, now, observer, true)
+    }
+
+    /// As [`decide`](Self::decide), with every rule tried in order up to the one that takes the request: what
+    /// the index has to agree with, and what explanations show.
+    #[must_use]
+    pub fn decide_by_each_rule(
+        &self,
+        request: &impl Request,
+        now: Timestamp,
+        observer: &mut impl Observer,
+    ) -> Option<Decision<'_>> {
+        self.search(request, now, observer, false)
+    }
+
+    fn search(
+        &self,
+        request: &impl Request,
+        now: Timestamp,
+        observer: &mut impl Observer,
+        indexed: bool,
+    ) -> Option<Decision<'_>> {
+        let at = governing(&self.bundle().rulesets, request)?;
+        let (ruleset, plan) = (self.bundle().rulesets.get(at)?, self.plans().get(at)?);
+        let mut decider = Decider {
+            ruleset,
+            plan,
+            evaluation: Evaluation::new(ruleset, &plan.automata, request, now),
+            observer,
+        };
+        let unit = decider.evaluation.unit();
+        let overrides = unit.map_or(&[][..], |unit| overrides(ruleset, unit));
+        let held_out =
+            plan.holdout.zip(unit).is_some_and(|(space, unit)| space.bucket(unit) < ruleset.holdout);
+
+        let mut decision = Decision {
+            ruleset: &ruleset.name,
+            revision: self.bundle().revision,
+            rule: None,
+            arm: None,
+            target: ruleset.targets.get(usize::from(ruleset.default))?,
+            unit_hash: unit.map(unit_hash),
+            bucket: None,
+            reason: Reason::Default,
+            overridden: false,
+            held_out: held_out && overrides.is_empty(),
+            experiments: ArrayVec::new(),
+        };
+        if !decider.force(overrides, &mut decision)? && !held_out {
+            decider.route(indexed, &mut decision)?;
+        }
+        decider.experiments(overrides, held_out, &mut decision);
+        Some(decision)
+    }
+}
+
+/// The overrides of a unit.
+fn overrides<'a>(ruleset: &'a Ruleset, unit: &[u8]) -> &'a [Override] {
+    let start = ruleset.overrides.partition_point(|other| other.unit.as_slice() < unit);
+    let rest = ruleset.overrides.get(start..).unwrap_or_default();
+    let end = rest.partition_point(|other| other.unit.as_slice() == unit);
+    rest.get(..end).unwrap_or_default()
+}
+
+/// `'b` is the bundle's life, `'r` the request's.
+struct Decider<'b, 'r, 'o, R, O> {
+    ruleset: &'b Ruleset,
+    plan: &'b Plan,
+    evaluation: Evaluation<'r, R>,
+    observer: &'o mut O,
+}
+
+impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
+    /// Applies the unit's overrides; the answer is whether one of them routes.
+    fn force(&mut self, overrides: &[Override], decision: &mut Decision<'b>) -> Option<bool> {
+        for Override { forced, .. } in overrides {
+            decision.overridden = true;
+            match *forced {
+                Forced::Target(target) => {
+                    decision.target = self.ruleset.targets.get(usize::from(target))?;
+                }
+                Forced::Rule { rule, arm } => {
+                    let rule = self.ruleset.rules.get(rule as usize)?;
+                    self.take(rule, rule.arms.get(usize::from(arm))?, decision)?;
+                }
+                Forced::Experiment { .. } => continue,
+            }
+            decision.reason = Reason::TargetingMatch;
+            return Some(true);
+        }
+        Some(false)
+    }
+
+    /// Finds the first rule that takes the request.
+    fn route(&mut self, indexed: bool, decision: &mut Decision<'b>) -> Option<()> {
+        let rules = &self.ruleset.rules;
+        if indexed && !self.plan.index.is_empty() {
+            let (evaluation, observer, ruleset) = (&mut self.evaluation, &mut *self.observer, self.ruleset);
+            let candidates = self.plan.index.candidates(
+                ruleset,
+                |id| evaluation.attribute(id),
+                |id, error| observer.unknown(ruleset, id, error),
+            );
+            for (index, guarded) in candidates {
+                let index = index as usize;
+                if self.try_rule(index, rules.get(index)?, guarded, decision)? {
+                    break;
+                }
+            }
+        } else {
+            for (index, rule) in rules.iter().enumerate() {
+                if self.try_rule(index, rule, false, decision)? {
+                    break;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Tries a rule; `guarded` when its guard is known to hold.
+    #[inline]
+    fn try_rule(
+        &mut self,
+        index: usize,
+        rule: &'b Rule,
+        guarded: bool,
+        decision: &mut Decision<'b>,
+    ) -> Option<bool> {
+        let guard = rule.guard.filter(|_| !guarded).map_or(Ok(true), |guard| self.evaluation.guards(guard));
+        let outcome = match guard {
+            Ok(true) => {
+                let space = self.plan.rules.get(index)?;
+                enrol(&rule.enrolment, space.as_ref(), &mut self.evaluation)
+            }
+            Ok(false) => Outcome::NoMatch,
+            Err(error) => Outcome::Error(error),
+        };
+        self.observer.rule(self.ruleset, index, outcome);
+        let Outcome::Taken { arm, bucket } = outcome else { return Some(false) };
+        self.take(rule, rule.arms.get(usize::from(arm))?, decision)?;
+        decision.bucket = bucket;
+        decision.reason = match bucket {
+            Some(_) => Reason::Split,
+            None if rule.enrolment.condition.is_some() || rule.guard.is_some() => Reason::TargetingMatch,
+            None => Reason::Static,
+        };
+        Some(true)
+    }
+
+    fn take(&self, rule: &'b Rule, arm: &'b Arm, decision: &mut Decision<'b>) -> Option<()> {
+        decision.rule = Some(&rule.name);
+        decision.arm = Some(arm.name.as_str()).filter(|name| !name.is_empty());
+        decision.target = self.ruleset.targets.get(usize::from(arm.target))?;
+        Some(())
+    }
+
+    /// Reports the experiments that the unit takes part in.
+    fn experiments(&mut self, overrides: &[Override], held_out: bool, decision: &mut Decision<'b>) {
+        for (index, (experiment, space)) in
+            self.ruleset.experiments.iter().zip(&self.plan.experiments).enumerate()
+        {
+            let forced = overrides.iter().find_map(|other| match other.forced {
+                Forced::Experiment { experiment, arm } if usize::from(experiment) == index => Some(arm),
+                _ => None,
+            });
+            let outcome = match forced {
+                Some(arm) => Outcome::Taken { arm, bucket: None },
+                None if held_out => Outcome::HeldOut,
+                None => enrol(&experiment.enrolment, space.as_ref(), &mut self.evaluation),
+            };
+            self.observer.experiment(self.ruleset, index, outcome);
+            if let Outcome::Taken { arm, .. } = outcome
+                && let Some(participation) = participation(experiment, arm)
+                && decision.experiments.try_push(participation).is_err()
+            {
+                // More than fit into the context are not reported, in the order of the ruleset.
                 break;
             }
         }
-        let (target, reason) = match chosen {
-            None => (ruleset.default, Reason::Default),
-            Some((rule, Some(_))) => (rule.target, Reason::Split),
-            Some((rule, None)) if rule.condition.is_some() => (rule.target, Reason::TargetingMatch),
-            Some((rule, None)) => (rule.target, Reason::Static),
-        };
-        Some(Decision {
-            ruleset: &ruleset.name,
-            revision: self.bundle().revision,
-            rule: chosen.map(|(rule, _)| rule.name.as_str()),
-            target: ruleset.targets.get(usize::from(target))?,
-            unit_hash: evaluation.unit().map(unit_hash),
-            bucket: chosen.and_then(|(_, bucket)| bucket),
-            reason,
-        })
     }
 }
 
-/// Tries one rule. The bucket comes with it when the rule splits.
-fn attempt<R: Request>(rule: &Rule, evaluation: &mut Evaluation<'_, R>) -> (Outcome, Option<u32>) {
-    match rule.condition.map_or(Ok(true), |condition| evaluation.holds(condition)) {
-        Err(error) => return (Outcome::Error(error), None),
-        Ok(false) => return (Outcome::NoMatch, None),
+fn participation(experiment: &Experiment, arm: u16) -> Option<Participation<'_>> {
+    let arm = experiment.arms.get(usize::from(arm))?;
+    Some(Participation { experiment: &experiment.name, arm })
+}
+
+/// Whether a rule or an experiment takes the request, and with which arm.
+#[inline]
+fn enrol<R: Request>(
+    enrolment: &Enrolment,
+    space: Option<&Space>,
+    evaluation: &mut Evaluation<'_, R>,
+) -> Outcome {
+    if !enrolment.schedule.is_none_or(|schedule| schedule.holds(evaluation.now())) {
+        return Outcome::NotScheduled;
+    }
+    match enrolment.condition.map_or(Ok(true), |condition| evaluation.holds(condition)) {
+        Err(error) => return Outcome::Error(error),
+        Ok(false) => return Outcome::NoMatch,
         Ok(true) => {}
     }
-    if rule.share == BUCKETS {
-        return (Outcome::Taken, None);
-    }
-    let Some(unit) = evaluation.unit() else {
-        return (Outcome::NoUnit, None);
+    let Some((allocation, space)) = enrolment.allocation.as_ref().zip(space) else {
+        return Outcome::Taken { arm: 0, bucket: None };
     };
-    let bucket = bucket(rule.seed.as_bytes(), unit);
-    if bucket < rule.share { (Outcome::Taken, Some(bucket)) } else { (Outcome::NotInShare { bucket }, None) }
+    let Some(unit) = evaluation.unit() else {
+        return Outcome::NoUnit;
+    };
+    if space.holdout.is_some_and(|(holdout, share)| holdout.bucket(unit) < share) {
+        return Outcome::HeldOut;
+    }
+    let bucket = space.buckets.bucket(unit);
+    match arm(allocation, bucket, || space.division.bucket(unit)) {
+        Some(arm) => Outcome::Taken { arm, bucket: Some(bucket) },
+        None => Outcome::NotInShare { bucket },
+    }
+}
+
+/// The arm that an allocation has for a bucket.
+fn arm(allocation: &Allocation, bucket: u32, division: impl FnOnce() -> u32) -> Option<u16> {
+    let slice = allocation.slices.iter().find(|slice| slice.start <= bucket && bucket < slice.end)?;
+    match slice.division.as_slice() {
+        [only] => Some(only.arm),
+        shares => {
+            let part = division();
+            shares.iter().find(|share| part < share.end).map(|share| share.arm)
+        }
+    }
 }

@@ -1,58 +1,176 @@
-//! The evaluator: runs a verified condition over a request, without allocation.
+//! The evaluator: runs a verified condition over a request, without allocation and without recursion.
 
 use crate::{
-    bundle::{Condition, Constant, List, Ruleset},
-    isa::{AttributeId, Op},
-    limits::{MAX_ATTRIBUTES, MAX_STACK, MAX_VALUE_BYTES},
+    automaton::Matcher,
+    bucket::{Bucketing, Seed},
+    bundle::{Condition, Guard, Ruleset, Source, order_key},
+    isa::{AttributeId, Buckets, ConstantId, ListId, Op, PredicateId},
+    limits::{MAX_ATTRIBUTES, MAX_PREDICATES, MAX_STACK, MAX_VALUE_BYTES},
     request::Request,
+    time::Timestamp,
     value::{EvalError, Value},
     verify::code,
 };
-use std::cmp::Ordering;
+use arrayvec::ArrayVec;
 
-/// The evaluation of one request by one ruleset. Made once per request and not once per condition:
-/// clearing the stack costs more than most conditions.
+/// The evaluation of one request by one ruleset.
 pub(crate) struct Evaluation<'a, R> {
-    attributes: Attributes<'a, R>,
-    stack: Stack<'a>,
+    inputs: Inputs<'a, R>,
+    stack: ArrayVec<Value<'a>, MAX_STACK>,
+    /// What the shared predicates are, as far as it is known.
+    predicates: ArrayVec<Option<Tri>, MAX_PREDICATES>,
 }
 
-/// A request seen through a ruleset's attributes, each read at most once.
-struct Attributes<'a, R> {
+/// A boolean that may have no value.
+type Tri = Result<bool, EvalError>;
+
+/// What a condition reads. Each attribute is read at most once per request.
+struct Inputs<'a, R> {
     ruleset: &'a Ruleset,
+    automata: &'a [Matcher],
     request: &'a R,
-    read: [Option<Value<'a>>; MAX_ATTRIBUTES],
-    unit: Option<Option<&'a [u8]>>,
+    now: Timestamp,
+    slots: ArrayVec<Slot<'a>, MAX_ATTRIBUTES>,
 }
 
-impl<'a, R: Request> Attributes<'a, R> {
-    fn value(&mut self, AttributeId(id): AttributeId) -> Value<'a> {
-        let id = usize::from(id);
-        let (Some(slot), Some(attribute)) = (self.read.get_mut(id), self.ruleset.attributes.get(id)) else {
+/// What is known of an attribute.
+#[derive(Clone, Copy)]
+struct Slot<'a> {
+    bytes: Option<Option<&'a [u8]>>,
+    value: Option<Value<'a>>,
+}
+
+impl<'a, R: Request> Inputs<'a, R> {
+    fn bytes(&mut self, AttributeId(id): AttributeId) -> Option<&'a [u8]> {
+        let slot = self.slots.get_mut(usize::from(id))?;
+        let attribute = self.ruleset.attributes.get(usize::from(id))?;
+        let request = self.request;
+        *slot.bytes.get_or_insert_with(|| request.attribute(attribute))
+    }
+
+    #[inline]
+    fn value(&mut self, id: AttributeId) -> Value<'a> {
+        match self.slots.get(usize::from(id.0)) {
+            Some(Slot { value: Some(value), .. }) => *value,
+            _ => self.read(id),
+        }
+    }
+
+    fn read(&mut self, id: AttributeId) -> Value<'a> {
+        let bytes = self.bytes(id);
+        let index = usize::from(id.0);
+        let (Some(slot), Some(attribute)) = (self.slots.get_mut(index), self.ruleset.attributes.get(index))
+        else {
             return Value::Error(EvalError::Fault);
         };
-        *slot.get_or_insert_with(|| match attribute.source.read(self.request) {
-            Some(bytes) if bytes.len() > MAX_VALUE_BYTES => Value::Error(EvalError::TooLong),
-            Some(bytes) => attribute.ty.parse(bytes),
+        let value = match bytes {
             None => Value::Error(EvalError::Missing),
+            Some(bytes) if bytes.len() > MAX_VALUE_BYTES => Value::Error(EvalError::TooLong),
+            Some(bytes) if matches!(attribute.source, Source::Property(_)) => {
+                attribute.ty.parse_property(bytes)
+            }
+            Some(bytes) => attribute.ty.parse(bytes),
+        };
+        slot.value = Some(value);
+        value
+    }
+
+    fn constant(&self, id: ConstantId) -> Option<Value<'a>> {
+        self.ruleset.constants.get(id.0 as usize).map(|constant| constant.value())
+    }
+
+    fn member(&self, list: ListId, value: Value<'a>) -> Option<Value<'a>> {
+        Some(match value {
+            Value::Error(_) => value,
+            _ => match self.ruleset.lists.get(list.0 as usize)?.position(&value) {
+                Ok(position) => Value::Bool(position.is_some()),
+                Err(()) => Value::Error(EvalError::Fault),
+            },
+        })
+    }
+
+    fn spread(&self, unit: Value<'a>, seed: ConstantId, Buckets(buckets): Buckets) -> Option<Value<'a>> {
+        let Value::String(seed) = self.constant(seed)? else { return None };
+        let bucketing = Seed::new(&[seed]).ready();
+        Some(match unit {
+            Value::String(text) => Value::Int(i64::from(bucketing.spread(text.as_bytes(), buckets))),
+            Value::Bytes(bytes) => Value::Int(i64::from(bucketing.spread(bytes, buckets))),
+            Value::Int(number) => {
+                Value::Int(spread_number(bucketing, number < 0, number.unsigned_abs(), buckets))
+            }
+            Value::Uint(number) => Value::Int(spread_number(bucketing, false, number, buckets)),
+            Value::Error(_) => unit,
+            _ => Value::Error(EvalError::Fault),
         })
     }
 }
 
+/// The bucket of a number: that of its decimal digits, so that it is the same as the text's.
+fn spread_number(bucketing: Bucketing, negative: bool, mut number: u64, buckets: u32) -> i64 {
+    let mut text = ArrayVec::<u8, 20>::new();
+    loop {
+        // A digit fits; so do 20 characters, which is what the longest number has.
+        let digit = b'0'.saturating_add(u8::try_from(number % 10).unwrap_or(0));
+        let _ = text.try_push(digit);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    if negative {
+        let _ = text.try_push(b'-');
+    }
+    text.reverse();
+    i64::from(bucketing.spread(&text, buckets))
+}
+
 impl<'a, R: Request> Evaluation<'a, R> {
-    pub(crate) fn new(ruleset: &'a Ruleset, request: &'a R) -> Self {
-        let attributes = Attributes { ruleset, request, read: [const { None }; MAX_ATTRIBUTES], unit: None };
-        Self { attributes, stack: Stack::new() }
+    pub(crate) fn new(ruleset: &'a Ruleset, automata: &'a [Matcher], request: &'a R, now: Timestamp) -> Self {
+        let slots = ruleset.attributes.iter().take(MAX_ATTRIBUTES).map(|_| Slot { bytes: None, value: None });
+        let predicates = ruleset.predicates.iter().take(MAX_PREDICATES).map(|_| None).collect();
+        let inputs = Inputs { ruleset, automata, request, now, slots: slots.collect() };
+        Self { inputs, stack: ArrayVec::new(), predicates }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inputs.now
     }
 
     /// The bytes of the unit. An empty unit is none.
     pub(crate) fn unit(&mut self) -> Option<&'a [u8]> {
-        let Attributes { ruleset, request, unit, .. } = &mut self.attributes;
-        *unit.get_or_insert_with(|| ruleset.unit.read(*request).filter(|unit| !unit.is_empty()))
+        self.inputs.bytes(self.inputs.ruleset.unit).filter(|unit| !unit.is_empty())
     }
 
-    /// Whether the rule's condition holds.
-    pub(crate) fn holds(&mut self, condition: Condition) -> Result<bool, EvalError> {
+    /// An attribute's value.
+    pub(crate) fn attribute(&mut self, id: AttributeId) -> Value<'a> {
+        self.inputs.value(id)
+    }
+
+    /// Whether a guard holds.
+    pub(crate) fn guards(&mut self, guard: Guard) -> Tri {
+        let value = self.inputs.value(guard.attribute());
+        if let Value::Error(error) = value {
+            return Err(error);
+        }
+        let holds = match guard {
+            Guard::Equals(_, id) => self.inputs.constant(id).map(|constant| constant == value),
+            Guard::OneOf(_, list) => {
+                self.inputs.member(list, value).map(|member| member == Value::Bool(true))
+            }
+            Guard::StartsWith(_, id) => match (value, self.inputs.constant(id)) {
+                (Value::String(text), Some(Value::String(prefix))) => Some(text.starts_with(prefix)),
+                _ => None,
+            },
+            Guard::Between(_, first, last) => {
+                Some(order_key(&value).is_some_and(|key| (first..=last).contains(&key)))
+            }
+        };
+        holds.ok_or(EvalError::Fault)
+    }
+
+    /// Whether a condition holds.
+    pub(crate) fn holds(&mut self, condition: Condition) -> Tri {
+        self.stack.clear();
         match self.run(condition) {
             Some(Value::Bool(holds)) => Ok(holds),
             Some(Value::Error(error)) => Err(error),
@@ -62,205 +180,116 @@ impl<'a, R: Request> Evaluation<'a, R> {
 
     /// Runs the condition; `None` when an invariant that verification guarantees is broken.
     fn run(&mut self, condition: Condition) -> Option<Value<'a>> {
-        let Self { attributes, stack } = self;
-        let ruleset = attributes.ruleset;
-        stack.depth = 0;
+        let Self { inputs, stack, predicates } = self;
+        let ruleset = inputs.ruleset;
         let mut ops = code(ruleset, condition)?.iter();
-        while let Some(op) = ops.next() {
-            match *op {
-                Op::Constant(id) => {
-                    stack.push(match ruleset.constants.get(usize::try_from(id.0).ok()?)? {
-                        Constant::Bool(value) => Value::Bool(*value),
-                        Constant::Int(value) => Value::Int(*value),
-                        Constant::Uint(value) => Value::Uint(*value),
-                        Constant::Double(value) => Value::Double(*value),
-                        Constant::String(value) => Value::String(value),
-                    })?;
+        // Predicates do not use predicates, so there is at most one place to come back to.
+        let mut caller = None;
+        loop {
+            let Some(op) = ops.next() else {
+                let Some((back, PredicateId(id))) = caller.take() else {
+                    return stack.pop();
+                };
+                *predicates.get_mut(usize::from(id))? = Some(match stack.last()? {
+                    Value::Bool(holds) => Ok(*holds),
+                    Value::Error(error) => Err(*error),
+                    _ => Err(EvalError::Fault),
+                });
+                ops = back;
+                continue;
+            };
+            let value = match *op {
+                Op::Test(attribute, op, constant) => {
+                    op.apply(inputs.value(attribute), inputs.constant(constant)?)
                 }
-                Op::Load(id) => stack.push(attributes.value(id))?,
-                Op::Has(id) => {
-                    let present = attributes.value(id) != Value::Error(EvalError::Missing);
-                    stack.push(Value::Bool(present))?;
+                Op::TestIn(attribute, list) => {
+                    let value = inputs.value(attribute);
+                    inputs.member(list, value)?
                 }
-                Op::Equal => stack.compare(|ordering| ordering == Some(Ordering::Equal))?,
-                Op::NotEqual => stack.compare(|ordering| ordering != Some(Ordering::Equal))?,
-                Op::Less => stack.compare(|ordering| ordering == Some(Ordering::Less))?,
-                Op::LessEqual => stack.compare(|ordering| ordering.is_some_and(Ordering::is_le))?,
-                Op::Greater => stack.compare(|ordering| ordering == Some(Ordering::Greater))?,
-                Op::GreaterEqual => stack.compare(|ordering| ordering.is_some_and(Ordering::is_ge))?,
-                Op::Add => stack.arithmetic(i64::checked_add, u64::checked_add, |a, b| a + b)?,
-                Op::Subtract => stack.arithmetic(i64::checked_sub, u64::checked_sub, |a, b| a - b)?,
-                Op::Multiply => stack.arithmetic(i64::checked_mul, u64::checked_mul, |a, b| a * b)?,
-                Op::Divide => stack.division(i64::checked_div, u64::checked_div, |a, b| a / b)?,
-                Op::Remainder => stack.division(i64::checked_rem, u64::checked_rem, |a, b| a % b)?,
-                Op::Negate => stack.unary(|value| match value {
-                    Value::Int(value) => {
-                        value.checked_neg().map_or(Value::Error(EvalError::Overflow), Value::Int)
+                Op::Predicate(id) => match predicates.get(usize::from(id.0))? {
+                    Some(Ok(holds)) => Value::Bool(*holds),
+                    Some(Err(error)) => Value::Error(*error),
+                    None => {
+                        let predicate = ruleset.predicates.get(usize::from(id.0))?;
+                        caller = Some((std::mem::replace(&mut ops, code(ruleset, *predicate)?.iter()), id));
+                        continue;
                     }
-                    Value::Double(value) => Value::Double(-value),
-                    _ => Value::Error(EvalError::Fault),
-                })?,
-                Op::Not => stack.unary(|value| match value {
-                    Value::Bool(value) => Value::Bool(!value),
-                    _ => Value::Error(EvalError::Fault),
-                })?,
-                Op::And => stack.logic(false)?,
-                Op::Or => stack.logic(true)?,
+                },
                 Op::SkipIfFalse(skip) => {
-                    if *stack.top()? == Value::Bool(false) && skip.0 > 0 {
+                    if skip.0 > 0 && *stack.last()? == Value::Bool(false) {
                         ops.nth(usize::from(skip.0) - 1);
                     }
+                    continue;
                 }
                 Op::SkipIfTrue(skip) => {
-                    if *stack.top()? == Value::Bool(true) && skip.0 > 0 {
+                    if skip.0 > 0 && *stack.last()? == Value::Bool(true) {
                         ops.nth(usize::from(skip.0) - 1);
                     }
+                    continue;
+                }
+                Op::And => {
+                    let right = stack.pop()?;
+                    logic(stack.pop()?, right, false)
+                }
+                Op::Or => {
+                    let right = stack.pop()?;
+                    logic(stack.pop()?, right, true)
+                }
+                Op::Constant(id) => inputs.constant(id)?,
+                Op::Load(id) => inputs.value(id),
+                Op::Has(id) => Value::Bool(inputs.bytes(id).is_some()),
+                Op::Fail(_, error) => Value::Error(error),
+                Op::Now => Value::Timestamp(inputs.now),
+                Op::Unary(op) => op.apply(stack.pop()?),
+                Op::Binary(op) => {
+                    let right = stack.pop()?;
+                    op.apply(stack.pop()?, right)
                 }
                 Op::Select => {
                     let otherwise = stack.pop()?;
                     let then = stack.pop()?;
-                    let condition = stack.pop()?;
-                    stack.push(match condition {
+                    match stack.pop()? {
                         Value::Bool(true) => then,
                         Value::Bool(false) => otherwise,
                         error => error,
-                    })?;
+                    }
                 }
-                Op::In(id) => {
-                    let list = ruleset.lists.get(usize::try_from(id.0).ok()?)?;
-                    stack.unary(|value| member(list, value))?;
+                Op::In(list) => inputs.member(list, stack.pop()?)?,
+                Op::Lookup(id) => {
+                    let map = ruleset.maps.get(id.0 as usize)?;
+                    match stack.pop()? {
+                        error @ Value::Error(_) => error,
+                        key => match map.keys.position(&key) {
+                            Ok(Some(at)) => map.values.get(at)?.value(),
+                            Ok(None) => Value::Error(EvalError::NoSuchKey),
+                            Err(()) => return None,
+                        },
+                    }
                 }
-                Op::StartsWith => stack.strings(|text, part| text.starts_with(part))?,
-                Op::EndsWith => stack.strings(|text, part| text.ends_with(part))?,
-                Op::Contains => stack.strings(|text, part| text.contains(part))?,
-                Op::Size => stack.unary(|value| match value {
-                    Value::String(text) => i64::try_from(text.chars().count())
-                        .map_or(Value::Error(EvalError::Overflow), Value::Int),
-                    _ => Value::Error(EvalError::Fault),
-                })?,
-            }
+                Op::Match(id) => match stack.pop()? {
+                    Value::String(text) => Value::Bool(inputs.automata.get(usize::from(id.0))?.finds(text)?),
+                    error => error,
+                },
+                Op::InNetwork(id) => match stack.pop()? {
+                    Value::String(text) => ruleset
+                        .networks
+                        .get(usize::from(id.0))?
+                        .contains(text)
+                        .map_or(Value::Error(EvalError::Conversion), Value::Bool),
+                    error => error,
+                },
+                Op::Bucket(seed, buckets) => inputs.spread(stack.pop()?, seed, buckets)?,
+            };
+            stack.try_push(value).ok()?;
         }
-        stack.pop()
     }
 }
 
-fn member<'a>(list: &List, value: Value<'a>) -> Value<'a> {
-    Value::Bool(match (list, value) {
-        (List::Int(values), Value::Int(value)) => values.binary_search(&value).is_ok(),
-        (List::Uint(values), Value::Uint(value)) => values.binary_search(&value).is_ok(),
-        // By IEEE equality, so that -0.0 is found as 0.0 and NaN never.
-        #[allow(clippy::float_cmp)]
-        (List::Double(values), Value::Double(value)) => values.contains(&value),
-        (List::String(values), Value::String(value)) => {
-            values.binary_search_by(|other| other.as_str().cmp(value)).is_ok()
-        }
-        _ => return Value::Error(EvalError::Fault),
-    })
-}
-
-/// The evaluator's stack. Its methods answer `None` where verification has been bypassed.
-struct Stack<'a> {
-    values: [Value<'a>; MAX_STACK],
-    depth: usize,
-}
-
-impl<'a> Stack<'a> {
-    fn new() -> Self {
-        Self { values: [Value::Bool(false); MAX_STACK], depth: 0 }
-    }
-
-    fn push(&mut self, value: Value<'a>) -> Option<()> {
-        *self.values.get_mut(self.depth)? = value;
-        self.depth += 1;
-        Some(())
-    }
-
-    fn pop(&mut self) -> Option<Value<'a>> {
-        self.depth = self.depth.checked_sub(1)?;
-        self.values.get(self.depth).copied()
-    }
-
-    fn top(&mut self) -> Option<&mut Value<'a>> {
-        self.values.get_mut(self.depth.checked_sub(1)?)
-    }
-
-    /// Replaces the top by `f` of it; an error stays.
-    fn unary(&mut self, f: impl FnOnce(Value<'a>) -> Value<'a>) -> Option<()> {
-        let top = self.top()?;
-        if !matches!(top, Value::Error(_)) {
-            *top = f(*top);
-        }
-        Some(())
-    }
-
-    /// Replaces the two top values by `f` of them; the left error wins over the right one.
-    fn binary(&mut self, f: impl FnOnce(Value<'a>, Value<'a>) -> Value<'a>) -> Option<()> {
-        let right = self.pop()?;
-        let left = self.top()?;
-        *left = match (*left, right) {
-            (Value::Error(error), _) | (_, Value::Error(error)) => Value::Error(error),
-            (left, right) => f(left, right),
-        };
-        Some(())
-    }
-
-    fn compare(&mut self, holds: impl FnOnce(Option<Ordering>) -> bool) -> Option<()> {
-        self.binary(|left, right| {
-            Value::Bool(holds(match (left, right) {
-                (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(&b)),
-                (Value::Int(a), Value::Int(b)) => Some(a.cmp(&b)),
-                (Value::Uint(a), Value::Uint(b)) => Some(a.cmp(&b)),
-                (Value::Double(a), Value::Double(b)) => a.partial_cmp(&b),
-                (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-                _ => return Value::Error(EvalError::Fault),
-            }))
-        })
-    }
-
-    fn arithmetic(
-        &mut self,
-        int: impl FnOnce(i64, i64) -> Option<i64>,
-        uint: impl FnOnce(u64, u64) -> Option<u64>,
-        double: impl FnOnce(f64, f64) -> f64,
-    ) -> Option<()> {
-        let overflow = Value::Error(EvalError::Overflow);
-        self.binary(|left, right| match (left, right) {
-            (Value::Int(a), Value::Int(b)) => int(a, b).map_or(overflow, Value::Int),
-            (Value::Uint(a), Value::Uint(b)) => uint(a, b).map_or(overflow, Value::Uint),
-            (Value::Double(a), Value::Double(b)) => Value::Double(double(a, b)),
-            _ => Value::Error(EvalError::Fault),
-        })
-    }
-
-    /// As [`Self::arithmetic`], with integer zero on the right as its own error.
-    fn division(
-        &mut self,
-        int: impl FnOnce(i64, i64) -> Option<i64>,
-        uint: impl FnOnce(u64, u64) -> Option<u64>,
-        double: impl FnOnce(f64, f64) -> f64,
-    ) -> Option<()> {
-        if matches!(self.top()?, Value::Int(0) | Value::Uint(0)) {
-            return self.binary(|_, _| Value::Error(EvalError::DivisionByZero));
-        }
-        self.arithmetic(int, uint, double)
-    }
-
-    /// `&&` (`decisive` is false) and `||` (`decisive` is true): the decisive value wins over an error.
-    fn logic(&mut self, decisive: bool) -> Option<()> {
-        let right = self.pop()?;
-        let left = self.top()?;
-        *left = match (*left, right) {
-            (Value::Bool(value), _) | (_, Value::Bool(value)) if value == decisive => Value::Bool(decisive),
-            (Value::Error(error), _) | (_, Value::Error(error)) => Value::Error(error),
-            _ => Value::Bool(!decisive),
-        };
-        Some(())
-    }
-
-    fn strings(&mut self, holds: impl FnOnce(&str, &str) -> bool) -> Option<()> {
-        self.binary(|left, right| match (left, right) {
-            (Value::String(text), Value::String(part)) => Value::Bool(holds(text, part)),
-            _ => Value::Error(EvalError::Fault),
-        })
+/// `&&` (`decisive` is false) and `||` (`decisive` is true): the decisive value wins over an error.
+fn logic<'a>(left: Value<'a>, right: Value<'a>, decisive: bool) -> Value<'a> {
+    match (left, right) {
+        (Value::Bool(value), _) | (_, Value::Bool(value)) if value == decisive => Value::Bool(decisive),
+        (Value::Error(error), _) | (_, Value::Error(error)) => Value::Error(error),
+        _ => Value::Bool(!decisive),
     }
 }

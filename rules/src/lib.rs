@@ -6,7 +6,7 @@
 //! host passes them in.
 //!
 //! ```
-//! use halftone_rules::{Bundle, Request, codec};
+//! use halftone_rules::{Bundle, Request, Timestamp, codec};
 //!
 //! struct Curl;
 //! impl Request for Curl {
@@ -18,7 +18,7 @@
 //! let bundle = Bundle::pass_all(7, "digits", "v1");
 //! let bytes = codec::encode(&bundle)?;
 //! let verified = codec::decode(&bytes)?;
-//! let decision = verified.decide(&Curl, &mut ()).expect("the ruleset governs every request");
+//! let decision = verified.decide(&Curl, Timestamp(0), &mut ()).expect("the ruleset governs every request");
 //! assert_eq!(decision.target, "v1");
 //! # Ok::<(), codec::BundleError>(())
 //! ```
@@ -32,25 +32,33 @@
     reason = "this crate runs inside Envoy, where a panic takes a worker down"
 )]
 
+mod automaton;
 pub mod bucket;
-mod bundle;
+pub mod bundle;
 pub mod codec;
 pub mod context;
 mod decide;
 mod eval;
 mod hash;
 pub mod headers;
+mod index;
 pub mod isa;
 pub mod limits;
 mod matching;
+pub mod network;
+pub mod operator;
 mod request;
+pub mod time;
 pub mod trace;
 mod value;
 mod verify;
+mod version;
 
-pub use bundle::{Attribute, Bundle, Condition, Constant, List, Rule, Ruleset, Scope, Source};
-pub use decide::{Decision, Observer, Outcome, Reason};
-pub use hash::{murmur3_x86_32, unit_hash};
+pub use bundle::{Attribute, Bundle, Rule, Ruleset, Scope, Source};
+pub use decide::{Decision, Observer, Outcome, Participation, Reason};
+pub use hash::{Murmur3, unit_hash};
 pub use request::Request;
-pub use value::{EvalError, Type, Value};
+pub use time::Timestamp;
+pub use value::{EvalError, Type, Value, elements};
 pub use verify::{VerifiedBundle, VerifyError};
+pub use version::{compare_versions, is_version};

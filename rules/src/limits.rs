@@ -24,3 +24,28 @@ pub const MAX_CONDITION_OPS: usize = 4_096;
 pub const MAX_NAME_BYTES: usize = 128;
 /// Bytes of a rule's seed. Long enough for a ruleset's and a rule's name and the separator.
 pub const MAX_SEED_BYTES: usize = 512;
+/// Predicates that conditions share.
+pub const MAX_PREDICATES: usize = 128;
+/// Layers of a ruleset.
+pub const MAX_LAYERS: usize = 64;
+/// Experiments of a ruleset that do not route.
+pub const MAX_EXPERIMENTS: usize = 64;
+/// Experiments that are reported for one request.
+pub const MAX_REPORTED: usize = 16;
+/// Arms of a rule or an experiment.
+pub const MAX_ARMS: usize = 64;
+/// Overrides of a ruleset.
+pub const MAX_OVERRIDES: usize = 10_000;
+/// Pairs of an attribute and a way to compare it that rules are looked up by.
+pub const MAX_INDEXES: usize = 4;
+/// Different lengths of the prefixes that one attribute is looked up by.
+pub const MAX_PREFIX_LENGTHS: usize = 16;
+/// Levels of the tree that finds the ranges which a number lies in; enough for [`MAX_RULES`].
+pub const MAX_RANGE_LEVELS: usize = 17;
+/// Bytes of an automaton.
+pub const MAX_AUTOMATON_BYTES: usize = 64 << 10;
+/// Automata of a ruleset.
+pub const MAX_AUTOMATA: usize = 256;
+/// Steps that deciding for one request can take at most. A step is an operation, or a byte that an operation
+/// looks at; see `cost` in the verifier.
+pub const MAX_STEPS: u64 = 8_000_000;

@@ -1,38 +1,38 @@
 //! Which ruleset governs a request.
 
 use crate::{
-    bundle::{Ruleset, Scope, Source},
-    request::Request,
+    bundle::{Ruleset, Scope},
+    request::{Request, path},
 };
 
 /// How closely a scope fits: host patterns first (a full name before a wildcard before none), then the
 /// length of the path prefix.
 type Fit = (usize, usize);
 
-/// The ruleset whose scope fits the request best; among equals the first by name.
-pub(crate) fn governing<'a>(rulesets: &'a [Ruleset], request: &impl Request) -> Option<&'a Ruleset> {
-    let mut best: Option<(&Ruleset, Fit)> = None;
-    for ruleset in rulesets {
+/// The index of the ruleset whose scope fits the request best; among equals the first by name.
+pub(crate) fn governing(rulesets: &[Ruleset], request: &impl Request) -> Option<usize> {
+    let mut best: Option<(usize, Fit)> = None;
+    for (index, ruleset) in rulesets.iter().enumerate() {
         if let Some(fit) = fit(&ruleset.scope, request)
             && best.is_none_or(|(_, other)| fit > other)
         {
-            best = Some((ruleset, fit));
+            best = Some((index, fit));
         }
     }
-    best.map(|(ruleset, _)| ruleset)
+    best.map(|(index, _)| index)
 }
 
 fn fit(scope: &Scope, request: &impl Request) -> Option<Fit> {
     let host = if scope.hosts.is_empty() {
         0
     } else {
-        let host = without_port(Source::Host.read(request)?);
+        let host = without_port(request.header(":authority")?);
         scope.hosts.iter().filter_map(|pattern| host_fit(pattern, host)).max()?
     };
     let path = if scope.path_prefixes.is_empty() {
         0
     } else {
-        let path = Source::Path.read(request)?;
+        let path = path(request)?;
         scope.path_prefixes.iter().filter(|prefix| path_fits(prefix, path)).map(String::len).max()?
     };
     Some((host, path))
@@ -66,7 +66,6 @@ fn without_port(authority: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Bundle;
 
     struct At(&'static str, &'static str);
     impl Request for At {
@@ -80,7 +79,7 @@ mod tests {
     }
 
     fn ruleset(name: &str, hosts: &[&str], prefixes: &[&str]) -> Ruleset {
-        let mut ruleset = Bundle::pass_all(1, name, "v1").rulesets.remove(0);
+        let mut ruleset = Ruleset::pass_all(name, "v1");
         ruleset.scope = Scope {
             hosts: hosts.iter().map(ToString::to_string).collect(),
             path_prefixes: prefixes.iter().map(ToString::to_string).collect(),
@@ -109,7 +108,7 @@ mod tests {
             ("example.com", "/v2/models", "all"),
             ("[::1]:80", "/", "all"),
         ] {
-            let found = governing(&rulesets, &At(host, path)).map(|r| r.name.as_str());
+            let found = governing(&rulesets, &At(host, path)).map(|index| rulesets[index].name.as_str());
             assert_eq!(found, Some(expected), "{host} {path}");
         }
         assert_eq!(governing(&rulesets[1..3], &At("other.org", "/")), None);

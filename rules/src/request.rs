@@ -1,29 +1,56 @@
 //! What the host tells about a request, and where attributes are in it.
 
-use crate::bundle::Source;
+use crate::bundle::{Attribute, Source};
 
 /// A request as the host sees it: its headers, with the pseudo-headers `:method`, `:path` and
 /// `:authority` of HTTP/2, which every proxy has for HTTP/1 too.
 ///
-/// The evaluator asks for a source at most once per request and ruleset, and only when a rule needs it.
+/// The evaluator asks for an attribute at most once per request, and only when a rule needs it.
 pub trait Request {
     /// The bytes of a header, exactly as the client sent them; `None` when the request does not carry it.
     /// Of a header that is repeated, the first one counts. `name` is in lower case.
     fn header(&self, name: &str) -> Option<&[u8]>;
-}
 
-impl Source {
-    /// The bytes that the source names in a request.
-    #[must_use]
-    pub fn read<'a>(&self, request: &'a impl Request) -> Option<&'a [u8]> {
-        match self {
-            Self::Header(name) => request.header(name),
-            Self::Cookie(name) => cookie(request.header("cookie")?, name.as_bytes()),
-            Self::Path => request.header(":path")?.split(|&byte| byte == b'?').next(),
-            Self::Method => request.header(":method"),
-            Self::Host => request.header(":authority"),
+    /// The address that the request's connection comes from, with or without a port.
+    fn client_address(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// A property of the proxy by the path of its name, in the proxy's form.
+    fn property(&self, _path: &[String]) -> Option<&[u8]> {
+        None
+    }
+
+    /// The bytes of an attribute. Hosts that know attributes by their names answer here themselves.
+    fn attribute(&self, attribute: &Attribute) -> Option<&[u8]> {
+        match &attribute.source {
+            Source::Header(name) => self.header(name),
+            Source::Cookie(name) => cookie(self.header("cookie")?, name.as_bytes()),
+            Source::Path => path(self),
+            Source::Method => self.header(":method"),
+            Source::Host => self.header(":authority"),
+            Source::Query(name) => parameter(self.header(":path")?, name.as_bytes()),
+            Source::ClientAddress => self.client_address(),
+            Source::Property(path) => self.property(path),
         }
     }
+}
+
+/// The path without the query.
+pub(crate) fn path<R: Request + ?Sized>(request: &R) -> Option<&[u8]> {
+    request.header(":path")?.split(|&byte| byte == b'?').next()
+}
+
+/// The value of the first parameter of that name in the query of a path. Nothing is decoded: that would
+/// need memory of its own for each request.
+fn parameter<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let question = path.iter().position(|&byte| byte == b'?')?;
+    let query = path.get(question.checked_add(1)?..)?;
+    let query = query.split(|&byte| byte == b'#').next()?;
+    query.split(|&byte| byte == b'&').find_map(|pair| match pair.strip_prefix(name)? {
+        [] => Some(&[][..]),
+        rest => rest.strip_prefix(b"="),
+    })
 }
 
 /// The value of the first cookie of that name, without quotes around it (RFC 6265, section 4.2.1).
@@ -47,13 +74,35 @@ mod tests {
         }
     }
 
+    fn read(source: Source, request: &One) -> Option<&[u8]> {
+        request.attribute(&Attribute { name: "a".into(), source, ty: crate::Type::String })
+    }
+
+    #[test]
+    fn a_parameter_is_found_by_its_whole_name() {
+        let request = One(":path", b"/a?tier=gold&tier=free&x=1=2&flag&xtier=0&e=#tail=1");
+        for (name, expected) in [
+            ("tier", Some("gold")),
+            ("x", Some("1=2")),
+            ("flag", Some("")),
+            ("e", Some("")),
+            ("tail", None),
+            ("ier", None),
+            ("/a", None),
+        ] {
+            let found = read(Source::Query(name.into()), &request).map(String::from_utf8_lossy);
+            assert_eq!(found.as_deref(), expected, "{name}");
+        }
+        assert_eq!(read(Source::Query("a".into()), &One(":path", b"/a")), None);
+    }
+
     #[test]
     fn the_path_has_no_query() {
         for (path, expected) in [("/a?b=c?d", "/a"), ("/a", "/a"), ("?", ""), ("", "")] {
             let request = One(":path", path.as_bytes());
-            assert_eq!(Source::Path.read(&request), Some(expected.as_bytes()), "{path}");
+            assert_eq!(read(Source::Path, &request), Some(expected.as_bytes()), "{path}");
         }
-        assert_eq!(Source::Path.read(&One("path", b"/")), None);
+        assert_eq!(read(Source::Path, &One("path", b"/")), None);
     }
 
     #[test]
@@ -66,11 +115,11 @@ mod tests {
             ("sid", Some("4")),
             ("last", Some("6=7")),
         ] {
-            let found = Source::Cookie(name.into()).read(&request).map(String::from_utf8_lossy);
+            let found = read(Source::Cookie(name.into()), &request).map(String::from_utf8_lossy);
             assert_eq!(found.as_deref(), expected, "{name}");
         }
         for name in ["d", "broken", "i", "nope"] {
-            assert_eq!(Source::Cookie(name.into()).read(&request), None, "{name}");
+            assert_eq!(read(Source::Cookie(name.into()), &request), None, "{name}");
         }
     }
 }

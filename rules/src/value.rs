@@ -1,43 +1,63 @@
 //! Types and values of the rule language.
 
+use crate::{time::Timestamp, version::is_version};
 use bincode::{Decode, Encode};
 
-/// A static type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
-pub enum Type {
+macro_rules! types {
+    ($( $(#[doc = $doc:literal])+ $variant:ident = $name:literal; )+) => {
+        /// A static type. The order is a part of the bundle's format: new ones go to the end.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+        pub enum Type { $( $(#[doc = $doc])+ $variant, )+ }
+
+        impl Type {
+            /// All types.
+            pub const ALL: &'static [Self] = &[$( Self::$variant, )+];
+
+            /// The type's name as the language writes it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name, )+ }
+            }
+        }
+    };
+}
+
+types! {
     /// `true` or `false`.
-    Bool,
+    Bool = "bool";
     /// 64-bit signed integer.
-    Int,
+    Int = "int";
     /// 64-bit unsigned integer.
-    Uint,
+    Uint = "uint";
     /// 64-bit IEEE 754 number.
-    Double,
+    Double = "double";
     /// Unicode text.
-    String,
+    String = "string";
+    /// Bytes without a meaning.
+    Bytes = "bytes";
+    /// A point in time, in nanoseconds since the Unix epoch.
+    Timestamp = "timestamp";
+    /// A span of time, in nanoseconds.
+    Duration = "duration";
+    /// A version by Semantic Versioning 2.0.0.
+    Semver = "semver";
+    /// Texts, in a header separated by commas.
+    List = "list";
 }
 
 impl Type {
-    /// The type's name as the language writes it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bool => "bool",
-            Self::Int => "int",
-            Self::Uint => "uint",
-            Self::Double => "double",
-            Self::String => "string",
-        }
-    }
-
-    /// Reads an attribute's bytes as this type.
+    /// Reads an attribute's text as this type. Timestamps and durations are not read from requests.
     #[must_use]
     pub fn parse(self, bytes: &[u8]) -> Value<'_> {
+        if self == Self::Bytes {
+            return Value::Bytes(bytes);
+        }
         let Ok(text) = std::str::from_utf8(bytes) else {
             return Value::Error(EvalError::Malformed);
         };
         let parsed = match self {
             Self::String => Some(Value::String(text)),
+            Self::List => Some(Value::List(text)),
             Self::Bool => match text {
                 "true" => Some(Value::Bool(true)),
                 "false" => Some(Value::Bool(false)),
@@ -46,8 +66,29 @@ impl Type {
             Self::Int => text.parse().ok().map(Value::Int),
             Self::Uint => text.parse().ok().map(Value::Uint),
             Self::Double => text.parse().ok().map(Value::Double),
+            Self::Semver => is_version(text).then_some(Value::Semver(text)),
+            Self::Bytes | Self::Timestamp | Self::Duration => None,
         };
         parsed.unwrap_or(Value::Error(EvalError::Malformed))
+    }
+
+    /// Reads a proxy's property as this type: numbers may come in the proxy's binary form, eight bytes in
+    /// little-endian order, and bools as one byte.
+    #[must_use]
+    pub fn parse_property(self, bytes: &[u8]) -> Value<'_> {
+        let text = self.parse(bytes);
+        if !matches!(text, Value::Error(_)) {
+            return text;
+        }
+        match (self, bytes) {
+            (Self::Bool, [byte @ 0..=1]) => Value::Bool(*byte == 1),
+            _ => match (self, <[u8; 8]>::try_from(bytes)) {
+                (Self::Int, Ok(bytes)) => Value::Int(i64::from_le_bytes(bytes)),
+                (Self::Uint, Ok(bytes)) => Value::Uint(u64::from_le_bytes(bytes)),
+                (Self::Double, Ok(bytes)) => Value::Double(f64::from_le_bytes(bytes)),
+                _ => text,
+            },
+        }
     }
 }
 
@@ -64,12 +105,48 @@ pub enum Value<'a> {
     Double(f64),
     /// See [`Type::String`].
     String(&'a str),
+    /// See [`Type::Bytes`].
+    Bytes(&'a [u8]),
+    /// See [`Type::Timestamp`].
+    Timestamp(Timestamp),
+    /// See [`Type::Duration`]; nanoseconds.
+    Duration(i64),
+    /// See [`Type::Semver`]; the text is a valid version.
+    Semver(&'a str),
+    /// See [`Type::List`]; the text as the request has it.
+    List(&'a str),
     /// The expression has no value.
     Error(EvalError),
 }
 
-/// Why an expression has no value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+impl Value<'_> {
+    /// The value's type; an error has none.
+    #[must_use]
+    pub fn ty(&self) -> Option<Type> {
+        Some(match self {
+            Self::Bool(_) => Type::Bool,
+            Self::Int(_) => Type::Int,
+            Self::Uint(_) => Type::Uint,
+            Self::Double(_) => Type::Double,
+            Self::String(_) => Type::String,
+            Self::Bytes(_) => Type::Bytes,
+            Self::Timestamp(_) => Type::Timestamp,
+            Self::Duration(_) => Type::Duration,
+            Self::Semver(_) => Type::Semver,
+            Self::List(_) => Type::List,
+            Self::Error(_) => return None,
+        })
+    }
+}
+
+/// The elements of a list that a request carries as text: separated by commas, without the blanks around
+/// them and without empty ones.
+pub fn elements(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(|element| element.trim_matches([' ', '\t'])).filter(|element| !element.is_empty())
+}
+
+/// Why an expression has no value. The order is a part of the bundle's format: new ones go to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error, Encode, Decode)]
 pub enum EvalError {
     /// The request does not carry the attribute.
     #[error("the request does not carry an attribute that the condition reads")]
@@ -86,6 +163,12 @@ pub enum EvalError {
     /// Integer division or remainder by zero.
     #[error("division by zero")]
     DivisionByZero,
+    /// A value has no counterpart in the type that it is converted to.
+    #[error("a value cannot be converted")]
+    Conversion,
+    /// A map or a list has nothing at this place.
+    #[error("no such key")]
+    NoSuchKey,
     /// The program broke an invariant that verification guarantees. Never seen on a verified bundle.
     #[error("internal fault in the compiled program")]
     Fault,

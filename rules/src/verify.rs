@@ -1,31 +1,77 @@
 //! The proof, before use, that a bundle cannot make the evaluator panic, loop or read out of bounds.
 
 use crate::{
-    bucket::{BUCKETS, HASH_VERSION},
-    bundle::{Bundle, Condition, List, Ruleset},
-    isa::{Class, Effect, Op, Skip, Yields},
-    limits::{
-        MAX_ATTRIBUTES, MAX_CONDITION_OPS, MAX_NAME_BYTES, MAX_RULES, MAX_RULESETS, MAX_SEED_BYTES,
-        MAX_STACK, MAX_TARGETS,
+    automaton::Matcher,
+    bucket::{BUCKETS, Bucketing, HASH_VERSION, Seed},
+    bundle::{
+        self, Allocation, Arm, Bundle, Condition, Constant, Enrolment, Forced, Guard, List, Map, Override,
+        Ruleset, Slice,
     },
+    index::RuleIndex,
+    isa::{
+        AttributeId, AutomatonId, Buckets, ConstantId, Effect, ListId, MapId, NetworkId, Op, PredicateId,
+        Skip,
+    },
+    limits::{
+        MAX_ARMS, MAX_ATTRIBUTES, MAX_AUTOMATA, MAX_AUTOMATON_BYTES, MAX_CONDITION_OPS, MAX_EXPERIMENTS,
+        MAX_LAYERS, MAX_NAME_BYTES, MAX_OVERRIDES, MAX_PREDICATES, MAX_RULES, MAX_RULESETS, MAX_SEED_BYTES,
+        MAX_STACK, MAX_STEPS, MAX_TARGETS, MAX_VALUE_BYTES,
+    },
+    operator::{Binary, Unary},
     value::Type,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// A bundle that passed verification. Only such a bundle can decide.
 #[derive(Clone, Debug)]
-pub struct VerifiedBundle(Bundle);
+pub struct VerifiedBundle {
+    bundle: Bundle,
+    plans: Vec<Plan>,
+}
+
+/// What is computed once per ruleset, so that no request has to.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) automata: Vec<Matcher>,
+    pub(crate) index: RuleIndex,
+    /// Of the ruleset's holdout, when it has one.
+    pub(crate) holdout: Option<Bucketing>,
+    /// Of the rules, where they split.
+    pub(crate) rules: Vec<Option<Space>>,
+    /// Of the experiments, where they split.
+    pub(crate) experiments: Vec<Option<Space>>,
+}
+
+/// The bucket spaces of an allocation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    /// In which the slices lie.
+    pub(crate) buckets: Bucketing,
+    /// By which a slice is divided among arms.
+    pub(crate) division: Bucketing,
+    /// The layer's own holdout, and its share.
+    pub(crate) holdout: Option<(Bucketing, u32)>,
+}
 
 impl VerifiedBundle {
-    /// For [`codec`](crate::codec) alone, which has verified the bundle.
-    pub(crate) fn trust(bundle: Bundle) -> Self {
-        Self(bundle)
+    /// Checks everything that the evaluator relies on.
+    ///
+    /// # Errors
+    /// When the bundle would break an invariant of the evaluator; the error says which and where.
+    pub fn new(bundle: Bundle) -> Result<Self, VerifyError> {
+        let plans = verify(&bundle)?;
+        Ok(Self { bundle, plans })
     }
 
     /// What was verified.
     #[must_use]
     pub fn bundle(&self) -> &Bundle {
-        &self.0
+        &self.bundle
+    }
+
+    /// One for each ruleset.
+    pub(crate) fn plans(&self) -> &[Plan] {
+        &self.plans
     }
 }
 
@@ -48,14 +94,13 @@ impl VerifyError {
     }
 }
 
-type Checked = Result<(), VerifyError>;
+type Checked<T = ()> = Result<T, VerifyError>;
 
 fn ensure(holds: bool, problem: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(VerifyError::new(problem())) }
 }
 
-/// Checks everything that the evaluator relies on.
-pub(crate) fn verify(bundle: &Bundle) -> Checked {
+fn verify(bundle: &Bundle) -> Checked<Vec<Plan>> {
     ensure(bundle.hash_version == HASH_VERSION, || {
         format!("bucket function {} is unknown", bundle.hash_version)
     })?;
@@ -63,33 +108,12 @@ pub(crate) fn verify(bundle: &Bundle) -> Checked {
     ensure(bundle.rulesets.is_sorted_by(|a, b| a.name < b.name), || {
         "rulesets are not in ascending order of distinct names".into()
     })?;
-    bundle.rulesets.iter().try_for_each(|ruleset| {
-        verify_ruleset(ruleset).map_err(|error| error.within("ruleset", &ruleset.name))
-    })
-}
-
-fn verify_ruleset(ruleset: &Ruleset) -> Checked {
-    name("name", &ruleset.name)?;
-    at_most("targets", ruleset.targets.len(), MAX_TARGETS)?;
-    at_most("attributes", ruleset.attributes.len(), MAX_ATTRIBUTES)?;
-    at_most("rules", ruleset.rules.len(), MAX_RULES)?;
-    ruleset.targets.iter().try_for_each(|target| name("target", target))?;
-    ruleset.attributes.iter().try_for_each(|attribute| name("attribute", &attribute.name))?;
-    target(ruleset, ruleset.default)?;
-    ruleset.lists.iter().try_for_each(verify_list)?;
-    let mut names = HashSet::with_capacity(ruleset.rules.len());
-    for rule in &ruleset.rules {
-        let mut verify_rule = || {
-            name("name", &rule.name)?;
-            ensure(names.insert(rule.name.as_str()), || "the name is used twice".into())?;
-            at_most("bytes of seed", rule.seed.len(), MAX_SEED_BYTES)?;
-            ensure(rule.share <= BUCKETS, || format!("share {} of {BUCKETS}", rule.share))?;
-            target(ruleset, rule.target)?;
-            rule.condition.map_or(Ok(()), |condition| verify_condition(ruleset, condition))
-        };
-        verify_rule().map_err(|error| error.within("rule", &rule.name))?;
-    }
-    Ok(())
+    let verified = |ruleset| Verifier { ruleset }.ruleset();
+    bundle
+        .rulesets
+        .iter()
+        .map(|ruleset| verified(ruleset).map_err(|error| error.within("ruleset", &ruleset.name)))
+        .collect()
 }
 
 fn at_most(what: &str, count: usize, limit: usize) -> Checked {
@@ -102,8 +126,236 @@ fn name(what: &str, text: &str) -> Checked {
     ensure(printable && text.len() <= MAX_NAME_BYTES, || format!("{what} {text:?} is not a valid name"))
 }
 
-fn target(ruleset: &Ruleset, index: u16) -> Checked {
-    ensure(usize::from(index) < ruleset.targets.len(), || format!("target {index} does not exist"))
+fn missing(what: &str) -> VerifyError {
+    VerifyError::new(format!("{what} does not exist"))
+}
+
+/// The operations of a condition, when the range lies inside of the code.
+pub(crate) fn code(ruleset: &Ruleset, condition: Condition) -> Option<&[Op]> {
+    let start = usize::try_from(condition.start).ok()?;
+    let end = start.checked_add(usize::try_from(condition.length).ok()?)?;
+    ruleset.code.get(start..end)
+}
+
+/// Follows one ruleset.
+struct Verifier<'a> {
+    ruleset: &'a Ruleset,
+}
+
+impl<'a> Verifier<'a> {
+    fn ruleset(&self) -> Checked<Plan> {
+        let ruleset = self.ruleset;
+        name("name", &ruleset.name)?;
+        at_most("targets", ruleset.targets.len(), MAX_TARGETS)?;
+        at_most("attributes", ruleset.attributes.len(), MAX_ATTRIBUTES)?;
+        at_most("automata", ruleset.automata.len(), MAX_AUTOMATA)?;
+        at_most("predicates", ruleset.predicates.len(), MAX_PREDICATES)?;
+        at_most("layers", ruleset.layers.len(), MAX_LAYERS)?;
+        at_most("overrides", ruleset.overrides.len(), MAX_OVERRIDES)?;
+        at_most("rules", ruleset.rules.len(), MAX_RULES)?;
+        at_most("experiments", ruleset.experiments.len(), MAX_EXPERIMENTS)?;
+        ruleset.targets.iter().try_for_each(|target| name("target", target))?;
+        ruleset.attributes.iter().try_for_each(|attribute| name("attribute", &attribute.name))?;
+        self.target(ruleset.default)?;
+        self.attribute(ruleset.unit)?;
+        share("holdout", ruleset.holdout)?;
+        for layer in &ruleset.layers {
+            name("layer", &layer.name)?;
+            seed(layer.seed.as_deref())?;
+            share("holdout", layer.holdout)?;
+        }
+        ruleset.lists.iter().try_for_each(verify_list)?;
+        ruleset.maps.iter().try_for_each(verify_map)?;
+        ensure(ruleset.networks.iter().all(super::network::Network::is_valid), || {
+            "a network is malformed".into()
+        })?;
+        let automata = ruleset.automata.iter().map(verify_automaton).collect::<Checked<Vec<_>>>()?;
+        self.overrides()?;
+
+        let mut steps = 0u64;
+        for (index, predicate) in ruleset.predicates.iter().enumerate() {
+            let cost = self.condition(*predicate, Sharing::Refused);
+            steps =
+                steps.saturating_add(cost.map_err(|error| error.within("predicate", &index.to_string()))?);
+        }
+        let mut rules = Vec::with_capacity(ruleset.rules.len());
+        for rule in &ruleset.rules {
+            let mut verify_rule = || {
+                name("name", &rule.name)?;
+                rule.guard.map_or(Ok(()), |guard| self.guard(guard))?;
+                at_most("arms", rule.arms.len(), MAX_ARMS)?;
+                rule.arms.iter().try_for_each(|arm| self.arm(arm))?;
+                self.enrolment(&rule.enrolment, rule.arms.len(), &mut steps)?;
+                Ok(self.space(&rule.name, &rule.enrolment))
+            };
+            rules.push(verify_rule().map_err(|error: VerifyError| error.within("rule", &rule.name))?);
+        }
+        let mut experiments = Vec::with_capacity(ruleset.experiments.len());
+        for experiment in &ruleset.experiments {
+            let mut verify_experiment = || {
+                name("name", &experiment.name)?;
+                at_most("arms", experiment.arms.len(), MAX_ARMS)?;
+                experiment.arms.iter().try_for_each(|arm| name("arm", arm))?;
+                self.enrolment(&experiment.enrolment, experiment.arms.len(), &mut steps)?;
+                Ok(self.space(&experiment.name, &experiment.enrolment))
+            };
+            let verified = verify_experiment()
+                .map_err(|error: VerifyError| error.within("experiment", &experiment.name));
+            experiments.push(verified?);
+        }
+        ensure(steps <= MAX_STEPS, || {
+            format!("deciding can take {steps} steps, but at most {MAX_STEPS} are allowed")
+        })?;
+        let holdout = (ruleset.holdout > 0).then(|| Seed::of_holdout(&ruleset.name).ready());
+        Ok(Plan { automata, index: RuleIndex::new(ruleset), holdout, rules, experiments })
+    }
+
+    fn target(&self, index: u16) -> Checked {
+        ensure(usize::from(index) < self.ruleset.targets.len(), || format!("target {index} does not exist"))
+    }
+
+    fn attribute(&self, AttributeId(id): AttributeId) -> Checked<Type> {
+        Ok(self.ruleset.attributes.get(usize::from(id)).ok_or_else(|| missing("attribute"))?.ty)
+    }
+
+    fn constant(&self, ConstantId(id): ConstantId) -> Checked<&'a Constant> {
+        self.ruleset.constants.get(id as usize).ok_or_else(|| missing("constant"))
+    }
+
+    fn list(&self, ListId(id): ListId) -> Checked<&'a List> {
+        self.ruleset.lists.get(id as usize).ok_or_else(|| missing("list"))
+    }
+
+    fn arm(&self, arm: &Arm) -> Checked {
+        ensure(arm.name.is_empty() || name("arm", &arm.name).is_ok(), || {
+            format!("arm {:?} is not a valid name", arm.name)
+        })?;
+        self.target(arm.target)
+    }
+
+    fn overrides(&self) -> Checked {
+        let overrides = &self.ruleset.overrides;
+        ensure(overrides.is_sorted_by(|a, b| a.unit <= b.unit), || {
+            "overrides are not in ascending order".into()
+        })?;
+        overrides.iter().try_for_each(|Override { unit, forced }| {
+            at_most("bytes of unit", unit.len(), MAX_VALUE_BYTES)?;
+            let arms = match *forced {
+                Forced::Target(target) => return self.target(target),
+                Forced::Rule { rule, arm } => {
+                    self.ruleset.rules.get(rule as usize).map(|rule| (rule.arms.len(), arm))
+                }
+                Forced::Experiment { experiment, arm } => {
+                    self.ruleset.experiments.get(usize::from(experiment)).map(|other| (other.arms.len(), arm))
+                }
+            };
+            ensure(arms.is_some_and(|(arms, arm)| usize::from(arm) < arms), || {
+                "an override names an arm that does not exist".into()
+            })
+        })
+    }
+
+    fn guard(&self, guard: Guard) -> Checked {
+        let ty = self.attribute(guard.attribute())?;
+        let fits = match guard {
+            Guard::Equals(_, id) => self.constant(id)?.ty() == ty && ty != Type::Semver,
+            Guard::OneOf(_, id) => self.list(id)?.element_type() == ty,
+            Guard::StartsWith(_, id) => ty == Type::String && self.constant(id)?.ty() == Type::String,
+            Guard::Between(..) => matches!(ty, Type::Int | Type::Uint | Type::Double),
+        };
+        ensure(fits, || format!("the guard does not fit to an attribute of type {}", ty.name()))
+    }
+
+    fn enrolment(&self, enrolment: &Enrolment, arms: usize, steps: &mut u64) -> Checked {
+        ensure(arms > 0, || "there is no arm".into())?;
+        if let Some(condition) = enrolment.condition {
+            *steps = steps.saturating_add(self.condition(condition, Sharing::Allowed)?);
+        }
+        let Some(Allocation { space, slices }) = &enrolment.allocation else { return Ok(()) };
+        match space {
+            bundle::Space::Own => {}
+            bundle::Space::Seeded(text) => seed(Some(text))?,
+            bundle::Space::Layer(id) => {
+                ensure(usize::from(*id) < self.ruleset.layers.len(), || "layer does not exist".into())?;
+            }
+        }
+        ensure(slices.iter().is_sorted_by(|a, b| a.end <= b.start), || "slices overlap".into())?;
+        slices.iter().try_for_each(|Slice { start, end, division }| {
+            ensure(start <= end && *end <= BUCKETS, || format!("buckets {start} to {end} of {BUCKETS}"))?;
+            at_most("parts of a slice", division.len(), MAX_ARMS)?;
+            let whole = division.last().is_some_and(|share| share.end == BUCKETS);
+            ensure(whole && division.is_sorted_by(|a, b| a.end <= b.end), || {
+                "the parts of a slice do not make up the whole".into()
+            })?;
+            ensure(division.iter().all(|share| usize::from(share.arm) < arms), || "arm does not exist".into())
+        })
+    }
+
+    /// The bucket spaces of a rule or an experiment.
+    fn space(&self, rule: &str, enrolment: &Enrolment) -> Option<Space> {
+        let ruleset = self.ruleset;
+        let space = &enrolment.allocation.as_ref()?.space;
+        let (seed, holdout) = match space {
+            bundle::Space::Own => (Seed::of_rule(&ruleset.name, rule), None),
+            bundle::Space::Seeded(seed) => (Seed::new(&[seed]), None),
+            bundle::Space::Layer(id) => {
+                let layer = ruleset.layers.get(usize::from(*id))?;
+                let seed = match &layer.seed {
+                    Some(seed) => Seed::new(&[seed]),
+                    None => Seed::of_layer(&ruleset.name, &layer.name),
+                };
+                (seed, (layer.holdout > 0).then(|| (seed.holdout().ready(), layer.holdout)))
+            }
+        };
+        Some(Space { buckets: seed.ready(), division: seed.division(rule).ready(), holdout })
+    }
+
+    /// Follows the types on the stack through every operation; the answer is the largest number of steps that
+    /// it can take. All jumps go forward, so one pass sees, for each operation, every stack that can arrive
+    /// there; they have to be the same.
+    fn condition(&self, condition: Condition, sharing: Sharing) -> Checked<u64> {
+        let code = code(self.ruleset, condition)
+            .ok_or_else(|| VerifyError::new("the condition lies outside of the code"))?;
+        at_most("operations", code.len(), MAX_CONDITION_OPS)?;
+        let mut stack = TypeStack { verifier: self, sharing, types: Vec::new() };
+        let mut arriving: HashMap<usize, Vec<Type>> = HashMap::new();
+        let mut steps = 0u64;
+        for (at, op) in code.iter().enumerate() {
+            meet(&mut arriving, at, &stack.types)?;
+            steps = steps.saturating_add(cost(op.effect()));
+            if let Some(Skip(skip)) = stack.apply(*op).map_err(|e| e.within("operation", &at.to_string()))? {
+                let destination = at.saturating_add(1).saturating_add(usize::from(skip));
+                ensure(destination <= code.len(), || format!("operation {at} jumps past the end"))?;
+                let other = arriving.entry(destination).or_insert_with(|| stack.types.clone());
+                ensure(*other == stack.types, || format!("jumps to {destination} bring different stacks"))?;
+            }
+        }
+        meet(&mut arriving, code.len(), &stack.types)?;
+        ensure(stack.types == [Type::Bool], || "the condition does not leave exactly one boolean".into())?;
+        Ok(steps)
+    }
+}
+
+/// Steps that an operation can take: one, and one for each piece of a text that it goes through. Pieces are
+/// what takes about as long as an operation: sixteen bytes where bytes are compared, a byte in an automaton.
+fn cost(effect: Effect) -> u64 {
+    const BYTES: u64 = MAX_VALUE_BYTES as u64;
+    match effect {
+        Effect::Match(_) => BYTES,
+        Effect::Unary(Unary::Size | Unary::ToString | Unary::ToSemver)
+        | Effect::Binary(Binary::Contains | Binary::ElementOf)
+        | Effect::Test(_, Binary::Contains | Binary::ElementOf, _)
+        | Effect::Bucket(..) => BYTES / 16,
+        _ => 1,
+    }
+}
+
+fn share(what: &str, share: u32) -> Checked {
+    ensure(share <= BUCKETS, || format!("{what} {share} of {BUCKETS}"))
+}
+
+fn seed(seed: Option<&str>) -> Checked {
+    at_most("bytes of seed", seed.map_or(0, str::len), MAX_SEED_BYTES)
 }
 
 fn verify_list(list: &List) -> Checked {
@@ -118,129 +370,151 @@ fn verify_list(list: &List) -> Checked {
     ensure(ascending, || "a list's elements are not strictly ascending".into())
 }
 
-/// Follows the types on the stack through every operation. All jumps go forward, so one pass sees, for
-/// each operation, every stack that can arrive there; they have to be the same.
-fn verify_condition(ruleset: &Ruleset, condition: Condition) -> Checked {
-    let code =
-        code(ruleset, condition).ok_or_else(|| VerifyError::new("the condition lies outside of the code"))?;
-    at_most("operations", code.len(), MAX_CONDITION_OPS)?;
-    let mut stack = TypeStack::default();
-    let mut arriving: HashMap<usize, Vec<Type>> = HashMap::new();
-    for (at, op) in code.iter().enumerate() {
-        meet(&mut arriving, at, &stack)?;
-        if let Some(Skip(skip)) =
-            stack.apply(ruleset, *op).map_err(|e| e.within("operation", &at.to_string()))?
-        {
-            let destination = at.saturating_add(1).saturating_add(usize::from(skip));
-            ensure(destination <= code.len(), || format!("operation {at} jumps past the end"))?;
-            let other = arriving.entry(destination).or_insert_with(|| stack.0.clone());
-            ensure(*other == stack.0, || format!("jumps to {destination} bring different stacks"))?;
-        }
+fn verify_map(map: &Map) -> Checked {
+    verify_list(&map.keys)?;
+    let one_type =
+        map.values.windows(2).all(|pair| pair.first().map(Constant::ty) == pair.last().map(Constant::ty));
+    ensure(map.keys.len() == map.values.len() && !map.values.is_empty() && one_type, || {
+        "a map does not have one value of one type for each key".into()
+    })
+}
+
+fn verify_automaton(automaton: &bundle::Automaton) -> Checked<Matcher> {
+    at_most("bytes of automaton", automaton.dfa.len(), MAX_AUTOMATON_BYTES)?;
+    Matcher::new(&automaton.dfa).map_err(VerifyError::new)
+}
+
+fn meet(arriving: &mut HashMap<usize, Vec<Type>>, at: usize, stack: &[Type]) -> Checked {
+    if arriving.is_empty() {
+        return Ok(());
     }
-    meet(&mut arriving, code.len(), &stack)?;
-    ensure(stack.0 == [Type::Bool], || "the condition does not leave exactly one boolean".into())
-}
-
-/// The operations of a condition, when the range lies inside of the code.
-pub(crate) fn code(ruleset: &Ruleset, condition: Condition) -> Option<&[Op]> {
-    let start = usize::try_from(condition.start).ok()?;
-    let end = start.checked_add(usize::try_from(condition.length).ok()?)?;
-    ruleset.code.get(start..end)
-}
-
-fn meet(arriving: &mut HashMap<usize, Vec<Type>>, at: usize, stack: &TypeStack) -> Checked {
-    let same = arriving.remove(&at).is_none_or(|other| other == stack.0);
+    let same = arriving.remove(&at).is_none_or(|other| other == stack);
     ensure(same, || format!("different stacks meet at operation {at}"))
 }
 
-/// The types of the values on the evaluator's stack.
-#[derive(Default)]
-struct TypeStack(Vec<Type>);
+/// Whether the code may use shared predicates. They themselves may not: then nothing calls itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Allowed,
+    Refused,
+}
 
-impl TypeStack {
+/// The types of the values on the evaluator's stack.
+struct TypeStack<'v, 'a> {
+    verifier: &'v Verifier<'a>,
+    sharing: Sharing,
+    types: Vec<Type>,
+}
+
+impl TypeStack<'_, '_> {
     /// Applies an operation's effect; the answer is how far it may jump.
-    fn apply(&mut self, ruleset: &Ruleset, op: Op) -> Result<Option<Skip>, VerifyError> {
-        let missing = |what: &str| VerifyError::new(format!("{what} does not exist"));
-        let attribute = |id: u16| ruleset.attributes.get(usize::from(id)).ok_or(missing("attribute"));
-        let index = |id: u32| usize::try_from(id).unwrap_or(usize::MAX);
+    fn apply(&mut self, op: Op) -> Result<Option<Skip>, VerifyError> {
+        let Self { verifier, .. } = *self;
+        let ruleset = verifier.ruleset;
         match op.effect() {
-            Effect::Constant(id) => {
-                let constant = ruleset.constants.get(index(id.0)).ok_or(missing("constant"))?;
-                self.push(constant.ty())?;
-            }
-            Effect::Attribute(id) => self.push(attribute(id.0)?.ty)?,
+            Effect::Constant(id) => self.push(verifier.constant(id)?.ty())?,
+            Effect::Attribute(id) => self.push(verifier.attribute(id)?)?,
             Effect::Presence(id) => {
-                attribute(id.0)?;
+                verifier.attribute(id)?;
                 self.push(Type::Bool)?;
             }
-            Effect::Unary(class, yields) => {
-                let operand = self.pop_class(class)?;
-                self.push(yields.of(operand))?;
+            Effect::Now => self.push(Type::Timestamp)?,
+            Effect::Fail(ty, _) => self.push(ty)?,
+            Effect::Unary(op) => {
+                let operand = self.pop()?;
+                self.push(op.yields(operand).ok_or_else(|| not_for(op.mnemonic(), &[operand]))?)?;
             }
-            Effect::Binary(class, yields) => {
-                let right = self.pop_class(class)?;
-                self.pop(right)?;
-                self.push(yields.of(right))?;
+            Effect::Binary(op) => {
+                let right = self.pop()?;
+                let left = self.pop()?;
+                self.push(binary(op, left, right)?)?;
+            }
+            Effect::Logic => {
+                self.pop_type(Type::Bool)?;
+                self.pop_type(Type::Bool)?;
+                self.push(Type::Bool)?;
             }
             Effect::Member(id) => {
-                let list = ruleset.lists.get(index(id.0)).ok_or(missing("list"))?;
-                self.pop(list.element_type())?;
+                self.pop_type(verifier.list(id)?.element_type())?;
                 self.push(Type::Bool)?;
             }
+            Effect::Lookup(MapId(id)) => {
+                let map = ruleset.maps.get(id as usize).ok_or_else(|| missing("map"))?;
+                self.pop_type(map.keys.element_type())?;
+                self.push(map.values.first().ok_or_else(|| missing("value"))?.ty())?;
+            }
+            Effect::Match(AutomatonId(id)) => {
+                ruleset.automata.get(usize::from(id)).ok_or_else(|| missing("automaton"))?;
+                self.pop_type(Type::String)?;
+                self.push(Type::Bool)?;
+            }
+            Effect::Network(NetworkId(id)) => {
+                ruleset.networks.get(usize::from(id)).ok_or_else(|| missing("network"))?;
+                self.pop_type(Type::String)?;
+                self.push(Type::Bool)?;
+            }
+            Effect::Bucket(seed, Buckets(buckets)) => {
+                let seed = verifier.constant(seed)?;
+                ensure(seed.ty() == Type::String, || "a seed is not a string".into())?;
+                ensure((1..=1 << 31).contains(&buckets), || format!("{buckets} buckets"))?;
+                let unit = self.pop()?;
+                let allowed = matches!(unit, Type::String | Type::Bytes | Type::Int | Type::Uint);
+                ensure(allowed, || format!("{} is no unit", unit.name()))?;
+                self.push(Type::Int)?;
+            }
             Effect::Select => {
-                let otherwise = self.pop_class(Class::Any)?;
-                self.pop(otherwise)?;
-                self.pop(Type::Bool)?;
+                let otherwise = self.pop()?;
+                self.pop_type(otherwise)?;
+                self.pop_type(Type::Bool)?;
                 self.push(otherwise)?;
             }
             Effect::Branch(skip) => {
-                self.pop(Type::Bool)?;
+                self.pop_type(Type::Bool)?;
                 self.push(Type::Bool)?;
                 return Ok(Some(skip));
+            }
+            Effect::Test(attribute, op, constant) => {
+                let (left, right) = (verifier.attribute(attribute)?, verifier.constant(constant)?.ty());
+                self.push(binary(op, left, right)?)?;
+            }
+            Effect::TestMember(attribute, list) => {
+                let (attribute, element) =
+                    (verifier.attribute(attribute)?, verifier.list(list)?.element_type());
+                ensure(attribute == element, || {
+                    format!("{} in a list of {}", attribute.name(), element.name())
+                })?;
+                self.push(Type::Bool)?;
+            }
+            Effect::Predicate(PredicateId(id)) => {
+                ensure(self.sharing == Sharing::Allowed, || "a predicate uses a predicate".into())?;
+                ensure(usize::from(id) < ruleset.predicates.len(), || "predicate does not exist".into())?;
+                self.push(Type::Bool)?;
             }
         }
         Ok(None)
     }
 
     fn push(&mut self, ty: Type) -> Checked {
-        ensure(self.0.len() < MAX_STACK, || format!("more than {MAX_STACK} values on the stack"))?;
-        self.0.push(ty);
+        ensure(self.types.len() < MAX_STACK, || format!("more than {MAX_STACK} values on the stack"))?;
+        self.types.push(ty);
         Ok(())
     }
 
-    fn pop_class(&mut self, class: Class) -> Result<Type, VerifyError> {
-        let top = self.0.pop().ok_or_else(|| VerifyError::new("the stack is empty"))?;
-        ensure(class.contains(top), || format!("{} is not {class:?}", top.name()))?;
-        Ok(top)
+    fn pop(&mut self) -> Checked<Type> {
+        self.types.pop().ok_or_else(|| VerifyError::new("the stack is empty"))
     }
 
-    fn pop(&mut self, ty: Type) -> Checked {
-        let top = self.pop_class(Class::Any)?;
+    fn pop_type(&mut self, ty: Type) -> Checked {
+        let top = self.pop()?;
         ensure(top == ty, || format!("{} where {} is needed", top.name(), ty.name()))
     }
 }
 
-impl Class {
-    /// Whether the class has the type.
-    #[must_use]
-    pub fn contains(self, ty: Type) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Bool => ty == Type::Bool,
-            Self::Number => matches!(ty, Type::Int | Type::Uint | Type::Double),
-            Self::Integer => matches!(ty, Type::Int | Type::Uint),
-            Self::Signed => matches!(ty, Type::Int | Type::Double),
-            Self::String => ty == Type::String,
-        }
-    }
+fn binary(op: Binary, left: Type, right: Type) -> Checked<Type> {
+    op.yields(left, right).ok_or_else(|| not_for(op.mnemonic(), &[left, right]))
 }
 
-impl Yields {
-    fn of(self, operand: Type) -> Type {
-        match self {
-            Self::Same => operand,
-            Self::Bool => Type::Bool,
-            Self::Int => Type::Int,
-        }
-    }
+fn not_for(operation: &str, operands: &[Type]) -> VerifyError {
+    let operands: Vec<&str> = operands.iter().map(|ty| ty.name()).collect();
+    VerifyError::new(format!("{operation} does not take {}", operands.join(" and ")))
 }

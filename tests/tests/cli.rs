@@ -70,8 +70,9 @@ fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
         "bundle of revision 9, bucket function 1",
         "ruleset digits",
         "  rule 0 gold -> v3",
-        "       1  const        \"gold\"",
-        "  rule 1 canary -> v2, buckets 0 to 99999 of 1000000 by seed \"digits/canary\"",
+        "       0  test         a0 (tenant.tier) eq \"gold\"",
+        "  rule 1 canary -> v2",
+        "    buckets 0 to 99999 of 1000000 by its own seed: v2",
     ] {
         assert!(listing.lines().any(|other| other == line), "{line:?} is missing in\n{listing}");
     }
@@ -93,13 +94,16 @@ fn explain_shows_rule_by_rule_what_happened() -> Result<()> {
     let gold = explain(&["--header", "X-Tenant-Tier=gold", "--header", "x-user-id=42"])?;
     assert_eq!((&gold["target"], &gold["reason"]), (&"v3".into(), &"TARGETING_MATCH".into()));
     assert_eq!(gold["attributes"][0]["value"], "\"gold\"");
-    let bucket = halftone_rules::bucket::bucket(b"digits/canary", b"42");
+    let bucket = halftone_rules::bucket::Seed::of_rule("digits", "canary").ready().bucket(b"42");
     let other = explain(&["--header", "x-user-id=42"])?;
     assert_eq!(
         other["rules"][0]["why"],
         "the condition has no value: the request does not carry an attribute that the condition reads"
     );
-    let expected = format!("there is no condition, but the unit's bucket {bucket} is not below 100000");
+    assert_eq!(other["rules"][1]["bucket"], bucket);
+    let expected = format!(
+        "there is no condition, but the unit's bucket {bucket} under its own seed is not taken: it takes buckets 0 to 99999"
+    );
     assert_eq!(other["rules"][1]["why"], expected);
     assert_eq!((&other["target"], &other["reason"]), (&"default".into(), &"DEFAULT".into()));
     Ok(())

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_compiler::{compile, link};
 use halftone_filter_host::{FilterInstance, FilterModule, Outcome};
 use halftone_proto::v1::EvaluationContext;
-use halftone_rules::{Decision, Request, VerifiedBundle, codec};
+use halftone_rules::{Decision, Request, Timestamp, VerifiedBundle, bucket::Seed, codec};
 use halftone_tests::Paths;
 use proptest::{
     prelude::*,
@@ -16,10 +16,11 @@ use prost::Message;
 
 /// What the module may ask of its host. A missing import would keep the whole module from loading, so
 /// this is the safe core of the ABI that every host has, plus what Rust's standard library needs.
-const ALLOWED_IMPORTS: [(&str, &str); 11] = [
+const ALLOWED_IMPORTS: [(&str, &str); 12] = [
     ("env", "proxy_get_buffer_bytes"),
     ("env", "proxy_get_current_time_nanoseconds"),
     ("env", "proxy_get_header_map_pairs"),
+    ("env", "proxy_get_property"),
     ("env", "proxy_log"),
     ("env", "proxy_remove_header_map_value"),
     ("env", "proxy_replace_header_map_value"),
@@ -30,6 +31,9 @@ const ALLOWED_IMPORTS: [(&str, &str); 11] = [
     ("wasi_snapshot_preview1", "random_get"),
 ];
 
+/// The clock of the filter's host, see [`halftone_filter_host::Settings`].
+const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
 type Headers = Vec<(String, Vec<u8>)>;
 
 /// The native host of the evaluator.
@@ -39,7 +43,18 @@ impl Request for Native<'_> {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice())
     }
+
+    fn client_address(&self) -> Option<&[u8]> {
+        Some(CLIENT)
+    }
+
+    fn property(&self, path: &[String]) -> Option<&[u8]> {
+        (path == ["connection", "requested_server_name"]).then_some(SNI)
+    }
 }
+
+const CLIENT: &[u8] = b"10.1.2.3:4711";
+const SNI: &[u8] = b"models.example.com";
 
 fn module() -> Result<FilterModule> {
     Ok(FilterModule::new(&std::fs::read(Paths::find()?.filter)?)?)
@@ -164,7 +179,7 @@ fn the_context_says_what_was_decided() -> Result<()> {
     instance.settings_mut().now_ns = 1_700_000_000_123_456_789;
     let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
     let context = context(&outcome)?;
-    let bucket = halftone_rules::bucket::bucket(b"digits/half", b"42");
+    let bucket = Seed::of_rule("digits", "half").ready().bucket(b"42");
     assert_eq!(
         context,
         EvaluationContext {
@@ -176,6 +191,7 @@ fn the_context_says_what_was_decided() -> Result<()> {
             unit_hash: halftone_rules::unit_hash(b"42"),
             bucket: Some(bucket),
             reason: halftone_proto::v1::Reason::Split.into(),
+            ..EvaluationContext::default()
         }
     );
     assert_eq!(outcome.request_header("x-halftone-route"), Some(&b"xds/digits"[..]));
@@ -183,7 +199,7 @@ fn the_context_says_what_was_decided() -> Result<()> {
 }
 
 /// Conditions over everything that a request has, some without a value for some requests.
-const CONDITIONS: [&str; 15] = [
+const CONDITIONS: [&str; 25] = [
     "user.id % 100 < 10",
     "user.id in [1, 2, 3, 42] || tier == 'gold'",
     "request.headers['x-tier'].startsWith('g') && !('x-beta' in request.headers)",
@@ -199,13 +215,23 @@ const CONDITIONS: [&str; 15] = [
     "tier < 'h' && tier >= 'b'",
     "tier in ['gold', 'größe', 'silver']",
     "group == 'gold' || group.startsWith('1')",
+    "tier.matches('^[a-m]') || tier.matches('[0-9]$')",
+    "cidr(request.client_address, '10.0.0.0/8') && sni.endsWith('.com')",
+    "now > timestamp('2023-01-01T00:00:00Z') && now.getHours() == 22",
+    "bucket(user.id, 'x', 10) < 5",
+    "{'gold': 3, 'silver': 2}[tier] >= 2",
+    "int(tier) > 3 || uint(score) == 1u",
+    "version >= semver('1.2.3-rc.1')",
+    "'beta' in groups || size(groups) == 2",
+    "raw < b'5' && size(raw) > 1",
+    "request.query['x'] == '1' && double(age) * 2.0 > score",
 ];
 
 fn rulesets() -> impl Strategy<Value = String> {
     let rule = (prop::option::of(prop::sample::select(&CONDITIONS[..])), 0..=4u8, 0..4u8);
     prop::collection::vec(rule, 0..12).prop_map(|rules| {
         let mut text = String::from(
-            "version: v1\nattributes:\n  tier: {header: x-tier}\n  group: {cookie: group}\n  age: {header: x-age, type: int}\n  score: {header: x-score, type: double}\n  beta: {header: x-beta, type: bool}\nrules:\n  - {name: first, condition: 'user.id == 18446744073709551615', target: v0}\n",
+            "version: v1\nattributes:\n  tier: {header: x-tier}\n  group: {cookie: group}\n  age: {header: x-age, type: int}\n  score: {header: x-score, type: double}\n  beta: {header: x-beta, type: bool}\n  version: {header: x-version, type: semver}\n  groups: {header: x-groups, type: list}\n  raw: {header: x-age, type: bytes}\n  sni: {property: connection.requested_server_name}\nrules:\n  - {name: first, condition: 'user.id == 18446744073709551615', target: v0}\n",
         );
         for (index, (condition, weight, target)) in rules.into_iter().enumerate() {
             let condition = condition.map(|text| format!("condition: \"{text}\", ")).unwrap_or_default();
@@ -221,7 +247,7 @@ fn values() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::sample::select(vec![
             &b""[..], b"true", b"false", b"gold", b"silver", b"g", b"0.75", b"1e400", b"NaN", b"-0", b"+7", b"007",
             b"9223372036854775807", b"-9223372036854775808", b"18446744073709551615", b"18446744073709551616",
-            b"\xff\xfe", "größe".as_bytes(), b" 5", b"0x10",
+            b"1.2.3", b"1.2.3-beta.7", b"beta, qa", b"\xff\xfe", "größe".as_bytes(), b" 5", b"0x10",
         ]).prop_map(<[u8]>::to_vec),
         1 => prop::collection::vec(1u8.., 0..20),
     ]
@@ -234,6 +260,8 @@ fn requests() -> impl Strategy<Value = Headers> {
         "x-age",
         "x-score",
         "x-beta",
+        "x-version",
+        "x-groups",
         "x-halftone-target",
         "traceparent",
         "x-other",
@@ -280,11 +308,13 @@ fn the_module_decides_as_the_native_evaluator() -> Result<()> {
             let verified: VerifiedBundle =
                 codec::decode(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?;
             let mut instance = module.start().map_err(|error| TestCaseError::fail(error.to_string()))?;
+            instance.settings_mut().set_property(&["source", "address"], CLIENT);
+            instance.settings_mut().set_property(&["connection", "requested_server_name"], SNI);
             prop_assert!(instance.configure(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?);
             for headers in &requests {
                 let outcome =
                     instance.request(headers).map_err(|error| TestCaseError::fail(error.to_string()))?;
-                agrees(verified.decide(&Native(headers), &mut ()), &outcome)
+                agrees(verified.decide(&Native(headers), NOW, &mut ()), &outcome)
                     .map_err(|error| TestCaseError::fail(format!("{error}\n{ruleset}\n{headers:?}")))?;
             }
             Ok(())

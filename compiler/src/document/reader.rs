@@ -1,37 +1,31 @@
 //! Reads the fields of a ruleset.
 
-use super::{Document, Rule, Spanned, Target, fields::Fields};
+use super::{
+    Document, Spanned, Target,
+    fields::Fields,
+    shape::{ATTRIBUTE, MATCH, RULESET, TARGET, attribute_types, sources},
+};
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
-    expression::{DeclaredAttribute, Expr, SourceMap, UnknownName, header_source, is_token, parse},
-    limits::{MAX_CONDITION_BYTES, MAX_ENDPOINTS},
+    expression::{DeclaredAttribute, NOW, UnknownName, cookie_source, header_source},
+    limits::MAX_ENDPOINTS,
     suggest::did_you_mean,
     yaml::{Key, Kind, Node},
 };
-use halftone_rules::{
-    Scope, Source, Type,
-    bucket::{BUCKETS, share},
-    limits::{MAX_NAME_BYTES, MAX_SEED_BYTES},
-};
+use halftone_rules::{Scope, Source, Type, Value, bundle::Constant, limits::MAX_NAME_BYTES};
 use std::{
     collections::{BTreeMap, HashSet},
     net::{Ipv6Addr, SocketAddr},
 };
 
-const RULESET_FIELDS: &[&str] =
-    &["version", "name", "match", "unit", "attributes", "targets", "default", "rules"];
-const MATCH_FIELDS: &[&str] = &["hosts", "path_prefixes"];
-const ATTRIBUTE_FIELDS: &[&str] = &["header", "cookie", "source", "type"];
-const TARGET_FIELDS: &[&str] = &["endpoints"];
-const RULE_FIELDS: &[&str] = &["name", "condition", "weight", "target", "seed"];
-
 /// Reads the document out of its tree. Whatever is wrong is reported and left out.
 pub(crate) fn read(text: &str, root: Node, diagnostics: &mut Diagnostics<'_>) -> Option<Document> {
-    let mut fields = Fields::of(root, "a ruleset", RULESET_FIELDS, diagnostics)?;
+    let mut fields = Fields::of(root, &RULESET, diagnostics)?;
     let mut reader = Reader { text, diagnostics, next_id: 0 };
     if let Some(version) = fields.required("version", reader.diagnostics) {
         reader.version(&version);
     }
+    let mut names = HashSet::new();
     Some(Document {
         name: fields.optional("name").and_then(|node| reader.name(&node, "a ruleset's name")),
         scope: fields.optional("match").map(|node| reader.scope(node)).unwrap_or_default(),
@@ -39,18 +33,25 @@ pub(crate) fn read(text: &str, root: Node, diagnostics: &mut Diagnostics<'_>) ->
         attributes: fields.optional("attributes").map(|node| reader.attributes(node)).unwrap_or_default(),
         targets: fields.optional("targets").map(|node| reader.targets(node)),
         default: fields.optional("default").and_then(|node| reader.name(&node, "a target's name")),
+        holdout: fields.optional("holdout").and_then(|node| reader.share(&node, "holdout")).unwrap_or(0),
+        layers: fields.optional("layers").map(|node| reader.layers(node)).unwrap_or_default(),
         rules: fields
             .required("rules", reader.diagnostics)
-            .map(|node| reader.rules(node))
+            .map(|node| reader.rules(node, &mut names))
             .unwrap_or_default(),
+        experiments: fields
+            .optional("experiments")
+            .map(|node| reader.experiments(node, &mut names))
+            .unwrap_or_default(),
+        overrides: fields.optional("overrides").map(|node| reader.overrides(node)).unwrap_or_default(),
     })
 }
 
-struct Reader<'a, 'b> {
-    text: &'a str,
-    diagnostics: &'a mut Diagnostics<'b>,
+pub(super) struct Reader<'a, 'b> {
+    pub(super) text: &'a str,
+    pub(super) diagnostics: &'a mut Diagnostics<'b>,
     /// Of the next expression.
-    next_id: usize,
+    pub(super) next_id: usize,
 }
 
 impl Reader<'_, '_> {
@@ -65,7 +66,7 @@ impl Reader<'_, '_> {
     }
 
     /// A scalar's text.
-    fn text(&mut self, node: &Node, what: &str) -> Option<Spanned<String>> {
+    pub(super) fn text(&mut self, node: &Node, what: &str) -> Option<Spanned<String>> {
         if let Kind::Scalar { text, .. } = &node.kind {
             return Some(Spanned { span: node.span.clone(), value: text.clone() });
         }
@@ -74,13 +75,13 @@ impl Reader<'_, '_> {
         None
     }
 
-    fn name(&mut self, node: &Node, what: &str) -> Option<Spanned<String>> {
+    pub(super) fn name(&mut self, node: &Node, what: &str) -> Option<Spanned<String>> {
         let name = self.text(node, what)?;
         self.check_name(&name.value, &name.span, what).then_some(name)
     }
 
     /// Names stand in headers, metrics and URLs.
-    fn check_name(&mut self, name: &str, span: &Span, what: &str) -> bool {
+    pub(super) fn check_name(&mut self, name: &str, span: &Span, what: &str) -> bool {
         let problem = crate::compile::name_problem(name);
         if let Some(problem) = problem {
             self.diagnostics.report_with_help(
@@ -93,7 +94,7 @@ impl Reader<'_, '_> {
         problem.is_none()
     }
 
-    fn list(&mut self, node: Node, what: &str) -> Vec<Node> {
+    pub(super) fn list(&mut self, node: Node, what: &str) -> Vec<Node> {
         let found = node.describe();
         if let Kind::Sequence(items) = node.kind {
             return items;
@@ -106,7 +107,7 @@ impl Reader<'_, '_> {
         Vec::new()
     }
 
-    fn mapping(&mut self, node: Node, what: &str) -> Vec<(Key, Node)> {
+    pub(super) fn mapping(&mut self, node: Node, what: &str) -> Vec<(Key, Node)> {
         let found = node.describe();
         if let Kind::Mapping(entries) = node.kind {
             return entries;
@@ -120,7 +121,7 @@ impl Reader<'_, '_> {
     }
 
     fn scope(&mut self, node: Node) -> Scope {
-        let Some(mut fields) = Fields::of(node, "`match`", MATCH_FIELDS, self.diagnostics) else {
+        let Some(mut fields) = Fields::of(node, &MATCH, self.diagnostics) else {
             return Scope::default();
         };
         let hosts = fields.optional("hosts").map(|node| self.list(node, "`hosts`")).unwrap_or_default();
@@ -182,8 +183,8 @@ impl Reader<'_, '_> {
                     part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
                         && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
                 });
-            if !valid || key.text.split('.').next() == Some("request") {
-                let help = "use the form `user.tier`: letters, digits and `_`, parts joined by dots, not starting with `request`";
+            if !valid || key.text.split('.').next() == Some("request") || key.text == NOW {
+                let help = "use the form `user.tier`: letters, digits and `_`, parts joined by dots, not starting with `request`, and not `now`";
                 let message = format!("{:?} is not a name for an attribute", key.text);
                 self.diagnostics.report_with_help(Code::InvalidName, &key.span, message, help);
             } else if let Some(attribute) = self.attribute(&key, node) {
@@ -194,74 +195,118 @@ impl Reader<'_, '_> {
     }
 
     fn attribute(&mut self, key: &Key, node: Node) -> Option<DeclaredAttribute> {
-        let mut fields = Fields::of(node, "an attribute", ATTRIBUTE_FIELDS, self.diagnostics)?;
+        let mut fields = Fields::of(node, &ATTRIBUTE, self.diagnostics)?;
         let ty = match fields.optional("type") {
             Some(node) => self.ty(&node)?,
             None => Type::String,
         };
-        let places =
-            ["header", "cookie", "source"].map(|field| fields.optional(field).map(|node| (field, node)));
+        let places = ["header", "cookie", "query", "source", "property", "constant"]
+            .map(|field| fields.optional(field).map(|node| (field, node)));
         let mut places = places.into_iter().flatten();
         let (field, node) = match (places.next(), places.next()) {
             (Some(place), None) => place,
             (Some(_), Some((_, second))) => {
                 let message = "an attribute comes from one place";
-                let help = "keep one of `header`, `cookie` and `source`";
+                let help = "keep one of `header`, `cookie`, `query`, `source`, `property` and `constant`";
                 self.diagnostics.report_with_help(Code::WrongForm, &second.span, message, help);
                 return None;
             }
             (None, _) => {
                 let message = format!("the attribute `{}` does not say where it comes from", key.text);
-                let help = "add `header: x-name`, `cookie: name`, or `source: path`, `method` or `host`";
+                let help = "add `header: x-name`, `cookie: name`, `query: name`, `property: a.b`, `constant: value`, or `source: path`, `method`, `host` or `client_address`";
                 self.diagnostics.report_with_help(Code::MissingField, &key.span, message, help);
                 return None;
             }
         };
         let source = match field {
-            "header" => self.header(&node)?,
-            "cookie" => self.cookie(&node)?,
+            "header" => self.named(&node, "`header`", header_source)?,
+            "cookie" => self.named(&node, "`cookie`", cookie_source)?,
+            "query" => Source::Query(self.text(&node, "`query`")?.value),
+            "property" => self.property(node)?,
+            "constant" => return self.constant(&node, ty),
             _ => self.source(&node)?,
         };
-        Some(DeclaredAttribute { source, ty })
+        Some(DeclaredAttribute::Read(source, ty))
+    }
+
+    /// A property by the parts of its name: a list, or a text with dots between them.
+    fn property(&mut self, node: Node) -> Option<Source> {
+        if let Kind::Scalar { .. } = node.kind {
+            let name = self.text(&node, "`property`")?;
+            return Some(Source::Property(name.value.split('.').map(ToString::to_string).collect()));
+        }
+        let span = node.span.clone();
+        let parts = self.list(node, "`property`");
+        let parts: Vec<String> = parts
+            .iter()
+            .map(|node| Some(self.text(node, "a part of a property's name")?.value))
+            .collect::<Option<_>>()?;
+        if parts.is_empty() || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {
+            let help = "write connection.requested_server_name, or [metadata, filter_metadata, envoy.filters.http.jwt_authn, jwt, sub]";
+            self.diagnostics.report_with_help(
+                Code::WrongForm,
+                &span,
+                "this is not the name of a property",
+                help,
+            );
+            return None;
+        }
+        Some(Source::Property(parts))
+    }
+
+    fn constant(&mut self, node: &Node, ty: Type) -> Option<DeclaredAttribute> {
+        let text = self.text(node, "`constant`")?;
+        let constant = match ty.parse(text.value.as_bytes()) {
+            Value::Bool(value) => Constant::Bool(value),
+            Value::Int(value) => Constant::Int(value),
+            Value::Uint(value) => Constant::Uint(value),
+            Value::Double(value) => Constant::Double(value),
+            Value::String(value) => Constant::String(value.into()),
+            Value::Bytes(value) => Constant::Bytes(value.into()),
+            Value::Semver(value) => Constant::Semver(value.into()),
+            Value::List(_) | Value::Timestamp(_) | Value::Duration(_) | Value::Error(_) => {
+                let message = format!("{:?} is no constant of type {}", text.value, ty.name());
+                let help = "change the type; a list of constants is written in the condition: [\"a\", \"b\"]";
+                self.diagnostics.report_with_help(Code::WrongForm, &text.span, message, help);
+                return None;
+            }
+        };
+        Some(DeclaredAttribute::Constant(constant))
     }
 
     fn ty(&mut self, node: &Node) -> Option<Type> {
         let name = self.text(node, "`type`")?;
-        let types = [Type::Bool, Type::Int, Type::Uint, Type::Double, Type::String];
-        let found = types.into_iter().find(|ty| ty.name() == name.value);
+        let found = Type::ALL.iter().copied().find(|ty| ty.name() == name.value);
+        let found = found.filter(|ty| attribute_types().contains(&ty.name()));
         if found.is_none() {
-            let help = did_you_mean(&name.value, types.map(Type::name));
-            let message = format!("there is no type {:?}", name.value);
+            let help = match name.value.as_str() {
+                "integer" | "number" | "long" => "write `int`, or `uint` when it is never negative".into(),
+                "float" => "write `double`".into(),
+                "str" | "text" => "write `string`".into(),
+                "boolean" => "write `bool`".into(),
+                other => did_you_mean(other, attribute_types()),
+            };
+            let message = format!("an attribute has no type {:?}", name.value);
             self.diagnostics.report_with_help(Code::WrongForm, &name.span, message, help);
         }
         found
     }
 
-    fn header(&mut self, node: &Node) -> Option<Source> {
-        let header = self.text(node, "`header`")?;
-        match header_source(&header.value) {
+    /// A source that `resolve` makes of a name.
+    fn named(
+        &mut self,
+        node: &Node,
+        what: &str,
+        resolve: fn(&str) -> Result<Source, UnknownName>,
+    ) -> Option<Source> {
+        let name = self.text(node, what)?;
+        match resolve(&name.value) {
             Ok(source) => Some(source),
             Err(UnknownName { code, message, help }) => {
-                self.diagnostics.report_with_help(code, &header.span, message, help);
+                self.diagnostics.report_with_help(code, &name.span, message, help);
                 None
             }
         }
-    }
-
-    fn cookie(&mut self, node: &Node) -> Option<Source> {
-        let name = self.text(node, "`cookie`")?;
-        if !is_token(&name.value) {
-            let help =
-                "a cookie's name consists of letters, digits and the like, without blanks, `=` and `;`";
-            self.diagnostics.report_with_help(
-                Code::InvalidName,
-                &name.span,
-                "this is not the name of a cookie",
-                help,
-            );
-            return None;
-        }
-        Some(Source::Cookie(name.value))
     }
 
     fn source(&mut self, node: &Node) -> Option<Source> {
@@ -270,8 +315,9 @@ impl Reader<'_, '_> {
             "path" => Some(Source::Path),
             "method" => Some(Source::Method),
             "host" => Some(Source::Host),
+            "client_address" => Some(Source::ClientAddress),
             other => {
-                let help = did_you_mean(other, ["path", "method", "host"]);
+                let help = did_you_mean(other, sources());
                 let message = format!("there is no source {other:?}");
                 self.diagnostics.report_with_help(Code::WrongForm, &name.span, message, help);
                 None
@@ -292,7 +338,7 @@ impl Reader<'_, '_> {
     }
 
     fn endpoints(&mut self, node: Node) -> Vec<SocketAddr> {
-        let Some(mut fields) = Fields::of(node, "a target", TARGET_FIELDS, self.diagnostics) else {
+        let Some(mut fields) = Fields::of(node, &TARGET, self.diagnostics) else {
             return Vec::new();
         };
         let nodes =
@@ -319,90 +365,5 @@ impl Reader<'_, '_> {
             }
         }
         endpoints
-    }
-
-    fn rules(&mut self, node: Node) -> Vec<Rule> {
-        let mut names = HashSet::new();
-        let mut rules = Vec::new();
-        for node in self.list(node, "`rules`") {
-            if let Some(rule) = self.rule(node, &mut names) {
-                rules.push(rule);
-            }
-        }
-        rules
-    }
-
-    fn rule(&mut self, node: Node, names: &mut HashSet<String>) -> Option<Rule> {
-        let mut fields = Fields::of(node, "a rule", RULE_FIELDS, self.diagnostics)?;
-        let name =
-            fields.required("name", self.diagnostics).and_then(|node| self.name(&node, "a rule's name"));
-        if let Some(name) = &name
-            && !names.insert(name.value.clone())
-        {
-            let message = format!("there is a rule `{}` already", name.value);
-            self.diagnostics.report_with_help(
-                Code::DuplicateName,
-                &name.span,
-                message,
-                "give each rule its own name",
-            );
-        }
-        let condition = fields.optional("condition").and_then(|node| self.condition(&node));
-        let share = match fields.optional("weight") {
-            Some(node) => self.weight(&node),
-            None => Some(BUCKETS),
-        };
-        let target =
-            fields.required("target", self.diagnostics).and_then(|node| self.name(&node, "a target's name"));
-        let seed = fields.optional("seed").and_then(|node| self.seed(&node));
-        let span = name.as_ref().map_or(0..0, |name| name.span.clone());
-        // A rule with a problem stays, so that the rest of it is checked too; nothing runs it.
-        Some(Rule {
-            span,
-            name: name.map(|name| name.value).unwrap_or_default(),
-            condition,
-            share: share.unwrap_or(0),
-            target,
-            seed,
-        })
-    }
-
-    fn condition(&mut self, node: &Node) -> Option<Expr> {
-        let condition = self.text(node, "`condition`")?;
-        let length = condition.value.len();
-        if length > MAX_CONDITION_BYTES {
-            let place = condition.span.start..condition.span.start;
-            let message =
-                format!("the condition has {length} bytes, more than the {MAX_CONDITION_BYTES} allowed");
-            self.diagnostics.report_with_help(Code::TooLarge, &place, message, "split it into several rules");
-            return None;
-        }
-        let map = SourceMap::new(self.text, &condition.span, &condition.value);
-        parse(&condition.value, &map, &mut self.next_id, self.diagnostics)
-    }
-
-    fn weight(&mut self, node: &Node) -> Option<u32> {
-        let text = self.text(node, "`weight`")?;
-        let number = text.value.parse::<f64>().ok();
-        let share = number.and_then(share);
-        if share.is_none() {
-            let message = format!("the weight {} is not a number from 0 to 1", text.value);
-            let help = match text.value.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()) {
-                Some(percent) => format!("write {}", percent / 100.0),
-                None => "0.1 means 10 % of the matching units".into(),
-            };
-            self.diagnostics.report_with_help(Code::WeightOutOfRange, &text.span, message, help);
-        }
-        share
-    }
-
-    fn seed(&mut self, node: &Node) -> Option<String> {
-        let seed = self.text(node, "`seed`")?;
-        if seed.value.is_empty() || seed.value.len() > MAX_SEED_BYTES {
-            let message = format!("a seed has 1 to {MAX_SEED_BYTES} bytes");
-            self.diagnostics.report(Code::WrongForm, &seed.span, message);
-            return None;
-        }
-        Some(seed.value)
     }
 }

@@ -1,7 +1,7 @@
 //! The abstract syntax of a condition.
 
 use crate::diagnostic::Span;
-use halftone_rules::isa::Op;
+use halftone_rules::operator::Binary;
 
 /// Identifies an expression in its ruleset, so that tables can say more about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,10 +21,14 @@ pub(crate) struct Expr {
 pub(crate) enum ExprKind {
     Literal(Literal),
     List(Vec<Expr>),
+    /// `{key: value, …}`
+    Map(Vec<(Expr, Expr)>),
     /// `a.b.c`
     Name(Vec<String>),
     /// `a.b["c"]`
     Index(Box<Expr>, Box<Expr>),
+    /// `{…}.field`; of names it is a longer name.
+    Select(Box<Expr>, String),
     Not(Box<Expr>),
     Negate(Box<Expr>),
     /// Comparison or arithmetic.
@@ -36,6 +40,28 @@ pub(crate) enum ExprKind {
     Conditional(Box<[Expr; 3]>),
     In(Box<Expr>, Box<Expr>),
     Call(Call),
+}
+
+impl Expr {
+    /// The expressions that it is made of.
+    pub(crate) fn parts(&self) -> Vec<&Self> {
+        match &self.kind {
+            ExprKind::Literal(_) | ExprKind::Name(_) => vec![],
+            ExprKind::Not(a) | ExprKind::Negate(a) | ExprKind::Select(a, _) => vec![a],
+            ExprKind::Binary(_, a, b) | ExprKind::In(a, b) | ExprKind::Index(a, b) => vec![a, b],
+            ExprKind::List(parts) | ExprKind::And(parts) | ExprKind::Or(parts) => parts.iter().collect(),
+            ExprKind::Map(entries) => entries.iter().flat_map(|(key, value)| [key, value]).collect(),
+            ExprKind::Conditional(parts) => parts.iter().collect(),
+            ExprKind::Call(call) => call.operands(),
+        }
+    }
+}
+
+impl Call {
+    /// The receiver, when there is one, and the arguments.
+    pub(crate) fn operands(&self) -> Vec<&Expr> {
+        self.receiver.as_deref().into_iter().chain(&self.arguments).collect()
+    }
 }
 
 /// `name(arguments)` or `receiver.name(arguments)`.
@@ -57,6 +83,7 @@ pub(crate) enum Literal {
     Uint(u64),
     Double(f64),
     String(String),
+    Bytes(Vec<u8>),
 }
 
 /// An operator that takes two operands of one type and evaluates both.
@@ -65,5 +92,5 @@ pub(crate) struct BinaryOp {
     /// As it is written.
     pub(crate) symbol: &'static str,
     /// The operation that it compiles to.
-    pub(crate) op: Op,
+    pub(crate) op: Binary,
 }

@@ -1,13 +1,14 @@
 //! Types: infers them over all conditions of a ruleset, and reports what does not fit.
 //!
 //! Types are static as in CEL, with two conveniences that make the short forms work: digits without a
-//! suffix are an int, or a uint where a uint is needed; and an attribute that is not declared gets its
-//! type from its use. Inference is by unification: each expression has a variable, each operator says
+//! suffix are an int, or a uint where an attribute needs a uint; and an attribute that is not declared gets
+//! its type from its use. Inference is by unification: each expression has a variable, each operator says
 //! which variables are the same.
 
 use super::{
-    ast::{Call, Expr, ExprId, ExprKind, Literal},
-    names::{Names, UnknownName, header_source},
+    ast::{BinaryOp, Call, Expr, ExprId, ExprKind, Literal},
+    functions::{self, Kind},
+    names::{Named, Names, UnknownName, UsedAttribute, map_entry},
 };
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
@@ -15,13 +16,15 @@ use crate::{
 };
 use halftone_rules::{
     Type,
-    isa::{AttributeId, Class, Effect, Yields},
+    bundle::Constant,
+    isa::AttributeId,
+    operator::{Binary, Unary},
 };
 use std::collections::HashMap;
 
 /// A type that may not be known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TypeVar(usize);
+struct TypeVar(usize);
 
 #[derive(Clone, Copy, Debug)]
 enum Binding {
@@ -30,24 +33,70 @@ enum Binding {
     /// An integer literal: int unless a uint is needed.
     Integer,
     Known(Type),
+    /// A list constant and the type of its elements.
+    List(TypeVar),
+    /// A map constant and the types of its keys and values.
+    Map(TypeVar, TypeVar),
     /// The same as another variable.
     Same(TypeVar),
 }
 
-/// What a name or a call resolved to.
+/// A type once all conditions have been seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    Scalar(Type),
+    /// A list constant.
+    List,
+    /// A map constant.
+    Map,
+}
+
+impl Resolved {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Scalar(ty) => ty.name(),
+            Self::List => "list",
+            Self::Map => "map",
+        }
+    }
+
+    fn with_article(self) -> String {
+        let article = if self == Self::Scalar(Type::Int) { "an" } else { "a" };
+        format!("{article} {}", self.name())
+    }
+}
+
+/// What a name or a call resolved to.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Meaning {
     Attribute(AttributeId),
     Presence(AttributeId),
+    Constant(Constant),
+    Now,
 }
 
 /// A type that an operand must have in the end.
 struct Demand {
     var: TypeVar,
-    class: Class,
+    /// The first is what an operand gets whose type is open.
+    allowed: Vec<Type>,
+    /// What is allowed besides when the operand is a constant.
+    constant: ConstantOnly,
+    /// Whether the operand is one.
+    is_constant: bool,
     span: Span,
     /// The operator or function, for the message.
     by: String,
+}
+
+/// What an operation does for constants only, because it would need memory for each request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ConstantOnly {
+    Nothing,
+    /// These types.
+    Types(&'static [Type]),
+    /// These types, lists and maps.
+    TypesAndContainers(&'static [Type]),
 }
 
 /// The names, types and meanings of all conditions of a ruleset.
@@ -62,32 +111,16 @@ pub(crate) struct Checker {
     demands: Vec<Demand>,
 }
 
-const FUNCTIONS: [&str; 5] = ["startsWith", "endsWith", "contains", "size", "has"];
-
-/// CEL has them, this language does not.
-const OTHER_CEL_FUNCTIONS: [&str; 22] = [
-    "matches",
-    "all",
-    "exists",
-    "exists_one",
-    "map",
-    "filter",
-    "int",
-    "uint",
-    "double",
-    "string",
-    "bytes",
-    "bool",
-    "dyn",
-    "type",
-    "timestamp",
-    "duration",
-    "getFullYear",
-    "getHours",
-    "getDate",
-    "getMonth",
-    "getDayOfWeek",
-    "getMinutes",
+const COMPARABLE: [Type; 9] = [
+    Type::String,
+    Type::Int,
+    Type::Uint,
+    Type::Double,
+    Type::Bool,
+    Type::Bytes,
+    Type::Timestamp,
+    Type::Duration,
+    Type::Semver,
 ];
 
 impl Checker {
@@ -105,7 +138,30 @@ impl Checker {
     /// Takes a rule's condition in.
     pub(crate) fn condition(&mut self, expr: &Expr, diagnostics: &mut Diagnostics<'_>) {
         if let Some(var) = self.infer(expr, diagnostics) {
-            self.demand(var, Class::Bool, &expr.span, "a condition");
+            self.demand(var, &[Type::Bool], expr, "a condition");
+        }
+    }
+
+    /// Takes in what is randomised: an attribute by its name. `None` when it is none, which is reported.
+    pub(crate) fn unit(
+        &mut self,
+        name: &str,
+        span: &Span,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<AttributeId> {
+        let path: Vec<String> = name.split('.').map(ToString::to_string).collect();
+        match self.names.resolve(&path) {
+            Ok(Named::Attribute(source, ty)) => Some(self.use_attribute(name.into(), source, ty).0),
+            Ok(Named::Constant(_) | Named::Now) => {
+                let help = "name an attribute that differs between units, for example `user.id`";
+                let message = format!("`{name}` is the same for all requests");
+                diagnostics.report_with_help(Code::UnknownName, span, message, help);
+                None
+            }
+            Err(UnknownName { code, message, help }) => {
+                diagnostics.report_with_help(code, span, message, help);
+                None
+            }
         }
     }
 
@@ -113,64 +169,58 @@ impl Checker {
     pub(crate) fn finish(&mut self, diagnostics: &mut Diagnostics<'_>) {
         for demand in std::mem::take(&mut self.demands) {
             let root = self.compressed_root(demand.var);
-            if let Binding::Open = self.bindings[root.0] {
-                self.bindings[root.0] = match demand.class {
-                    Class::Bool => Binding::Known(Type::Bool),
-                    Class::String => Binding::Known(Type::String),
-                    Class::Number | Class::Integer | Class::Signed => Binding::Known(Type::Int),
-                    Class::Any => Binding::Open,
-                };
+            if let (Binding::Open, Some(first)) = (self.bindings[root.0], demand.allowed.first()) {
+                self.bindings[root.0] = Binding::Known(*first);
             }
-            let ty = self.known(demand.var);
-            if !demand.class.contains(ty) {
-                let wanted = match demand.class {
-                    Class::Bool => "a bool",
-                    Class::Number => "a number",
-                    Class::Integer => "an int or a uint",
-                    Class::Signed => "an int or a double",
-                    Class::String => "a string",
-                    Class::Any => "a value",
-                };
-                let message = format!("{} needs {wanted}, but this is {}", demand.by, with_article(ty));
-                let help = match (demand.class, ty) {
-                    (Class::Integer, Type::Double) => Some("`%` works on integers only"),
-                    (Class::Signed, Type::Uint) => {
-                        Some("a uint has no negative values; declare the attribute as int")
-                    }
-                    (Class::Bool, _) => Some("compare it with something, for example with `==`"),
-                    (Class::Number, Type::String) => Some(
-                        "strings cannot be computed with; if it is a number, declare the attribute with `type: int`",
-                    ),
-                    _ => None,
-                };
-                report(diagnostics, Code::TypeMismatch, &demand.span, message, help);
+            let resolved = self.resolved(demand.var);
+            let allowed = matches!(resolved, Resolved::Scalar(ty) if demand.allowed.contains(&ty));
+            let constant = match (demand.constant, resolved) {
+                (
+                    ConstantOnly::Types(types) | ConstantOnly::TypesAndContainers(types),
+                    Resolved::Scalar(ty),
+                ) => types.contains(&ty),
+                (ConstantOnly::TypesAndContainers(_), Resolved::List | Resolved::Map) => true,
+                _ => false,
+            };
+            if allowed || (constant && demand.is_constant) {
+                continue;
+            }
+            if constant {
+                let message = format!("{} of {} works on constants only", demand.by, resolved.with_article());
+                let help = "at run time it would need memory for each request";
+                diagnostics.report_with_help(Code::UnsupportedFeature, &demand.span, message, help);
+                continue;
+            }
+            let wanted = wanted(&demand.allowed);
+            let message = format!("{} needs {wanted}, but this is {}", demand.by, resolved.with_article());
+            match mismatch_help(&demand, resolved) {
+                Some(help) => diagnostics.report_with_help(Code::TypeMismatch, &demand.span, message, help),
+                None => diagnostics.report(Code::TypeMismatch, &demand.span, message),
             }
         }
     }
 
     /// The attributes that the conditions use, with their types. After [`Self::finish`].
     pub(crate) fn attributes(&self) -> Vec<halftone_rules::Attribute> {
-        let attribute = |(used, var): (&super::names::UsedAttribute, &TypeVar)| halftone_rules::Attribute {
+        let attribute = |(used, var): (&UsedAttribute, &TypeVar)| halftone_rules::Attribute {
             name: used.name.clone(),
             source: used.source.clone(),
-            ty: self.known(*var),
+            ty: match self.resolved(*var) {
+                Resolved::Scalar(ty) => ty,
+                Resolved::List | Resolved::Map => Type::String,
+            },
         };
         self.names.used().iter().zip(&self.attributes).map(attribute).collect()
     }
 
     /// An expression's type. After [`Self::finish`].
-    pub(crate) fn type_of(&self, id: ExprId) -> Option<Type> {
-        self.types.get(&id).map(|var| self.known(*var))
+    pub(crate) fn type_of(&self, id: ExprId) -> Option<Resolved> {
+        self.types.get(&id).map(|var| self.resolved(*var))
     }
 
     /// What a name or a call means.
-    pub(crate) fn meaning(&self, id: ExprId) -> Option<Meaning> {
-        self.meanings.get(&id).copied()
-    }
-
-    /// The names that rules may use.
-    pub(crate) fn names(&self) -> &Names {
-        &self.names
+    pub(crate) fn meaning(&self, id: ExprId) -> Option<&Meaning> {
+        self.meanings.get(&id)
     }
 
     fn fresh(&mut self, binding: Binding) -> TypeVar {
@@ -178,11 +228,19 @@ impl Checker {
         TypeVar(self.bindings.len() - 1)
     }
 
+    fn known(&mut self, ty: Type) -> TypeVar {
+        self.fresh(Binding::Known(ty))
+    }
+
     fn root(&self, mut var: TypeVar) -> TypeVar {
         while let Binding::Same(other) = self.bindings[var.0] {
             var = other;
         }
         var
+    }
+
+    fn binding(&self, var: TypeVar) -> Binding {
+        self.bindings[self.root(var).0]
     }
 
     /// As [`Self::root`], and the next look-up takes one step: long lists of literals stay cheap.
@@ -196,11 +254,13 @@ impl Checker {
     }
 
     /// The variable's type, where what is open is a string and an integer literal an int.
-    fn known(&self, var: TypeVar) -> Type {
-        match self.bindings[self.root(var).0] {
-            Binding::Known(ty) => ty,
-            Binding::Integer => Type::Int,
-            Binding::Open | Binding::Same(_) => Type::String,
+    fn resolved(&self, var: TypeVar) -> Resolved {
+        match self.binding(var) {
+            Binding::Known(ty) => Resolved::Scalar(ty),
+            Binding::Integer => Resolved::Scalar(Type::Int),
+            Binding::List(_) => Resolved::List,
+            Binding::Map(..) => Resolved::Map,
+            Binding::Open | Binding::Same(_) => Resolved::Scalar(Type::String),
         }
     }
 
@@ -216,14 +276,56 @@ impl Checker {
             (Binding::Integer, Binding::Known(Type::Int | Type::Uint)) => (a, b),
             (Binding::Integer | Binding::Known(Type::Int | Type::Uint), Binding::Integer) => (b, a),
             (Binding::Known(x), Binding::Known(y)) if x == y => (b, a),
+            // Constants cannot contain themselves, so this ends.
+            (Binding::List(x), Binding::List(y)) if self.unify(x, y) => (b, a),
+            (Binding::Map(k, v), Binding::Map(l, w)) if self.unify(k, l) && self.unify(v, w) => (b, a),
             _ => return false,
         };
         self.bindings[from.0] = Binding::Same(to);
         true
     }
 
-    fn demand(&mut self, var: TypeVar, class: Class, span: &Span, by: &str) {
-        self.demands.push(Demand { var, class, span: span.clone(), by: by.into() });
+    fn demand(&mut self, var: TypeVar, allowed: &[Type], operand: &Expr, by: &str) {
+        self.demand_constant(var, allowed, ConstantOnly::Nothing, operand, by);
+    }
+
+    fn demand_constant(
+        &mut self,
+        var: TypeVar,
+        allowed: &[Type],
+        constant: ConstantOnly,
+        operand: &Expr,
+        by: &str,
+    ) {
+        let is_constant = constant != ConstantOnly::Nothing && self.is_constant(operand);
+        self.demands.push(Demand {
+            var,
+            allowed: allowed.to_vec(),
+            constant,
+            is_constant,
+            span: operand.span.clone(),
+            by: by.into(),
+        });
+    }
+
+    /// Makes the last demand point at one operand of the expression that it is about.
+    fn mark(&mut self, operand: &Expr) {
+        if let Some(demand) = self.demands.last_mut() {
+            demand.span = operand.span.clone();
+        }
+    }
+
+    /// Whether the expression has the same value for every request, and folding finds it.
+    fn is_constant(&self, expr: &Expr) -> bool {
+        let own = match (&expr.kind, self.meanings.get(&expr.id)) {
+            (_, Some(meaning)) => return matches!(meaning, Meaning::Constant(_)),
+            (ExprKind::Name(_), None) => false,
+            (ExprKind::Call(call), None) => {
+                functions::find(&call.name).is_some_and(|function| function.kind.folds())
+            }
+            _ => true,
+        };
+        own && expr.parts().into_iter().all(|part| self.is_constant(part))
     }
 
     /// The variable of an expression; `None` when something in it is wrong, which is then reported.
@@ -235,60 +337,64 @@ impl Checker {
                 Literal::Uint(_) => Binding::Known(Type::Uint),
                 Literal::Double(_) => Binding::Known(Type::Double),
                 Literal::String(_) => Binding::Known(Type::String),
+                Literal::Bytes(_) => Binding::Known(Type::Bytes),
             }),
-            ExprKind::List(_) => {
-                let help = "a list stands on the right of `in`: x in [\"a\", \"b\"]";
-                let message = "a list cannot be used as a value";
-                diagnostics.report_with_help(Code::UnsupportedFeature, &expr.span, message, help);
-                return None;
+            ExprKind::List(elements) => {
+                let element = self.fresh(Binding::Open);
+                self.all_alike(element, elements.iter(), "a list", diagnostics)?;
+                self.fresh(Binding::List(element))
             }
-            ExprKind::Name(_) | ExprKind::Index(..) => {
-                let (index, var) = self.attribute(expr, diagnostics)?;
-                self.meanings.insert(expr.id, Meaning::Attribute(index));
-                var
+            ExprKind::Map(entries) => {
+                let (key, value) = (self.fresh(Binding::Open), self.fresh(Binding::Open));
+                let keys =
+                    self.all_alike(key, entries.iter().map(|(key, _)| key), "the keys of a map", diagnostics);
+                let values = self.all_alike(
+                    value,
+                    entries.iter().map(|(_, value)| value),
+                    "the values of a map",
+                    diagnostics,
+                );
+                keys.and(values)?;
+                if let Some((first, _)) = entries.first() {
+                    self.demand(
+                        key,
+                        &[Type::String, Type::Int, Type::Uint, Type::Bool],
+                        first,
+                        "a key of a map",
+                    );
+                }
+                self.fresh(Binding::Map(key, value))
+            }
+            ExprKind::Name(path) => self.name(expr, path, diagnostics)?,
+            ExprKind::Index(base, key) => self.index(expr, base, key, diagnostics)?,
+            ExprKind::Select(base, field) => {
+                let base_var = self.infer(base, diagnostics)?;
+                self.entry(base_var, base, field, diagnostics)?
             }
             ExprKind::Not(operand) => {
                 let var = self.infer(operand, diagnostics)?;
-                self.demand(var, Class::Bool, &operand.span, "`!`");
+                self.demand(var, &[Type::Bool], operand, "`!`");
                 var
             }
             ExprKind::Negate(operand) => {
                 let var = self.infer(operand, diagnostics)?;
-                self.demand(var, Class::Signed, &operand.span, "`-`");
+                self.demand(var, &[Type::Int, Type::Double, Type::Duration], operand, "`-`");
                 var
             }
-            ExprKind::Binary(op, left, right) => {
-                let sides = (self.infer(left, diagnostics), self.infer(right, diagnostics));
-                let (Some(a), Some(b)) = sides else { return None };
-                let by = format!("`{}`", op.symbol);
-                let Effect::Binary(class, yields) = op.op.effect() else {
-                    return None;
-                };
-                if !self.same(a, b, &by, expr, diagnostics) {
-                    return None;
-                }
-                if class != Class::Any {
-                    self.demand(a, class, &left.span, &by);
-                }
-                match yields {
-                    Yields::Same => a,
-                    Yields::Bool => self.fresh(Binding::Known(Type::Bool)),
-                    Yields::Int => self.fresh(Binding::Known(Type::Int)),
-                }
-            }
+            ExprKind::Binary(op, left, right) => self.binary(expr, *op, left, right, diagnostics)?,
             ExprKind::And(operands) | ExprKind::Or(operands) => {
                 let by = if matches!(expr.kind, ExprKind::And(_)) { "`&&`" } else { "`||`" };
                 let mut complete = true;
                 for operand in operands {
                     match self.infer(operand, diagnostics) {
-                        Some(var) => self.demand(var, Class::Bool, &operand.span, by),
+                        Some(var) => self.demand(var, &[Type::Bool], operand, by),
                         None => complete = false,
                     }
                 }
                 if !complete {
                     return None;
                 }
-                self.fresh(Binding::Known(Type::Bool))
+                self.known(Type::Bool)
             }
             ExprKind::Conditional(parts) => {
                 let [condition, then, otherwise] = &**parts;
@@ -296,15 +402,13 @@ impl Checker {
                 let [Some(chooser), Some(a), Some(b)] = vars else {
                     return None;
                 };
-                self.demand(chooser, Class::Bool, &condition.span, "`?`");
-                if !self.same(a, b, "`? :`", expr, diagnostics) {
-                    return None;
-                }
+                self.demand(chooser, &[Type::Bool], condition, "`?`");
+                self.same((a, then), (b, otherwise), "`? :`", &expr.span, diagnostics)?;
                 a
             }
             ExprKind::In(value, list) => {
-                self.membership(expr.id, value, list, diagnostics)?;
-                self.fresh(Binding::Known(Type::Bool))
+                self.membership(expr, value, list, diagnostics)?;
+                self.known(Type::Bool)
             }
             ExprKind::Call(call) => self.call(expr, call, diagnostics)?,
         };
@@ -312,81 +416,118 @@ impl Checker {
         Some(var)
     }
 
-    /// Unifies two operands or reports that they differ.
-    fn same(
+    /// Gives all elements of a container the type `var`.
+    fn all_alike<'e>(
         &mut self,
-        a: TypeVar,
-        b: TypeVar,
-        by: &str,
-        expr: &Expr,
+        var: TypeVar,
+        elements: impl Iterator<Item = &'e Expr>,
+        what: &str,
         diagnostics: &mut Diagnostics<'_>,
-    ) -> bool {
-        if self.unify(a, b) {
-            return true;
+    ) -> Option<()> {
+        let mut first = None;
+        let mut complete = true;
+        for element in elements {
+            let Some(other) = self.infer(element, diagnostics) else {
+                complete = false;
+                continue;
+            };
+            let first = *first.get_or_insert(element);
+            complete &= self.same((var, first), (other, element), what, &element.span, diagnostics).is_some();
         }
-        let (a, b) = (self.known(a), self.known(b));
-        let message =
-            format!("{by} needs two values of one type, but these are {} and {}", a.name(), b.name());
-        let help = match (a, b) {
-            (Type::Double, Type::Int) | (Type::Int, Type::Double) => {
-                Some("write the whole number with a decimal point, for example 1.0")
-            }
-            (Type::String, Type::Int | Type::Uint | Type::Double)
-            | (Type::Int | Type::Uint | Type::Double, Type::String) => Some(
-                "put the number into quotes, or declare the attribute with a numeric type under `attributes`",
-            ),
-            (Type::Int, Type::Uint) | (Type::Uint, Type::Int) => {
-                Some("int and uint do not mix; declare both alike")
-            }
-            _ => None,
-        };
-        report(diagnostics, Code::TypeMismatch, &expr.span, message, help);
-        false
+        complete.then_some(())
     }
 
-    /// The index and the type of the attribute that an expression names.
-    fn attribute(
-        &mut self,
-        expr: &Expr,
-        diagnostics: &mut Diagnostics<'_>,
-    ) -> Option<(AttributeId, TypeVar)> {
+    fn name(&mut self, expr: &Expr, path: &[String], diagnostics: &mut Diagnostics<'_>) -> Option<TypeVar> {
         if diagnostics.is_full() {
             return None;
         }
-        let resolved = match &expr.kind {
-            ExprKind::Name(path) => self.names.source(path).map(|(source, ty)| (path.join("."), source, ty)),
-            ExprKind::Index(map, key) => {
-                let headers =
-                    matches!(&map.kind, ExprKind::Name(path) if path.join(".") == "request.headers");
-                let ExprKind::Literal(Literal::String(header)) = &key.kind else {
-                    let message = "an index must be a string literal";
-                    diagnostics.report(Code::UnsupportedFeature, &key.span, message);
-                    return None;
-                };
-                if !headers {
-                    let message = "only `request.headers` can be indexed";
-                    diagnostics.report(Code::UnsupportedFeature, &map.span, message);
-                    return None;
-                }
-                let name = format!("request.headers[{header:?}]").to_ascii_lowercase();
-                header_source(header).map(|source| (name, source, Some(Type::String)))
+        let (meaning, var) = match self.names.resolve(path) {
+            Ok(Named::Attribute(source, ty)) => {
+                let (id, var) = self.use_attribute(path.join("."), source, ty);
+                (Meaning::Attribute(id), var)
             }
-            _ => {
-                diagnostics.report(Code::TypeMismatch, &expr.span, "this is not an attribute");
+            Ok(Named::Constant(constant)) => {
+                let var = self.known(constant.ty());
+                (Meaning::Constant(constant), var)
+            }
+            Ok(Named::Now) => (Meaning::Now, self.known(Type::Timestamp)),
+            Err(UnknownName { code, message, help }) => {
+                diagnostics.report_with_help(code, &expr.span, message, help);
                 return None;
             }
         };
-        match resolved {
-            Ok((name, source, ty)) => {
-                let index = self.names.use_attribute(name, source);
-                if index == self.attributes.len() {
-                    let var = self.fresh(ty.map_or(Binding::Open, Binding::Known));
-                    self.attributes.push(var);
-                }
-                // More attributes than the bundle's limit are reported once, at the end.
-                let id = AttributeId(u16::try_from(index).unwrap_or(u16::MAX));
-                Some((id, self.attributes[index]))
+        self.meanings.insert(expr.id, meaning);
+        Some(var)
+    }
+
+    fn use_attribute(
+        &mut self,
+        name: String,
+        source: halftone_rules::Source,
+        ty: Option<Type>,
+    ) -> (AttributeId, TypeVar) {
+        let index = self.names.use_attribute(name, source);
+        if index == self.attributes.len() {
+            let var = self.fresh(ty.map_or(Binding::Open, Binding::Known));
+            self.attributes.push(var);
+        }
+        // More attributes than the bundle's limit are reported once, at the end.
+        (AttributeId(u16::try_from(index).unwrap_or(u16::MAX)), self.attributes[index])
+    }
+
+    /// `base[key]`: an entry of the request's maps, or of a constant.
+    fn index(
+        &mut self,
+        expr: &Expr,
+        base: &Expr,
+        key: &Expr,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<TypeVar> {
+        if let ExprKind::Name(path) = &base.kind
+            && is_request_map(&path.join("."))
+        {
+            let ExprKind::Literal(Literal::String(key_text)) = &key.kind else {
+                let message = "the name of an entry must be a string literal";
+                diagnostics.report(Code::UnsupportedFeature, &key.span, message);
+                return None;
+            };
+            let (id, var) = self.request_entry(expr, &path.join("."), key_text, diagnostics)?;
+            self.meanings.insert(expr.id, Meaning::Attribute(id));
+            return Some(var);
+        }
+        let (base_var, key_var) = (self.infer(base, diagnostics), self.infer(key, diagnostics));
+        let (base_var, key_var) = (base_var?, key_var?);
+        match self.binding(base_var) {
+            Binding::List(element) => {
+                let int = self.known(Type::Int);
+                self.same((int, key), (key_var, key), "the index of a list", &key.span, diagnostics)?;
+                Some(element)
             }
+            Binding::Map(keys, value) => {
+                self.same((keys, base), (key_var, key), "the key of a map", &key.span, diagnostics)?;
+                Some(value)
+            }
+            _ => {
+                let message = format!("{} cannot be indexed", self.resolved(base_var).with_article());
+                let help = "lists, maps, `request.headers`, `request.cookies` and `request.query` can";
+                diagnostics.report_with_help(Code::TypeMismatch, &base.span, message, help);
+                None
+            }
+        }
+    }
+
+    /// The attribute that is an entry of one of the request's maps.
+    fn request_entry(
+        &mut self,
+        expr: &Expr,
+        map: &str,
+        key: &str,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<(AttributeId, TypeVar)> {
+        // Names of headers have no case.
+        let name = if map == "request.headers" { key.to_ascii_lowercase() } else { key.into() };
+        match map_entry(map, key)? {
+            Ok(source) => Some(self.use_attribute(format!("{map}[{name:?}]"), source, Some(Type::String))),
             Err(UnknownName { code, message, help }) => {
                 diagnostics.report_with_help(code, &expr.span, message, help);
                 None
@@ -394,126 +535,330 @@ impl Checker {
         }
     }
 
-    /// `value in list`, where the list is a literal or `request.headers`.
+    /// `base.field` of a map.
+    fn entry(
+        &mut self,
+        base_var: TypeVar,
+        base: &Expr,
+        field: &str,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<TypeVar> {
+        if let Binding::Map(keys, value) = self.binding(base_var) {
+            let string = self.known(Type::String);
+            self.same((keys, base), (string, base), "a field of a map", &base.span, diagnostics)?;
+            return Some(value);
+        }
+        let message =
+            format!("`.{field}` selects a field, but {} has none", self.resolved(base_var).with_article());
+        diagnostics.report(Code::UnsupportedFeature, &base.span, message);
+        None
+    }
+
+    fn binary(
+        &mut self,
+        expr: &Expr,
+        op: BinaryOp,
+        left: &Expr,
+        right: &Expr,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<TypeVar> {
+        let sides = (self.infer(left, diagnostics), self.infer(right, diagnostics));
+        let (Some(a), Some(b)) = sides else { return None };
+        let by = format!("`{}`", op.symbol);
+        let time = |ty| matches!(ty, Binding::Known(Type::Timestamp | Type::Duration));
+        if matches!(op.op, Binary::Add | Binary::Subtract) && (time(self.binding(a)) || time(self.binding(b)))
+        {
+            // The only operations on two different types.
+            if let (Binding::Known(x), Binding::Known(y)) = (self.binding(a), self.binding(b))
+                && let Some(ty) = op.op.yields(x, y)
+            {
+                return Some(self.known(ty));
+            }
+            let (a, b) = (self.resolved(a), self.resolved(b));
+            let message = format!("{by} does not work on {} and {}", a.with_article(), b.with_article());
+            let help =
+                "it works on a timestamp and a duration, and on two durations; `-` on two timestamps too";
+            diagnostics.report_with_help(Code::TypeMismatch, &expr.span, message, help);
+            return None;
+        }
+        self.same((a, left), (b, right), &by, &expr.span, diagnostics)?;
+        match op.op {
+            Binary::Equal | Binary::NotEqual => {
+                self.demand_constant(a, &COMPARABLE, ConstantOnly::TypesAndContainers(&[]), expr, &by);
+                self.mark(left);
+                Some(self.known(Type::Bool))
+            }
+            Binary::Less | Binary::LessEqual | Binary::Greater | Binary::GreaterEqual => {
+                self.demand(a, &COMPARABLE, left, &by);
+                Some(self.known(Type::Bool))
+            }
+            op => {
+                let mut allowed: Vec<Type> =
+                    Type::ALL.iter().copied().filter(|ty| op.yields(*ty, *ty) == Some(*ty)).collect();
+                allowed.sort_by_key(|ty| *ty != Type::Int);
+                let constant = match op {
+                    Binary::Add => ConstantOnly::TypesAndContainers(&[Type::String, Type::Bytes]),
+                    _ => ConstantOnly::Nothing,
+                };
+                self.demand_constant(a, &allowed, constant, expr, &by);
+                self.mark(left);
+                Some(a)
+            }
+        }
+    }
+
+    /// Unifies two operands or reports that they differ.
+    fn same(
+        &mut self,
+        (a, left): (TypeVar, &Expr),
+        (b, right): (TypeVar, &Expr),
+        by: &str,
+        span: &Span,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<()> {
+        // Digits become a uint for the sake of an attribute; among constants CEL's types stand as written.
+        let mixed = |a: Binding, b: Binding| {
+            matches!(
+                (a, b),
+                (Binding::Integer, Binding::Known(Type::Uint))
+                    | (Binding::Known(Type::Uint), Binding::Integer)
+            )
+        };
+        let strict =
+            mixed(self.binding(a), self.binding(b)) && self.is_constant(left) && self.is_constant(right);
+        if !strict && self.unify(a, b) {
+            return Some(());
+        }
+        let (a, b) = (self.resolved(a), self.resolved(b));
+        let message = if matches!((a, b), (Resolved::List, Resolved::List) | (Resolved::Map, Resolved::Map)) {
+            format!("{by} needs values of one type, but the elements of these have different types")
+        } else {
+            format!("{by} needs values of one type, but these are {} and {}", a.name(), b.name())
+        };
+        match difference_help((a, left), (b, right)) {
+            Some(help) => diagnostics.report_with_help(Code::TypeMismatch, span, message, help),
+            None => diagnostics.report(Code::TypeMismatch, span, message),
+        }
+        None
+    }
+
+    /// `value in list`, where the list is a constant, an attribute or one of the request's maps.
     fn membership(
         &mut self,
-        id: ExprId,
+        expr: &Expr,
         value: &Expr,
         list: &Expr,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<()> {
-        match &list.kind {
-            ExprKind::Name(path) if path.join(".") == "request.headers" => {
-                let ExprKind::Literal(Literal::String(header)) = &value.kind else {
-                    let message = "the name of a header must be a string literal";
-                    diagnostics.report(Code::UnsupportedFeature, &value.span, message);
-                    return None;
-                };
-                let path = ["request".into(), "headers".into(), header.clone()];
-                let named = Expr { id, span: value.span.clone(), kind: ExprKind::Name(path.into()) };
-                let (index, _) = self.attribute(&named, diagnostics)?;
-                self.meanings.insert(id, Meaning::Presence(index));
+        if let ExprKind::Name(path) = &list.kind
+            && is_request_map(&path.join("."))
+        {
+            let ExprKind::Literal(Literal::String(key)) = &value.kind else {
+                let message = "the name of an entry must be a string literal";
+                diagnostics.report(Code::UnsupportedFeature, &value.span, message);
+                return None;
+            };
+            let (id, _) = self.request_entry(value, &path.join("."), key, diagnostics)?;
+            self.meanings.insert(expr.id, Meaning::Presence(id));
+            return Some(());
+        }
+        let (value_var, list_var) = (self.infer(value, diagnostics), self.infer(list, diagnostics));
+        let (value_var, list_var) = (value_var?, list_var?);
+        match self.binding(list_var) {
+            Binding::List(element) => {
+                self.same((value_var, value), (element, list), "`in`", &expr.span, diagnostics)
             }
-            ExprKind::List(elements) => {
-                let var = self.infer(value, diagnostics)?;
-                let mut complete = true;
-                for element in elements {
-                    if !is_constant(element) {
-                        let help = "compare with `==` and join by `||`";
-                        let message = "the elements of a list must be literals";
-                        diagnostics.report_with_help(Code::UnsupportedFeature, &element.span, message, help);
-                        complete = false;
-                    } else if let Some(other) = self.infer(element, diagnostics) {
-                        complete &= self.same(var, other, "`in`", element, diagnostics);
-                    }
-                }
-                if !complete {
-                    return None;
-                }
+            Binding::Map(keys, _) => {
+                self.same((value_var, value), (keys, list), "`in`", &expr.span, diagnostics)
+            }
+            Binding::Known(Type::List) => {
+                let string = self.known(Type::String);
+                self.same((value_var, value), (string, list), "`in`", &expr.span, diagnostics)
             }
             _ => {
-                let message = "`in` needs a list of literals or `request.headers` on its right";
-                let help = "write x in [\"a\", \"b\"] or \"x-header\" in request.headers";
+                let message = format!(
+                    "`in` needs a list or a map on its right, but this is {}",
+                    self.resolved(list_var).with_article()
+                );
+                let help = "write x in [\"a\", \"b\"] or \"x-header\" in request.headers, or declare the attribute with `type: list`";
                 diagnostics.report_with_help(Code::TypeMismatch, &list.span, message, help);
-                return None;
+                None
             }
         }
-        Some(())
     }
 
     fn call(&mut self, expr: &Expr, call: &Call, diagnostics: &mut Diagnostics<'_>) -> Option<TypeVar> {
-        let operands: Vec<&Expr> = call.receiver.as_deref().into_iter().chain(&call.arguments).collect();
-        match (call.name.as_str(), call.receiver.is_some(), operands.as_slice()) {
-            ("startsWith" | "endsWith" | "contains", true, [text, part]) => {
-                let vars = (self.infer(text, diagnostics), self.infer(part, diagnostics));
-                let (Some(text_var), Some(part_var)) = vars else {
-                    return None;
-                };
-                let by = format!("`{}`", call.name);
-                self.demand(text_var, Class::String, &text.span, &by);
-                self.demand(part_var, Class::String, &part.span, &by);
-                Some(self.fresh(Binding::Known(Type::Bool)))
+        let operands = call.operands();
+        let Some(function) = functions::find(&call.name) else {
+            match functions::left_out(&call.name) {
+                Some(reason) => {
+                    let message = format!("`{}` is not part of the rule language", call.name);
+                    diagnostics.report_with_help(Code::UnsupportedFeature, &call.name_span, message, reason);
+                }
+                None => {
+                    let message = format!("there is no function `{}`", call.name);
+                    let help = did_you_mean(&call.name, functions::names());
+                    diagnostics.report_with_help(Code::UnknownFunction, &call.name_span, message, help);
+                }
             }
-            ("size", _, [text]) => {
-                let var = self.infer(text, diagnostics)?;
-                self.demand(var, Class::String, &text.span, "`size`");
-                Some(self.fresh(Binding::Known(Type::Int)))
-            }
-            ("has", false, [attribute]) => {
-                let (index, _) = self.attribute(attribute, diagnostics)?;
-                self.meanings.insert(expr.id, Meaning::Presence(index));
-                Some(self.fresh(Binding::Known(Type::Bool)))
-            }
-            ("startsWith" | "endsWith" | "contains" | "size" | "has", ..) => {
-                let form = match call.name.as_str() {
-                    "size" => "size(text) or text.size()",
-                    "has" => "has(a.b)",
-                    name => &format!("text.{name}(\"part\")"),
-                };
-                let message = format!("`{}` is not called like this", call.name);
-                diagnostics.report_with_help(
-                    Code::TypeMismatch,
-                    &expr.span,
-                    message,
-                    format!("write {form}"),
-                );
-                None
-            }
-            (name, ..) if OTHER_CEL_FUNCTIONS.contains(&name) => {
-                let message = format!("`{name}`: this function of CEL is not part of the rule language");
-                let help = format!("known are: {}", FUNCTIONS.join(", "));
-                diagnostics.report_with_help(Code::UnsupportedFeature, &call.name_span, message, help);
-                None
-            }
-            (name, ..) => {
-                let message = format!("there is no function `{name}`");
-                let help = did_you_mean(name, FUNCTIONS);
-                diagnostics.report_with_help(Code::UnknownFunction, &call.name_span, message, help);
-                None
-            }
+            return None;
+        };
+        if !function.is_called_by(call.receiver.is_some(), operands.len()) {
+            let message = format!("`{}` is not called like this", call.name);
+            let help = format!("write {}", function.form);
+            diagnostics.report_with_help(Code::TypeMismatch, &expr.span, message, help);
+            return None;
         }
-    }
-}
-
-/// A literal, or a number with a minus before it.
-fn is_constant(expr: &Expr) -> bool {
-    match &expr.kind {
-        ExprKind::Literal(_) => true,
-        ExprKind::Negate(operand) => {
-            matches!(operand.kind, ExprKind::Literal(Literal::Integer(_) | Literal::Double(_)))
+        if function.kind == Kind::Has {
+            return self.presence(expr, operands.first()?, diagnostics);
         }
-        _ => false,
+        let vars: Vec<Option<TypeVar>> =
+            operands.iter().map(|operand| self.infer(operand, diagnostics)).collect();
+        let vars: Vec<TypeVar> = vars.into_iter().collect::<Option<_>>()?;
+        self.apply(function.kind, &format!("`{}`", call.name), &operands, &vars)
+    }
+
+    /// The demands of a function on its operands, and its type.
+    fn apply(&mut self, kind: Kind, by: &str, operands: &[&Expr], vars: &[TypeVar]) -> Option<TypeVar> {
+        let (first, first_var) = (*operands.first()?, *vars.first()?);
+        for (operand, var) in operands.iter().zip(vars).skip(1) {
+            let wanted = if kind == Kind::Bucket && std::ptr::eq(*operand, *operands.last()?) {
+                Type::Int
+            } else {
+                Type::String
+            };
+            self.demand(*var, &[wanted], operand, by);
+        }
+        let yields = match kind {
+            Kind::Unary(op) | Kind::Part(op) => {
+                let mut allowed: Vec<Type> =
+                    Type::ALL.iter().copied().filter(|ty| op.yields(*ty).is_some()).collect();
+                allowed.sort_by_key(|ty| *ty != Type::String);
+                let constant = match op {
+                    Unary::ToString => ConstantOnly::Types(&[
+                        Type::Bool,
+                        Type::Int,
+                        Type::Uint,
+                        Type::Double,
+                        Type::Timestamp,
+                        Type::Duration,
+                    ]),
+                    Unary::ToTimestamp => ConstantOnly::Types(&[Type::String]),
+                    Unary::Size => ConstantOnly::TypesAndContainers(&[]),
+                    _ => ConstantOnly::Nothing,
+                };
+                self.demand_constant(first_var, &allowed, constant, first, by);
+                allowed.first().and_then(|ty| op.yields(*ty))?
+            }
+            Kind::Strings(_) | Kind::Matches | Kind::Cidr => {
+                self.demand(first_var, &[Type::String], first, by);
+                Type::Bool
+            }
+            Kind::Duration => {
+                let constant = ConstantOnly::Types(&[Type::String, Type::Duration]);
+                self.demand_constant(first_var, &[], constant, first, by);
+                Type::Duration
+            }
+            Kind::Bucket => {
+                self.demand(first_var, &[Type::String, Type::Uint, Type::Int, Type::Bytes], first, by);
+                Type::Int
+            }
+            Kind::Has => Type::Bool,
+        };
+        Some(self.known(yields))
+    }
+
+    /// `has(a.b)`: whether the request carries an attribute, or a constant map has a field.
+    fn presence(
+        &mut self,
+        expr: &Expr,
+        attribute: &Expr,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<TypeVar> {
+        match &attribute.kind {
+            ExprKind::Name(_) | ExprKind::Index(..) => {
+                self.infer(attribute, diagnostics)?;
+                match self.meanings.get(&attribute.id) {
+                    Some(Meaning::Attribute(id)) => {
+                        let id = *id;
+                        self.meanings.insert(expr.id, Meaning::Presence(id));
+                    }
+                    Some(Meaning::Constant(_) | Meaning::Now) => {
+                        self.meanings.insert(expr.id, Meaning::Constant(Constant::Bool(true)));
+                    }
+                    _ => return self.not_an_attribute(attribute, diagnostics),
+                }
+            }
+            ExprKind::Select(base, field) => {
+                let var = self.infer(base, diagnostics)?;
+                self.entry(var, base, field, diagnostics)?;
+            }
+            _ => return self.not_an_attribute(attribute, diagnostics),
+        }
+        Some(self.known(Type::Bool))
+    }
+
+    fn not_an_attribute<T>(&self, expr: &Expr, diagnostics: &mut Diagnostics<'_>) -> Option<T> {
+        let help = "write has(a.b)";
+        diagnostics.report_with_help(Code::TypeMismatch, &expr.span, "this is not an attribute", help);
+        None
     }
 }
 
-fn with_article(ty: Type) -> String {
-    let article = if ty == Type::Int { "an" } else { "a" };
-    format!("{article} {}", ty.name())
+fn is_request_map(name: &str) -> bool {
+    map_entry(name, "x").is_some()
 }
 
-fn report(diagnostics: &mut Diagnostics<'_>, code: Code, span: &Span, message: String, help: Option<&str>) {
-    match help {
-        Some(help) => diagnostics.report_with_help(code, span, message, help),
-        None => diagnostics.report(code, span, message),
+/// The allowed types in words.
+fn wanted(allowed: &[Type]) -> String {
+    let names: Vec<String> = allowed.iter().map(|ty| Resolved::Scalar(*ty).with_article()).collect();
+    match names.as_slice() {
+        [] => "a constant string".into(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
+}
+
+fn mismatch_help(demand: &Demand, found: Resolved) -> Option<&'static str> {
+    Some(match (demand.allowed.as_slice(), found) {
+        ([Type::Bool], _) => "compare it with something, for example with `==`",
+        (_, Resolved::Scalar(Type::Double)) if demand.by == "`%`" => "`%` works on integers only",
+        (_, Resolved::Scalar(Type::Uint)) if demand.by == "`-`" => {
+            "a uint has no negative values; declare the attribute as int"
+        }
+        ([Type::Int, ..], Resolved::Scalar(Type::String)) => {
+            "strings cannot be computed with; if it is a number, declare the attribute with `type: int`"
+        }
+        ([Type::String], Resolved::Scalar(Type::Int | Type::Uint | Type::Double)) => {
+            "if it is a text, declare the attribute with `type: string`, or put the literal into quotes"
+        }
+        _ => return None,
+    })
+}
+
+fn difference_help((a, left): (Resolved, &Expr), (b, right): (Resolved, &Expr)) -> Option<&'static str> {
+    use Type::{Double, Int, Semver, String, Timestamp, Uint};
+    let (Resolved::Scalar(a), Resolved::Scalar(b)) = (a, b) else { return None };
+    let literal = |expr: &Expr| matches!(expr.kind, ExprKind::Literal(_));
+    Some(match (a, b) {
+        (Double, Int) if literal(right) => "write the whole number with a decimal point, for example 1.0",
+        (Int, Double) if literal(left) => "write the whole number with a decimal point, for example 1.0",
+        (Double, Int) | (Int, Double) => {
+            "declare the attribute with `type: double`, or convert one side: double(x)"
+        }
+        // The string is the literal: then its quotes are what is wrong.
+        (String, Int | Uint | Double) if literal(left) => "write the number without quotes",
+        (Int | Uint | Double, String) if literal(right) => "write the number without quotes",
+        (String, Int | Uint | Double) | (Int | Uint | Double, String) => {
+            "put the number into quotes, or declare the attribute with a numeric type under `attributes`"
+        }
+        (Int, Uint) | (Uint, Int) => {
+            "int and uint do not mix; declare both alike, or convert one side: int(x)"
+        }
+        (Semver, String) | (String, Semver) => {
+            "write semver(\"1.2.3\"), or declare the attribute with `type: semver`"
+        }
+        (Timestamp, String) | (String, Timestamp) => "write timestamp(\"2026-01-31T08:00:00Z\")",
+        _ => return None,
+    })
 }

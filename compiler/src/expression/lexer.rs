@@ -10,6 +10,9 @@ pub(crate) enum Token {
     Uint(u64),
     Double(f64),
     String(String),
+    Bytes(Vec<u8>),
+    /// A name in backquotes: a field that is no identifier.
+    Quoted(String),
     /// An operator or a bracket.
     Symbol(&'static str),
     End,
@@ -22,6 +25,8 @@ impl Token {
             Self::Identifier(name) => format!("`{name}`"),
             Self::Integer(_) | Self::Uint(_) | Self::Double(_) => "a number".into(),
             Self::String(_) => "a string".into(),
+            Self::Bytes(_) => "a bytes literal".into(),
+            Self::Quoted(name) => format!("``{name}``"),
             Self::Symbol(symbol) => format!("`{symbol}`"),
             Self::End => "the end".into(),
         }
@@ -106,21 +111,18 @@ impl<'a> Lexer<'a> {
             return self.number();
         }
         if matches!(first, '"' | '\'') {
-            return self.string(false);
+            return self.text(false, false);
+        }
+        if first == '`' {
+            return self.quoted();
         }
         if first.is_ascii_alphabetic() || first == '_' {
             let word = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
             if matches!(self.peek(), Some('"' | '\'')) {
-                match word {
-                    "r" | "R" => return self.string(true),
-                    "b" | "B" | "br" | "bR" | "Br" | "BR" | "rb" | "rB" | "Rb" | "RB" => {
-                        let help = "compare with a string instead";
-                        return Err(self.error(
-                            start..self.at,
-                            "bytes literals are not supported",
-                            Some(help),
-                        ));
-                    }
+                match word.to_ascii_lowercase().as_str() {
+                    "r" => return self.text(true, false),
+                    "b" => return self.text(false, true),
+                    "br" | "rb" => return self.text(true, true),
                     _ => {}
                 }
             }
@@ -197,24 +199,40 @@ impl<'a> Lexer<'a> {
         true
     }
 
-    fn string(&mut self, raw: bool) -> Result<Token, LexError> {
+    fn quoted(&mut self) -> Result<Token, LexError> {
+        let start = self.at;
+        self.at += 1;
+        let name = self.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/' | ' '));
+        if name.is_empty() || !self.rest().starts_with('`') {
+            let help = "a name in backquotes consists of letters, digits, `_`, `.`, `-`, `/` and blanks";
+            return Err(self.error(start..self.at, "the name in backquotes does not end", Some(help)));
+        }
+        self.at += 1;
+        Ok(Token::Quoted(name.into()))
+    }
+
+    /// A string or bytes literal.
+    fn text(&mut self, raw: bool, bytes: bool) -> Result<Token, LexError> {
         let start = self.at;
         let quote = self.peek().unwrap_or('"');
         let triple: String = [quote; 3].iter().collect();
         let (delimiter, multiline) =
             if self.rest().starts_with(&triple) { (triple, true) } else { (quote.to_string(), false) };
         self.at += delimiter.len();
-        let mut value = String::new();
+        let mut value = Vec::new();
         loop {
             if self.rest().starts_with(&delimiter) {
                 self.at += delimiter.len();
-                return Ok(Token::String(value));
+                break;
             }
             match self.peek() {
-                Some('\\') if !raw => value.push(self.escape()?),
+                Some('\\') if !raw => match self.escape(bytes)? {
+                    Escape::Char(c) => push(&mut value, c),
+                    Escape::Byte(byte) => value.push(byte),
+                },
                 Some(c) if multiline || !matches!(c, '\n' | '\r') => {
                     self.at += c.len_utf8();
-                    value.push(c);
+                    push(&mut value, c);
                 }
                 _ => {
                     let help = "end it with the quote it starts with";
@@ -222,9 +240,14 @@ impl<'a> Lexer<'a> {
                 }
             }
         }
+        if bytes {
+            return Ok(Token::Bytes(value));
+        }
+        // Without escapes to bytes, what was put together from characters is text.
+        Ok(Token::String(String::from_utf8_lossy(&value).into_owned()))
     }
 
-    fn escape(&mut self) -> Result<char, LexError> {
+    fn escape(&mut self, bytes: bool) -> Result<Escape, LexError> {
         let start = self.at;
         self.at += 1;
         let letter = self.peek();
@@ -239,15 +262,21 @@ impl<'a> Lexer<'a> {
             Some('v') => Some(0x0b),
             Some(c @ ('\\' | '\'' | '"' | '`' | '?')) => Some(u32::from(c)),
             Some('x' | 'X') => self.digits(2, 16),
-            Some('u') => self.digits(4, 16),
-            Some('U') => self.digits(8, 16),
+            Some('u') if !bytes => self.digits(4, 16),
+            Some('U') if !bytes => self.digits(8, 16),
             Some('0'..='3') => {
                 self.at -= 1;
                 self.digits(3, 8)
             }
             _ => None,
         };
-        code.and_then(char::from_u32).ok_or_else(|| {
+        let escape = match code {
+            // In bytes an escape is a byte, in text a character.
+            Some(code) if bytes => u8::try_from(code).ok().map(Escape::Byte),
+            Some(code) => char::from_u32(code).map(Escape::Char),
+            None => None,
+        };
+        escape.ok_or_else(|| {
             let help = "use \\\\ for a backslash, or a raw string r\"…\"";
             self.error(start..self.at, "unknown escape sequence", Some(help))
         })
@@ -262,4 +291,14 @@ impl<'a> Lexer<'a> {
         self.at += count;
         u32::from_str_radix(digits, radix).ok()
     }
+}
+
+/// What an escape sequence stands for.
+enum Escape {
+    Char(char),
+    Byte(u8),
+}
+
+fn push(text: &mut Vec<u8>, c: char) {
+    text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }

@@ -1,266 +1,155 @@
 //! From checked expressions to operations.
 
 use super::{
-    ast::{Expr, ExprKind, Literal},
-    check::{Checker, Meaning},
+    ast::{Call, Expr, ExprKind, Literal},
+    calendar,
+    check::{Checker, Meaning, Resolved},
+    fold::{Const, fold},
+    functions::{self, Kind},
+    regex,
 };
 use crate::diagnostic::{Code, Diagnostics};
 use halftone_rules::{
-    Condition, Constant, List, Type,
-    isa::{ConstantId, ListId, Op, Skip},
-    limits::{MAX_CONDITION_OPS, MAX_STACK},
+    EvalError, Type,
+    bundle::{Automaton, Constant, List, Map},
+    is_version,
+    isa::{AutomatonId, Buckets, ConstantId, ListId, MapId, NetworkId, Op, Skip},
+    network::Network,
+    operator::{Binary, Unary},
 };
 use std::collections::HashMap;
 
-/// The code and the constants of a ruleset, growing condition by condition.
-#[derive(Default)]
-pub(crate) struct Lowering {
-    pub(crate) code: Vec<Op>,
-    pub(crate) constants: Vec<Constant>,
-    pub(crate) lists: Vec<List>,
-    index: HashMap<ConstantKey, ConstantId>,
-}
-
-/// Equal keys are equal constants. Doubles are compared by their bits.
-#[derive(PartialEq, Eq, Hash)]
-enum ConstantKey {
-    Bool(bool),
-    Int(i64),
-    Uint(u64),
-    Double(u64),
-    String(String),
+/// How much the compiler does beyond translating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Optimisation {
+    /// Constants are folded, equal parts of conditions are evaluated once, rules are found by an index.
+    Full,
+    /// Each rule stands by itself, as it is written. What the optimised form is compared with.
+    None,
 }
 
 /// Why an expression cannot be lowered; it is reported.
-struct Reported;
+pub(crate) struct Reported;
+
+/// The spine of a condition: conjunctions and disjunctions down to what is neither.
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    /// Operations that leave a boolean.
+    Leaf(Vec<Op>),
+    And(Vec<Node>),
+    Or(Vec<Node>),
+}
+
+/// What the conditions of a ruleset need besides operations.
+pub(crate) struct Lowering {
+    optimisation: Optimisation,
+    pub(crate) constants: Vec<Constant>,
+    pub(crate) lists: Vec<List>,
+    pub(crate) maps: Vec<Map>,
+    pub(crate) networks: Vec<Network>,
+    pub(crate) automata: Vec<Automaton>,
+    constant_ids: HashMap<ConstantKey, ConstantId>,
+    list_ids: HashMap<Vec<ConstantKey>, ListId>,
+}
+
+/// Equal keys are equal constants. Doubles are compared by their bits.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum ConstantKey {
+    Bits(Type, u64),
+    Text(Type, Vec<u8>),
+}
+
+fn key(constant: &Constant) -> ConstantKey {
+    let ty = constant.ty();
+    match constant {
+        Constant::Bool(value) => ConstantKey::Bits(ty, u64::from(*value)),
+        Constant::Int(value) | Constant::Duration(value) => ConstantKey::Bits(ty, value.cast_unsigned()),
+        Constant::Timestamp(value) => ConstantKey::Bits(ty, value.0.cast_unsigned()),
+        Constant::Uint(value) => ConstantKey::Bits(ty, *value),
+        Constant::Double(value) => ConstantKey::Bits(ty, value.to_bits()),
+        Constant::String(value) | Constant::Semver(value) => {
+            ConstantKey::Text(ty, value.clone().into_bytes())
+        }
+        Constant::Bytes(value) => ConstantKey::Text(ty, value.clone()),
+    }
+}
+
+/// The text's size limit keeps all numbers of things far below 2^32.
+fn index(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
 
 impl Lowering {
-    /// Compiles a condition; `None` when a number does not fit or the condition is too complex, which is
-    /// then reported.
+    pub(crate) fn new(optimisation: Optimisation) -> Self {
+        Self {
+            optimisation,
+            constants: Vec::new(),
+            lists: Vec::new(),
+            maps: Vec::new(),
+            networks: Vec::new(),
+            automata: Vec::new(),
+            constant_ids: HashMap::new(),
+            list_ids: HashMap::new(),
+        }
+    }
+
+    /// Translates a condition; `None` when something in it cannot be, which is then reported.
     pub(crate) fn condition(
         &mut self,
         expr: &Expr,
         checker: &Checker,
         diagnostics: &mut Diagnostics<'_>,
-    ) -> Option<Condition> {
-        let start = self.code.len();
-        let mut emitter = Emitter { lowering: self, checker, diagnostics, depth: 0, deepest: 0 };
-        emitter.expr(expr).ok()?;
-        let deepest = emitter.deepest;
-        let length = self.code.len() - start;
-        if deepest > MAX_STACK || length > MAX_CONDITION_OPS {
-            let message = format!(
-                "the condition compiles to {length} operations on {deepest} values; at most {MAX_CONDITION_OPS} and {MAX_STACK} are allowed"
-            );
-            diagnostics.report_with_help(
-                Code::TooComplex,
-                &expr.span,
-                message,
-                "split it into several rules",
-            );
-            return None;
-        }
-        Some(Condition { start: u32::try_from(start).ok()?, length: u32::try_from(length).ok()? })
+    ) -> Option<Node> {
+        let mut emitter = Emitter { lowering: self, checker, diagnostics };
+        let valid = emitter.literals(expr);
+        let node = emitter.node(expr).ok()?;
+        valid.then_some(node)
     }
 
-    fn constant(&mut self, constant: Constant) -> ConstantId {
-        let key = match &constant {
-            Constant::Bool(value) => ConstantKey::Bool(*value),
-            Constant::Int(value) => ConstantKey::Int(*value),
-            Constant::Uint(value) => ConstantKey::Uint(*value),
-            Constant::Double(value) => ConstantKey::Double(value.to_bits()),
-            Constant::String(value) => ConstantKey::String(value.clone()),
-        };
-        *self.index.entry(key).or_insert_with(|| {
+    pub(crate) fn constant(&mut self, constant: Constant) -> ConstantId {
+        *self.constant_ids.entry(key(&constant)).or_insert_with(|| {
             self.constants.push(constant);
-            // The text's size limit keeps the number of constants far below 2^32.
-            ConstantId(u32::try_from(self.constants.len() - 1).unwrap_or(u32::MAX))
-        })
-    }
-}
-
-struct Emitter<'a, 'b> {
-    lowering: &'a mut Lowering,
-    checker: &'a Checker,
-    diagnostics: &'a mut Diagnostics<'b>,
-    /// Values on the stack now, and at most.
-    depth: usize,
-    deepest: usize,
-}
-
-impl Emitter<'_, '_> {
-    /// Emits an operation that takes `pops` values and leaves one.
-    fn emit(&mut self, op: Op, pops: usize) {
-        self.lowering.code.push(op);
-        self.depth = self.depth + 1 - pops;
-        self.deepest = self.deepest.max(self.depth);
-    }
-
-    fn expr(&mut self, expr: &Expr) -> Result<(), Reported> {
-        match &expr.kind {
-            ExprKind::Literal(_) => self.constant(expr, false)?,
-            ExprKind::Negate(operand) if matches!(operand.kind, ExprKind::Literal(_)) => {
-                self.constant(operand, true)?;
-            }
-            ExprKind::Name(_) | ExprKind::Index(..) => self.attribute(expr),
-            ExprKind::Not(operand) => {
-                self.expr(operand)?;
-                self.emit(Op::Not, 1);
-            }
-            ExprKind::Negate(operand) => {
-                self.expr(operand)?;
-                self.emit(Op::Negate, 1);
-            }
-            ExprKind::Binary(op, left, right) => {
-                self.expr(left)?;
-                self.expr(right)?;
-                self.emit(op.op, 2);
-            }
-            ExprKind::And(operands) => self.chain(operands, Op::SkipIfFalse, Op::And)?,
-            ExprKind::Or(operands) => self.chain(operands, Op::SkipIfTrue, Op::Or)?,
-            ExprKind::Conditional(parts) => {
-                for part in parts.iter() {
-                    self.expr(part)?;
-                }
-                self.emit(Op::Select, 3);
-            }
-            ExprKind::In(value, list) => match &list.kind {
-                ExprKind::List(elements) => {
-                    self.expr(value)?;
-                    let ty = self.checker.type_of(value.id).unwrap_or(Type::String);
-                    let list = self.list(ty, elements)?;
-                    self.emit(Op::In(list), 1);
-                }
-                _ => self.attribute(expr),
-            },
-            ExprKind::Call(call) => {
-                for operand in call.receiver.as_deref().into_iter().chain(&call.arguments) {
-                    if call.name != "has" {
-                        self.expr(operand)?;
-                    }
-                }
-                match call.name.as_str() {
-                    "startsWith" => self.emit(Op::StartsWith, 2),
-                    "endsWith" => self.emit(Op::EndsWith, 2),
-                    "contains" => self.emit(Op::Contains, 2),
-                    "size" => self.emit(Op::Size, 1),
-                    _ => self.attribute(expr),
-                }
-            }
-            // The checker lets a list stand only on the right of `in`.
-            ExprKind::List(_) => return Err(Reported),
-        }
-        Ok(())
-    }
-
-    /// Each operand but the first is skipped when the value so far decides.
-    fn chain(&mut self, operands: &[Expr], skip: fn(Skip) -> Op, join: Op) -> Result<(), Reported> {
-        let mut skips = Vec::with_capacity(operands.len());
-        for (index, operand) in operands.iter().enumerate() {
-            if index > 0 {
-                skips.push(self.lowering.code.len());
-                self.lowering.code.push(skip(Skip(0)));
-            }
-            self.expr(operand)?;
-            if index > 0 {
-                self.emit(join, 2);
-            }
-        }
-        let end = self.lowering.code.len();
-        for at in skips {
-            // A condition too long for the skip is refused for its length.
-            self.lowering.code[at] = skip(Skip(u16::try_from(end - at - 1).unwrap_or(u16::MAX)));
-        }
-        Ok(())
-    }
-
-    fn attribute(&mut self, expr: &Expr) {
-        match self.checker.meaning(expr.id) {
-            Some(Meaning::Attribute(id)) => self.emit(Op::Load(id), 0),
-            Some(Meaning::Presence(id)) => self.emit(Op::Has(id), 0),
-            // Without a meaning the checker has reported an error, and nothing is lowered.
-            None => {}
-        }
-    }
-
-    fn constant(&mut self, literal: &Expr, negative: bool) -> Result<(), Reported> {
-        let constant = self.value(literal, negative)?;
-        let id = self.lowering.constant(constant);
-        self.emit(Op::Constant(id), 0);
-        Ok(())
-    }
-
-    /// The value of a literal in the type that the checker found.
-    fn value(&mut self, expr: &Expr, negative: bool) -> Result<Constant, Reported> {
-        let ExprKind::Literal(literal) = &expr.kind else {
-            return Err(Reported);
-        };
-        let constant = match literal {
-            Literal::Bool(value) => Some(Constant::Bool(*value)),
-            Literal::Uint(value) => Some(Constant::Uint(*value)),
-            Literal::Double(value) => Some(Constant::Double(if negative { -value } else { *value })),
-            Literal::String(value) => Some(Constant::String(value.clone())),
-            Literal::Integer(value) if self.checker.type_of(expr.id) == Some(Type::Uint) => {
-                Some(Constant::Uint(*value))
-            }
-            Literal::Integer(value) if negative => 0i64.checked_sub_unsigned(*value).map(Constant::Int),
-            Literal::Integer(value) => i64::try_from(*value).ok().map(Constant::Int),
-        };
-        constant.ok_or_else(|| {
-            let help =
-                "an int goes from -9223372036854775808 to 9223372036854775807; for larger ones write 1u";
-            let message = "the number is too large for an int";
-            self.diagnostics.report_with_help(Code::NumberOutOfRange, &expr.span, message, help);
-            Reported
+            ConstantId(index(self.constants.len() - 1))
         })
     }
 
-    /// A list constant: sorted, each element once.
-    fn list(&mut self, ty: Type, elements: &[Expr]) -> Result<ListId, Reported> {
-        let mut constants = Vec::with_capacity(elements.len());
-        for element in elements {
-            constants.push(match &element.kind {
-                ExprKind::Negate(operand) => self.value(operand, true)?,
-                _ => self.value(element, false)?,
-            });
-        }
+    /// A list constant: sorted, each element once. `None` when lists have no elements of this type.
+    pub(crate) fn list(&mut self, ty: Type, elements: &[Constant]) -> Option<ListId> {
         let list = match ty {
             Type::Int => {
-                List::Int(sorted(&constants, |c| if let Constant::Int(v) = c { Some(*v) } else { None }))
+                List::Int(sorted(elements, |c| if let Constant::Int(v) = c { Some(*v) } else { None }))
             }
             Type::Uint => {
-                List::Uint(sorted(&constants, |c| if let Constant::Uint(v) = c { Some(*v) } else { None }))
+                List::Uint(sorted(elements, |c| if let Constant::Uint(v) = c { Some(*v) } else { None }))
             }
-            // Lists hold no bools of their own: as integers they would need a type of value of their own.
-            Type::Bool => return self.bools(elements),
             Type::Double => {
-                let mut values: Vec<f64> = constants
-                    .iter()
-                    .filter_map(|c| if let Constant::Double(v) = c { Some(*v) } else { None })
-                    .collect();
+                let number = |c: &Constant| if let Constant::Double(v) = c { Some(*v) } else { None };
+                // Nothing equals what is not a number.
+                let mut values: Vec<f64> =
+                    elements.iter().filter_map(number).filter(|v| !v.is_nan()).collect();
                 values.sort_by(f64::total_cmp);
                 // -0.0 and 0.0 are one element.
                 values.dedup_by(|a, b| a == b);
                 List::Double(values)
             }
-            Type::String => List::String(sorted(&constants, |c| {
+            Type::String => List::String(sorted(elements, |c| {
                 if let Constant::String(v) = c { Some(v.clone()) } else { None }
             })),
+            _ => return None,
         };
-        self.lowering.lists.push(list);
-        Ok(ListId(u32::try_from(self.lowering.lists.len() - 1).unwrap_or(u32::MAX)))
-    }
-
-    fn bools(&mut self, elements: &[Expr]) -> Result<ListId, Reported> {
-        let span = elements.first().map_or(0..0, |element| element.span.clone());
-        let message = "a list of bools is not supported";
-        self.diagnostics.report_with_help(
-            Code::UnsupportedFeature,
-            &span,
-            message,
-            "use the value or its `!`",
-        );
-        Err(Reported)
+        // The type stands for itself when there are no elements.
+        let mut keys = vec![ConstantKey::Bits(ty, 0)];
+        keys.extend((0..list.len()).filter_map(|at| match list.get(at)? {
+            halftone_rules::Value::Int(v) => Some(key(&Constant::Int(v))),
+            halftone_rules::Value::Uint(v) => Some(key(&Constant::Uint(v))),
+            halftone_rules::Value::Double(v) => Some(key(&Constant::Double(v))),
+            halftone_rules::Value::String(v) => Some(key(&Constant::String(v.into()))),
+            _ => None,
+        }));
+        Some(*self.list_ids.entry(keys).or_insert_with(|| {
+            self.lists.push(list);
+            ListId(index(self.lists.len() - 1))
+        }))
     }
 }
 
@@ -269,4 +158,521 @@ fn sorted<T: Ord>(constants: &[Constant], value: impl Fn(&Constant) -> Option<T>
     values.sort();
     values.dedup();
     values
+}
+
+/// The place of an item in a table that holds each item once.
+fn intern<T: PartialEq>(table: &mut Vec<T>, item: T) -> usize {
+    table.iter().position(|other| *other == item).unwrap_or_else(|| {
+        table.push(item);
+        table.len() - 1
+    })
+}
+
+/// Operands joined by `&&` or `||`: each but the first is skipped when the value so far decides.
+pub(crate) fn chain(operands: &[Vec<Op>], conjunction: bool) -> Vec<Op> {
+    let mut ops = Vec::new();
+    let mut skips = Vec::with_capacity(operands.len());
+    let skip = if conjunction { Op::SkipIfFalse } else { Op::SkipIfTrue };
+    for (at, operand) in operands.iter().enumerate() {
+        if at > 0 {
+            skips.push(ops.len());
+            ops.push(skip(Skip(0)));
+        }
+        ops.extend_from_slice(operand);
+        if at > 0 {
+            ops.push(if conjunction { Op::And } else { Op::Or });
+        }
+    }
+    for at in skips {
+        // A condition too long for the skip is refused for its length.
+        ops[at] = skip(Skip(u16::try_from(ops.len() - at - 1).unwrap_or(u16::MAX)));
+    }
+    ops
+}
+
+struct Emitter<'a, 'b> {
+    lowering: &'a mut Lowering,
+    checker: &'a Checker,
+    diagnostics: &'a mut Diagnostics<'b>,
+}
+
+impl Emitter<'_, '_> {
+    fn report<T>(
+        &mut self,
+        code: Code,
+        expr: &Expr,
+        message: impl Into<String>,
+        help: &str,
+    ) -> Result<T, Reported> {
+        self.diagnostics.report_with_help(code, &expr.span, message, help);
+        Err(Reported)
+    }
+
+    /// Whether all literals are values of their types, and all constants in them well formed.
+    fn literals(&mut self, expr: &Expr) -> bool {
+        let own = match &expr.kind {
+            ExprKind::Negate(operand) if matches!(operand.kind, ExprKind::Literal(_)) => {
+                return self.literal(operand, true).is_ok();
+            }
+            ExprKind::Literal(_) => self.literal(expr, false),
+            ExprKind::Map(entries) => self.map_keys(entries),
+            ExprKind::Call(call) => self.arguments(call),
+            _ => Ok(()),
+        };
+        expr.parts().into_iter().fold(own.is_ok(), |valid, part| self.literals(part) && valid)
+    }
+
+    fn literal(&mut self, expr: &Expr, negative: bool) -> Result<(), Reported> {
+        let ExprKind::Literal(literal) = &expr.kind else { return Ok(()) };
+        if super::fold::value(literal, negative, expr, self.checker).is_some() {
+            return Ok(());
+        }
+        let help = "an int goes from -9223372036854775808 to 9223372036854775807; for larger ones write 1u";
+        self.report(Code::NumberOutOfRange, expr, "the number is too large for an int", help)
+    }
+
+    fn map_keys(&mut self, entries: &[(Expr, Expr)]) -> Result<(), Reported> {
+        let mut seen = std::collections::HashSet::new();
+        for (expr, _) in entries {
+            if let Some(Ok(Const::Scalar(constant))) = fold(expr, self.checker)
+                && !seen.insert(key(&constant))
+            {
+                return self.report(
+                    Code::DuplicateKey,
+                    expr,
+                    "the key stands twice in the map",
+                    "remove one of the two",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Constant arguments that would never have a value are mistakes.
+    fn arguments(&mut self, call: &Call) -> Result<(), Reported> {
+        let Some(function) = functions::find(&call.name) else { return Ok(()) };
+        let operands = call.operands();
+        let constant = |at: usize| match fold(operands.get(at)?, self.checker) {
+            Some(Ok(Const::Scalar(Constant::String(text)))) => Some(text),
+            _ => None,
+        };
+        let (problem, at) = match function.kind {
+            Kind::Unary(Unary::ToTimestamp) => {
+                (constant(0).and_then(|text| calendar::timestamp(&text).err()), 0)
+            }
+            Kind::Duration => (constant(0).and_then(|text| calendar::duration(&text).err()), 0),
+            Kind::Unary(Unary::ToSemver) => (
+                constant(0).filter(|text| !is_version(text)).map(|text| {
+                    format!("{text:?} is no version; versions have the form 1.2.3 or 1.2.3-rc.1")
+                }),
+                0,
+            ),
+            Kind::Part(_) => (
+                constant(1).filter(|text| calendar::zone(text).is_none()).map(|text| {
+                    format!("{text:?} is no time zone that is known here; write UTC or an offset, +02:00")
+                }),
+                1,
+            ),
+            _ => (None, 0),
+        };
+        match (problem, operands.get(at)) {
+            (Some(problem), Some(operand)) => {
+                self.report(Code::InvalidConstant, operand, problem, &format!("write {}", function.form))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn node(&mut self, expr: &Expr) -> Result<Node, Reported> {
+        if self.lowering.optimisation == Optimisation::Full && fold(expr, self.checker).is_some() {
+            return Ok(Node::Leaf(self.ops(expr)?));
+        }
+        Ok(match &expr.kind {
+            ExprKind::And(operands) => Node::And(self.nodes(operands)?),
+            ExprKind::Or(operands) => Node::Or(self.nodes(operands)?),
+            _ => Node::Leaf(self.ops(expr)?),
+        })
+    }
+
+    fn nodes(&mut self, operands: &[Expr]) -> Result<Vec<Node>, Reported> {
+        operands.iter().map(|operand| self.node(operand)).collect()
+    }
+
+    /// The operations of an expression.
+    fn ops(&mut self, expr: &Expr) -> Result<Vec<Op>, Reported> {
+        let mut ops = Vec::new();
+        self.emit(expr, &mut ops)?;
+        Ok(ops)
+    }
+
+    fn emit(&mut self, expr: &Expr, ops: &mut Vec<Op>) -> Result<(), Reported> {
+        let whole = self.lowering.optimisation == Optimisation::Full || self.needs_folding(expr);
+        if whole && let Some(folded) = fold(expr, self.checker) {
+            return self.folded(expr, folded, ops);
+        }
+        match &expr.kind {
+            ExprKind::Literal(_) => {
+                let folded = fold(expr, self.checker).unwrap_or(Err(EvalError::Fault));
+                return self.folded(expr, folded, ops);
+            }
+            ExprKind::Name(_) => self.meaning(expr, ops),
+            ExprKind::Index(base, key) => {
+                if self.checker.meaning(expr.id).is_some() {
+                    self.meaning(expr, ops);
+                } else {
+                    let map = self.map(base)?;
+                    self.emit(key, ops)?;
+                    ops.push(Op::Lookup(map));
+                }
+            }
+            ExprKind::Not(operand) => {
+                self.emit(operand, ops)?;
+                ops.push(Op::Unary(Unary::Not));
+            }
+            ExprKind::Negate(operand) => {
+                if let ExprKind::Literal(_) = operand.kind {
+                    let folded = fold(expr, self.checker).unwrap_or(Err(EvalError::Fault));
+                    return self.folded(expr, folded, ops);
+                }
+                self.emit(operand, ops)?;
+                ops.push(Op::Unary(Unary::Negate));
+            }
+            ExprKind::Binary(op, left, right) => {
+                self.emit(left, ops)?;
+                self.emit(right, ops)?;
+                self.binary(op.op, ops);
+            }
+            ExprKind::And(operands) | ExprKind::Or(operands) => {
+                let conjunction = matches!(expr.kind, ExprKind::And(_));
+                let operands =
+                    operands.iter().map(|operand| self.ops(operand)).collect::<Result<Vec<_>, _>>()?;
+                ops.extend(chain(&operands, conjunction));
+            }
+            ExprKind::Conditional(parts) => {
+                for part in parts.iter() {
+                    self.emit(part, ops)?;
+                }
+                ops.push(Op::Select);
+            }
+            ExprKind::In(value, list) => self.membership(expr, value, list, ops)?,
+            ExprKind::Call(call) => self.call(expr, call, ops)?,
+            ExprKind::List(_) | ExprKind::Map(_) | ExprKind::Select(..) => {
+                let help = "a list or a map made of attributes would need memory for each request; write it with constants";
+                return self.report(Code::UnsupportedFeature, expr, "this depends on the request", help);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the evaluator has no operation for an expression, so that it exists as a constant only.
+    fn needs_folding(&self, expr: &Expr) -> bool {
+        let container = |expr: &Expr| {
+            matches!(self.checker.type_of(expr.id), Some(Resolved::List | Resolved::Map))
+                || matches!(expr.kind, ExprKind::List(_) | ExprKind::Map(_))
+        };
+        let new_text = |kind| {
+            matches!(kind, Kind::Unary(Unary::ToString | Unary::ToTimestamp) | Kind::Duration | Kind::Has)
+        };
+        match &expr.kind {
+            ExprKind::Select(..) => true,
+            ExprKind::Name(_) => matches!(self.checker.meaning(expr.id), Some(Meaning::Constant(_))),
+            ExprKind::Binary(op, left, right) => {
+                let text = |expr: &Expr| {
+                    matches!(
+                        self.checker.type_of(expr.id),
+                        Some(Resolved::Scalar(Type::String | Type::Bytes))
+                    )
+                };
+                container(left) || container(right) || (op.op == Binary::Add && text(left))
+            }
+            ExprKind::In(value, list) => {
+                self.checker.meaning(expr.id).is_none() && (container(value) || self.is_nested(list))
+            }
+            ExprKind::Call(call) => functions::find(&call.name).is_some_and(|function| {
+                new_text(function.kind) || call.operands().into_iter().any(container)
+            }),
+            ExprKind::Index(..) => self.checker.meaning(expr.id).is_none(),
+            _ => container(expr),
+        }
+    }
+
+    /// Whether a list constant holds more than one level.
+    fn is_nested(&self, list: &Expr) -> bool {
+        match fold(list, self.checker) {
+            Some(Ok(Const::List(elements))) => {
+                elements.iter().any(|element| !matches!(element, Const::Scalar(_)))
+            }
+            _ => false,
+        }
+    }
+
+    fn folded(
+        &mut self,
+        expr: &Expr,
+        folded: Result<Const, EvalError>,
+        ops: &mut Vec<Op>,
+    ) -> Result<(), Reported> {
+        match folded {
+            Ok(Const::Scalar(constant)) => {
+                let id = self.lowering.constant(constant);
+                ops.push(Op::Constant(id));
+            }
+            Ok(Const::List(_) | Const::Map(_)) => {
+                let help = "compare it, look something up in it, or ask with `in`";
+                return self.report(
+                    Code::UnsupportedFeature,
+                    expr,
+                    "a list or a map is no result of a condition",
+                    help,
+                );
+            }
+            Err(error) => {
+                let ty = match self.checker.type_of(expr.id) {
+                    Some(Resolved::Scalar(ty)) => ty,
+                    _ => Type::Bool,
+                };
+                ops.push(Op::Fail(ty, error));
+            }
+        }
+        Ok(())
+    }
+
+    fn meaning(&mut self, expr: &Expr, ops: &mut Vec<Op>) {
+        match self.checker.meaning(expr.id) {
+            Some(Meaning::Attribute(id)) => ops.push(Op::Load(*id)),
+            Some(Meaning::Presence(id)) => ops.push(Op::Has(*id)),
+            Some(Meaning::Now) => ops.push(Op::Now),
+            Some(Meaning::Constant(constant)) => {
+                let id = self.lowering.constant(constant.clone());
+                ops.push(Op::Constant(id));
+            }
+            // Without a meaning the checker has reported an error, and nothing is lowered.
+            None => {}
+        }
+    }
+
+    /// An operation on the two values that the operations leave; one operation when they are an attribute and a
+    /// constant.
+    fn binary(&mut self, op: Binary, ops: &mut Vec<Op>) {
+        let comparison = op.yields(Type::String, Type::String) == Some(Type::Bool);
+        let fused = match ops.as_slice() {
+            _ if self.lowering.optimisation == Optimisation::None || !comparison => None,
+            [.., Op::Load(attribute), Op::Constant(constant)] => Some(Op::Test(*attribute, op, *constant)),
+            [.., Op::Constant(constant), Op::Load(attribute)] => {
+                mirrored(op).map(|op| Op::Test(*attribute, op, *constant))
+            }
+            _ => None,
+        };
+        match fused {
+            Some(fused) => {
+                ops.truncate(ops.len() - 2);
+                ops.push(fused);
+            }
+            None => ops.push(Op::Binary(op)),
+        }
+    }
+
+    fn membership(
+        &mut self,
+        expr: &Expr,
+        value: &Expr,
+        list: &Expr,
+        ops: &mut Vec<Op>,
+    ) -> Result<(), Reported> {
+        if self.checker.meaning(expr.id).is_some() {
+            self.meaning(expr, ops);
+            return Ok(());
+        }
+        if self.checker.type_of(list.id) == Some(Resolved::Scalar(Type::List)) {
+            self.emit(value, ops)?;
+            self.emit(list, ops)?;
+            ops.push(Op::Binary(Binary::ElementOf));
+            return Ok(());
+        }
+        let Some(Resolved::Scalar(ty)) = self.checker.type_of(value.id) else {
+            return self.report(
+                Code::UnsupportedFeature,
+                value,
+                "a list cannot be looked for at run time",
+                "compare with `==`",
+            );
+        };
+        let elements = match fold(list, self.checker) {
+            Some(Ok(Const::List(elements))) => elements,
+            Some(Ok(Const::Map(entries))) => entries.into_iter().map(|(key, _)| key).collect(),
+            Some(Err(error)) => {
+                ops.push(Op::Fail(Type::Bool, error));
+                return Ok(());
+            }
+            _ => {
+                let help = "compare with `==` and join by `||`";
+                return self.report(
+                    Code::UnsupportedFeature,
+                    list,
+                    "the elements of a list must be constants",
+                    help,
+                );
+            }
+        };
+        let elements: Vec<Constant> = elements.into_iter().filter_map(scalar).collect();
+        if let Some(id) = self.lowering.list(ty, &elements) {
+            self.emit(value, ops)?;
+            match ops.as_slice() {
+                [.., Op::Load(attribute)] if self.lowering.optimisation == Optimisation::Full => {
+                    let fused = Op::TestIn(*attribute, id);
+                    ops.pop();
+                    ops.push(fused);
+                }
+                _ => ops.push(Op::In(id)),
+            }
+            return Ok(());
+        }
+        // Of types that lists have no elements of there are few values, or few uses: one comparison each.
+        if elements.is_empty() {
+            return self.report(Code::UnsupportedFeature, list, "an empty list", "the condition never holds");
+        }
+        let mut operands = Vec::with_capacity(elements.len());
+        for element in elements {
+            let mut operand = self.ops(value)?;
+            operand.push(Op::Constant(self.lowering.constant(element)));
+            self.binary(Binary::Equal, &mut operand);
+            operands.push(operand);
+        }
+        ops.extend(chain(&operands, false));
+        Ok(())
+    }
+
+    /// The map constant that an index looks into; a list is a map from its places.
+    fn map(&mut self, base: &Expr) -> Result<MapId, Reported> {
+        let help = "a list or a map to look up in is made of constants that are no lists or maps";
+        let entries = match fold(base, self.checker) {
+            Some(Ok(Const::Map(entries))) => entries,
+            Some(Ok(Const::List(elements))) => {
+                (0i64..).map(|at| Const::Scalar(Constant::Int(at))).zip(elements).collect()
+            }
+            _ => return self.report(Code::UnsupportedFeature, base, "this depends on the request", help),
+        };
+        let scalars: Option<Vec<(Constant, Constant)>> =
+            entries.into_iter().map(|(key, value)| Some((scalar(key)?, scalar(value)?))).collect();
+        let Some(mut scalars) = scalars.filter(|scalars| !scalars.is_empty()) else {
+            return self.report(Code::UnsupportedFeature, base, "nothing can be looked up in this", help);
+        };
+        let keys: Vec<Constant> = scalars.iter().map(|(key, _)| key.clone()).collect();
+        let list = keys.first().and_then(|first| self.lowering.list(first.ty(), &keys));
+        let Some(keys) = list.and_then(|ListId(id)| self.lowering.lists.get(id as usize)).cloned() else {
+            return self.report(Code::UnsupportedFeature, base, "a map with keys of this type", "use `? :`");
+        };
+        let place = |constant: &Constant| (0..keys.len()).find(|at| keys.get(*at) == Some(constant.value()));
+        scalars.sort_by_key(|(key, _)| place(key));
+        let map = Map { keys: keys.clone(), values: scalars.into_iter().map(|(_, value)| value).collect() };
+        Ok(MapId(index(intern(&mut self.lowering.maps, map))))
+    }
+
+    fn call(&mut self, expr: &Expr, call: &Call, ops: &mut Vec<Op>) -> Result<(), Reported> {
+        let operands = call.operands();
+        let kind = functions::find(&call.name).map(|function| function.kind);
+        match (kind, operands.as_slice()) {
+            (Some(Kind::Has), _) => self.meaning(expr, ops),
+            (Some(Kind::Unary(op) | Kind::Part(op)), [operand]) => {
+                self.emit(operand, ops)?;
+                ops.push(Op::Unary(op));
+            }
+            (Some(Kind::Strings(op)), [text, part]) => {
+                self.emit(text, ops)?;
+                self.emit(part, ops)?;
+                self.binary(op, ops);
+            }
+            (Some(Kind::Part(op)), [time, zone]) => {
+                self.emit(time, ops)?;
+                let zone_text = self.text(zone)?;
+                let Some(offset) = calendar::zone(&zone_text) else { return Err(Reported) };
+                if offset != 0 {
+                    ops.push(Op::Constant(self.lowering.constant(Constant::Duration(offset))));
+                    ops.push(Op::Binary(Binary::Add));
+                }
+                ops.push(Op::Unary(op));
+            }
+            (Some(Kind::Matches), [text, pattern]) => {
+                let pattern_text = self.text(pattern)?;
+                self.emit(text, ops)?;
+                let known = self.lowering.automata.iter().position(|other| other.pattern == pattern_text);
+                let at = match known.map_or_else(
+                    || regex::compile(&pattern_text),
+                    |at| Ok(self.lowering.automata[at].clone()),
+                ) {
+                    Ok(automaton) => intern(&mut self.lowering.automata, automaton),
+                    Err(problem) => {
+                        let help = "the syntax is that of RE2, with automata of at most 64 KiB";
+                        return self.report(Code::InvalidConstant, pattern, problem, help);
+                    }
+                };
+                ops.push(Op::Match(AutomatonId(u16::try_from(at).unwrap_or(u16::MAX))));
+            }
+            (Some(Kind::Cidr), [address, network]) => {
+                let text = self.text(network)?;
+                self.emit(address, ops)?;
+                let Some(parsed) = Network::parse(&text) else {
+                    let message = format!("{text:?} is not a network");
+                    let help = "write an address and the number of its bits that count, the others 0: 10.0.0.0/8 or 2001:db8::/32";
+                    return self.report(Code::InvalidConstant, network, message, help);
+                };
+                let at = intern(&mut self.lowering.networks, parsed);
+                ops.push(Op::InNetwork(NetworkId(u16::try_from(at).unwrap_or(u16::MAX))));
+            }
+            (Some(Kind::Bucket), [unit, seed, buckets]) => {
+                let seed_text = self.text(seed)?;
+                let count = match &buckets.kind {
+                    ExprKind::Literal(Literal::Integer(count)) if (1..=1 << 31).contains(count) => {
+                        u32::try_from(*count).unwrap_or(u32::MAX)
+                    }
+                    _ => {
+                        let help = "write a number from 1 to 2147483648, for example 100";
+                        return self.report(
+                            Code::InvalidConstant,
+                            buckets,
+                            "this is no number of buckets",
+                            help,
+                        );
+                    }
+                };
+                self.emit(unit, ops)?;
+                let seed = self.lowering.constant(Constant::String(seed_text));
+                ops.push(Op::Bucket(seed, Buckets(count)));
+            }
+            _ => return Err(Reported),
+        }
+        Ok(())
+    }
+
+    /// The value of an operand that must be a constant string.
+    fn text(&mut self, expr: &Expr) -> Result<String, Reported> {
+        match fold(expr, self.checker) {
+            Some(Ok(Const::Scalar(Constant::String(text)))) => Ok(text),
+            _ => self.report(
+                Code::UnsupportedFeature,
+                expr,
+                "this must be a constant",
+                "write a string literal",
+            ),
+        }
+    }
+}
+
+fn scalar(value: Const) -> Option<Constant> {
+    match value {
+        Const::Scalar(constant) => Some(constant),
+        Const::List(_) | Const::Map(_) => None,
+    }
+}
+
+/// The comparison with its operands swapped.
+fn mirrored(op: Binary) -> Option<Binary> {
+    Some(match op {
+        Binary::Equal | Binary::NotEqual => op,
+        Binary::Less => Binary::Greater,
+        Binary::LessEqual => Binary::GreaterEqual,
+        Binary::Greater => Binary::Less,
+        Binary::GreaterEqual => Binary::LessEqual,
+        _ => return None,
+    })
 }

@@ -1,14 +1,27 @@
 //! What the names in conditions mean.
 
 use crate::{diagnostic::Code, suggest::did_you_mean};
-use halftone_rules::{Source, Type, headers::PREFIX};
+use halftone_rules::{Source, Type, bundle::Constant, headers::PREFIX};
 use std::collections::{BTreeMap, HashMap};
 
 /// An attribute that the ruleset declares.
 #[derive(Clone, Debug)]
-pub(crate) struct DeclaredAttribute {
-    pub(crate) source: Source,
-    pub(crate) ty: Type,
+pub(crate) enum DeclaredAttribute {
+    /// Read from the request.
+    Read(Source, Type),
+    /// The same for every request.
+    Constant(Constant),
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Named {
+    /// Something of the request; without a type it is that of its use.
+    Attribute(Source, Option<Type>),
+    /// A constant.
+    Constant(Constant),
+    /// The time of the request.
+    Now,
 }
 
 /// An attribute that some condition uses.
@@ -32,7 +45,18 @@ pub(crate) struct UnknownName {
     pub(crate) help: String,
 }
 
-const REQUEST_FIELDS: [&str; 4] = ["request.path", "request.method", "request.host", "request.headers"];
+const REQUEST_FIELDS: [&str; 7] = [
+    "request.path",
+    "request.method",
+    "request.host",
+    "request.client_address",
+    "request.headers",
+    "request.cookies",
+    "request.query",
+];
+
+/// The name of the time of the request.
+pub(crate) const NOW: &str = "now";
 
 impl Names {
     pub(crate) fn new(declared: BTreeMap<String, DeclaredAttribute>) -> Self {
@@ -44,11 +68,17 @@ impl Names {
         &self.used
     }
 
-    /// The attribute that a dotted name stands for.
-    pub(crate) fn source(&self, path: &[String]) -> Result<(Source, Option<Type>), UnknownName> {
+    /// What a dotted name stands for.
+    pub(crate) fn resolve(&self, path: &[String]) -> Result<Named, UnknownName> {
         let name = path.join(".");
         if let Some(declared) = self.declared.get(&name) {
-            return Ok((declared.source.clone(), Some(declared.ty)));
+            return Ok(match declared.clone() {
+                DeclaredAttribute::Read(source, ty) => Named::Attribute(source, Some(ty)),
+                DeclaredAttribute::Constant(constant) => Named::Constant(constant),
+            });
+        }
+        if name == NOW {
+            return Ok(Named::Now);
         }
         let [first, rest @ ..] = path else {
             return Err(UnknownName {
@@ -62,25 +92,16 @@ impl Names {
                 "request.path" => Source::Path,
                 "request.method" => Source::Method,
                 "request.host" => Source::Host,
+                "request.client_address" => Source::ClientAddress,
                 _ => match rest {
-                    [headers, header] if headers == "headers" => {
-                        return header_source(header).map(|s| (s, Some(Type::String)));
-                    }
-                    _ => {
-                        let help = if name == "request.headers" {
-                            "name a header: request.headers[\"x-tier\"]".into()
-                        } else {
-                            did_you_mean(&name, REQUEST_FIELDS)
-                        };
-                        return Err(UnknownName {
-                            code: Code::UnknownName,
-                            message: format!("`{name}` is not an attribute"),
-                            help,
-                        });
-                    }
+                    [map, key] => match map_entry(&format!("request.{map}"), key) {
+                        Some(entry) => entry?,
+                        None => return Err(unknown_field(&name)),
+                    },
+                    _ => return Err(unknown_field(&name)),
                 },
             };
-            return Ok((source, Some(Type::String)));
+            return Ok(Named::Attribute(source, Some(Type::String)));
         }
         if rest.is_empty() {
             let candidates: Vec<&str> = self.declared.keys().map(String::as_str).collect();
@@ -97,7 +118,7 @@ impl Names {
         // The contract: an undeclared `a.b` is the header `x-a-b`, and `user.id` is an unsigned integer.
         let header = format!("x-{}", name.replace(['.', '_'], "-"));
         let ty = (name == "user.id").then_some(Type::Uint);
-        header_source(&header).map(|source| (source, ty))
+        header_source(&header).map(|source| Named::Attribute(source, ty))
     }
 
     /// The index of the attribute, which is used from now on.
@@ -107,6 +128,37 @@ impl Names {
             self.used.len() - 1
         })
     }
+}
+
+/// The entry of a map in the request; `None` when there is no such map.
+pub(crate) fn map_entry(map: &str, key: &str) -> Option<Result<Source, UnknownName>> {
+    Some(match map {
+        "request.headers" => header_source(key),
+        "request.cookies" => cookie_source(key),
+        "request.query" => Ok(Source::Query(key.into())),
+        _ => return None,
+    })
+}
+
+fn unknown_field(name: &str) -> UnknownName {
+    let help = if matches!(name, "request.headers" | "request.cookies" | "request.query") {
+        format!("name an entry: {name}[\"x-tier\"]")
+    } else {
+        did_you_mean(name, REQUEST_FIELDS)
+    };
+    UnknownName { code: Code::UnknownName, message: format!("`{name}` is not an attribute"), help }
+}
+
+/// The cookie of a name, when it is one.
+pub(crate) fn cookie_source(name: &str) -> Result<Source, UnknownName> {
+    if is_token(name) {
+        return Ok(Source::Cookie(name.into()));
+    }
+    Err(UnknownName {
+        code: Code::InvalidName,
+        message: format!("{name:?} is not the name of a cookie"),
+        help: "a cookie's name consists of letters, digits and the like, without blanks, `=` and `;`".into(),
+    })
 }
 
 /// The header of a name, when it is one and rules may read it.
@@ -131,7 +183,7 @@ pub(crate) fn header_source(name: &str) -> Result<Source, UnknownName> {
 }
 
 /// A token of HTTP (RFC 9110, section 5.6.2): what names of headers and cookies are.
-pub(crate) fn is_token(name: &str) -> bool {
+fn is_token(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= halftone_rules::limits::MAX_NAME_BYTES
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))

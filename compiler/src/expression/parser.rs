@@ -9,7 +9,7 @@ use crate::{
     diagnostic::{Code, Diagnostics, Span},
     limits::{MAX_CONDITION_DEPTH, MAX_LIST_ELEMENTS},
 };
-use halftone_rules::isa::Op;
+use halftone_rules::operator::Binary;
 
 /// Parses `condition`. Identifiers of expressions count up from `next_id`. `None` when it does not parse;
 /// the reason is reported.
@@ -47,21 +47,42 @@ struct Parser<'a, 'b> {
     diagnostics: &'a mut Diagnostics<'b>,
 }
 
+/// Words that CEL does not let stand as names.
+const RESERVED: [&str; 17] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
 /// The left-associative binary operators by rising precedence; `in` stands with the comparisons.
 const COMPARISONS: [BinaryOp; 6] = [
-    BinaryOp { symbol: "==", op: Op::Equal },
-    BinaryOp { symbol: "!=", op: Op::NotEqual },
-    BinaryOp { symbol: "<=", op: Op::LessEqual },
-    BinaryOp { symbol: ">=", op: Op::GreaterEqual },
-    BinaryOp { symbol: "<", op: Op::Less },
-    BinaryOp { symbol: ">", op: Op::Greater },
+    BinaryOp { symbol: "==", op: Binary::Equal },
+    BinaryOp { symbol: "!=", op: Binary::NotEqual },
+    BinaryOp { symbol: "<=", op: Binary::LessEqual },
+    BinaryOp { symbol: ">=", op: Binary::GreaterEqual },
+    BinaryOp { symbol: "<", op: Binary::Less },
+    BinaryOp { symbol: ">", op: Binary::Greater },
 ];
 const SUMS: [BinaryOp; 2] =
-    [BinaryOp { symbol: "+", op: Op::Add }, BinaryOp { symbol: "-", op: Op::Subtract }];
+    [BinaryOp { symbol: "+", op: Binary::Add }, BinaryOp { symbol: "-", op: Binary::Subtract }];
 const PRODUCTS: [BinaryOp; 3] = [
-    BinaryOp { symbol: "*", op: Op::Multiply },
-    BinaryOp { symbol: "/", op: Op::Divide },
-    BinaryOp { symbol: "%", op: Op::Remainder },
+    BinaryOp { symbol: "*", op: Binary::Multiply },
+    BinaryOp { symbol: "/", op: Binary::Divide },
+    BinaryOp { symbol: "%", op: Binary::Remainder },
 ];
 
 impl Parser<'_, '_> {
@@ -235,26 +256,31 @@ impl Parser<'_, '_> {
         loop {
             if self.accept(".") {
                 let name_span = self.here();
-                let Token::Identifier(name) = self.next() else {
-                    self.at -= 1;
-                    return self.unexpected("a name");
+                let (name, quoted) = match self.next() {
+                    Token::Identifier(name) => (name, false),
+                    Token::Quoted(name) => (name, true),
+                    _ => {
+                        self.at -= 1;
+                        return self.unexpected("a name");
+                    }
                 };
-                let kind = if self.accept("(") {
+                let kind = if !quoted && self.accept("(") {
                     let arguments = self.list(")")?;
                     ExprKind::Call(Call { name, name_span, receiver: Some(Box::new(expr)), arguments })
                 } else if let ExprKind::Name(mut path) = expr.kind {
                     path.push(name);
                     ExprKind::Name(path)
                 } else {
-                    let message = format!("`.{name}` selects a field, but only attributes have fields");
-                    self.diagnostics.report(Code::UnsupportedFeature, &name_span, message);
-                    return None;
+                    ExprKind::Select(Box::new(expr), name)
                 };
                 expr = self.expr(start, kind);
             } else if self.accept("[") {
                 let key = self.conditional()?;
                 self.expect("]")?;
                 expr = self.expr(start, ExprKind::Index(Box::new(expr), Box::new(key)));
+            } else if matches!(expr.kind, ExprKind::Name(_)) && *self.peek() == Token::Symbol("{") {
+                return self
+                    .unsupported("message literals", "there are no messages; compare attributes one by one");
             } else {
                 return Some(expr);
             }
@@ -269,12 +295,27 @@ impl Parser<'_, '_> {
             Token::Uint(value) => ExprKind::Literal(Literal::Uint(value)),
             Token::Double(value) => ExprKind::Literal(Literal::Double(value)),
             Token::String(value) => ExprKind::Literal(Literal::String(value)),
+            Token::Bytes(value) => ExprKind::Literal(Literal::Bytes(value)),
+            // `.a.b` is `a.b` outside of every container, and there are no containers.
+            Token::Symbol(".") if matches!(self.peek(), Token::Identifier(_)) => return self.primary(),
             Token::Identifier(name) => match name.as_str() {
                 "true" => ExprKind::Literal(Literal::Bool(true)),
                 "false" => ExprKind::Literal(Literal::Bool(false)),
                 "null" => {
                     self.at -= 1;
                     return self.unsupported("null", "use `has(a.b)` to ask whether an attribute is there");
+                }
+                _ if RESERVED.contains(&name.as_str()) => {
+                    self.at -= 1;
+                    let message = format!("`{name}` is a reserved word");
+                    let span = self.here();
+                    self.diagnostics.report_with_help(
+                        Code::ConditionSyntax,
+                        &span,
+                        message,
+                        "CEL keeps it for later; use another name",
+                    );
+                    return None;
                 }
                 _ if self.accept("(") => {
                     let name_span = start..start + name.len();
@@ -289,16 +330,40 @@ impl Parser<'_, '_> {
                 return Some(inner);
             }
             Token::Symbol("[") => ExprKind::List(self.list("]")?),
-            Token::Symbol("{") => {
-                self.at -= 1;
-                return self.unsupported("map literals", "use `in` with a list, or one rule for each case");
-            }
+            Token::Symbol("{") => ExprKind::Map(self.entries()?),
             _ => {
                 self.at -= 1;
                 return self.unexpected("a value");
             }
         };
         Some(self.expr(start, kind))
+    }
+
+    /// Keys and values up to the closing brace. A comma may stand before it.
+    fn entries(&mut self) -> Option<Vec<(Expr, Expr)>> {
+        let mut entries = Vec::new();
+        loop {
+            if self.accept("}") {
+                return Some(entries);
+            }
+            if entries.len() >= MAX_LIST_ELEMENTS {
+                return self.too_many();
+            }
+            let key = self.conditional()?;
+            self.expect(":")?;
+            entries.push((key, self.conditional()?));
+            if !self.accept(",") {
+                self.expect("}")?;
+                return Some(entries);
+            }
+        }
+    }
+
+    fn too_many<T>(&mut self) -> Option<T> {
+        let message = format!("more than {MAX_LIST_ELEMENTS} elements");
+        let span = self.here();
+        self.diagnostics.report(Code::TooLarge, &span, message);
+        None
     }
 
     fn unsupported<T>(&mut self, feature: &str, help: &str) -> Option<T> {
@@ -316,10 +381,7 @@ impl Parser<'_, '_> {
                 return Some(items);
             }
             if items.len() >= MAX_LIST_ELEMENTS {
-                let message = format!("more than {MAX_LIST_ELEMENTS} elements");
-                let span = self.here();
-                self.diagnostics.report(Code::TooLarge, &span, message);
-                return None;
+                return self.too_many();
             }
             items.push(self.conditional()?);
             if !self.accept(",") {

@@ -73,6 +73,11 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<Listed>> {
     Json(current.rulesets.values().map(|r| Listed::new(&r.compiled, r.stored.revision)).collect())
 }
 
+/// `GET /v1/schemas/ruleset.json`: what editors check rulesets by.
+pub(crate) async fn schema() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/schema+json")], Json(halftone_compiler::json_schema()))
+}
+
 /// The text as it was uploaded.
 pub(crate) async fn get(
     State(api): State<Api>,

@@ -4,8 +4,11 @@ use super::{Format, Source};
 use anyhow::{Context, Result};
 use clap::Args;
 use halftone_compiler::{Explanation, explain, link};
-use halftone_rules::{Request, codec};
-use std::path::PathBuf;
+use halftone_rules::{Request, Timestamp, codec};
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Flags of `halftone explain`.
 #[derive(Args, Debug)]
@@ -25,6 +28,16 @@ pub struct ExplainArgs {
     /// Host of the request.
     #[arg(long, default_value = "localhost")]
     host: String,
+    /// Address that the request comes from.
+    #[arg(long, value_name = "ADDRESS")]
+    client_address: Option<String>,
+    /// A property of the proxy, for example `--property connection.requested_server_name=example.com`. A dot within a
+    /// part of the name is written `\\.`.
+    #[arg(long = "property", value_name = "NAME=VALUE", value_parser = property)]
+    properties: Vec<(Vec<String>, String)>,
+    /// Time of the request, for example 2026-01-31T08:00:00Z; now when left out.
+    #[arg(long, value_name = "TIME", value_parser = halftone_compiler::timestamp)]
+    now: Option<Timestamp>,
     /// Form of the output.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -33,6 +46,18 @@ pub struct ExplainArgs {
 fn header(text: &str) -> std::result::Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.to_ascii_lowercase(), value.to_owned()))
+}
+
+fn property(text: &str) -> std::result::Result<(Vec<String>, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    // The escaped dots are out of the way while the name is split at the others.
+    let name = name.replace("\\.", "\0");
+    Ok((name.split('.').map(|part| part.replace('\0', ".")).collect(), value.to_owned()))
+}
+
+fn current_time() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
 }
 
 impl Request for ExplainArgs {
@@ -45,6 +70,14 @@ impl Request for ExplainArgs {
         };
         Some(text.as_bytes())
     }
+
+    fn client_address(&self) -> Option<&[u8]> {
+        self.client_address.as_deref().map(str::as_bytes)
+    }
+
+    fn property(&self, path: &[String]) -> Option<&[u8]> {
+        self.properties.iter().find(|(other, _)| other == path).map(|(_, value)| value.as_bytes())
+    }
 }
 
 impl ExplainArgs {
@@ -56,7 +89,7 @@ impl ExplainArgs {
         let sources = self.rulesets.iter().map(|file| Source::read(file)).collect::<Result<Vec<_>>>()?;
         let compiled = sources.iter().map(Source::compiled).collect::<Result<Vec<_>>>()?;
         let bundle = codec::decode(&codec::encode(&link(1, compiled)?)?)?;
-        let explanation = explain(&bundle, self)
+        let explanation = explain(&bundle, self, self.now.unwrap_or_else(current_time))
             .context("no ruleset governs this request: check `match` against --host and --path")?;
         match self.format {
             Format::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
@@ -75,5 +108,11 @@ fn print(explanation: &Explanation) {
     for outcome in &explanation.rules {
         println!("{} {}: {}", if outcome.taken { "*" } else { " " }, outcome.rule, outcome.why);
     }
-    println!("-> {} ({})", explanation.target, explanation.reason);
+    for outcome in &explanation.experiments {
+        println!("{} experiment {}: {}", if outcome.taken { "*" } else { " " }, outcome.rule, outcome.why);
+    }
+    let forced = if explanation.overridden { ", an override names the unit" } else { "" };
+    let held_out = if explanation.held_out { ", the unit is held out" } else { "" };
+    let arm = explanation.arm.as_ref().map(|arm| format!(", arm {arm}")).unwrap_or_default();
+    println!("-> {} ({}{arm}{forced}{held_out})", explanation.target, explanation.reason);
 }

@@ -128,6 +128,7 @@ fn logs_a_request_with_what_the_filter_decided() {
         unit_hash: 0xabc,
         bucket: Some(42),
         reason: Reason::Split.into(),
+        ..EvaluationContext::default()
     };
     let context = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
     let body = request(&held_out()[..1]);

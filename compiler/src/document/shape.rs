@@ -1,0 +1,264 @@
+//! The fields of a ruleset: what the reader accepts and what the JSON Schema says, from one table.
+
+use halftone_rules::{
+    Type,
+    limits::{MAX_NAME_BYTES, MAX_SEED_BYTES},
+};
+use serde_json::{Map, Value, json};
+
+/// A mapping with fixed fields.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// What the mapping is, for messages: "a rule".
+    pub(crate) what: &'static str,
+    pub(crate) fields: &'static [Field],
+    /// Of these fields exactly one is written.
+    one_of: &'static [&'static str],
+}
+
+/// A field of a mapping.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    required: bool,
+    form: Form,
+    about: &'static str,
+}
+
+/// What a field's value looks like.
+#[derive(Debug)]
+enum Form {
+    /// A name of a ruleset, a rule, a target and the like.
+    Name,
+    Text,
+    Seed,
+    /// A number from 0 to 1.
+    Share,
+    /// A number above 0.
+    Number,
+    /// RFC 3339.
+    Time,
+    /// A text, a number or a bool.
+    Scalar,
+    /// One of these words.
+    Word(fn() -> Vec<&'static str>),
+    Object(&'static Shape),
+    List(&'static Form),
+    /// Two of the same.
+    Pair(&'static Form),
+    /// Names to values; a value may be left out where the second says so.
+    Names(&'static Form, bool),
+    Either(&'static Form, &'static Form),
+}
+
+macro_rules! shape {
+    ($(#[doc = $doc:literal])* $name:ident = $what:literal $(one of [$($one:literal),+])? { $( $field:literal $( $required:ident )?: $form:expr, $about:literal; )+ }) => {
+        $(#[doc = $doc])*
+        pub(crate) static $name: Shape = Shape {
+            what: $what,
+            fields: &[$( Field { name: $field, required: shape!(@required $($required)?), form: $form, about: $about }, )+],
+            one_of: &[$( $($one),+ )?],
+        };
+    };
+    (@required required) => { true };
+    (@required) => { false };
+}
+
+fn versions() -> Vec<&'static str> {
+    vec!["v1"]
+}
+
+/// The types that attributes can have.
+pub(crate) fn attribute_types() -> Vec<&'static str> {
+    let readable = |ty: &&Type| !matches!(ty, Type::Timestamp | Type::Duration);
+    Type::ALL.iter().filter(readable).map(|ty| ty.name()).collect()
+}
+
+/// What the field `source` of an attribute names.
+pub(crate) fn sources() -> Vec<&'static str> {
+    vec!["path", "method", "host", "client_address"]
+}
+
+shape! {
+    RULESET = "a ruleset" {
+        "version" required: Form::Word(versions), "Version of the language.";
+        "name": Form::Name, "The name that the ruleset is uploaded under.";
+        "match": Form::Object(&MATCH), "Which requests the ruleset governs; all when left out.";
+        "unit": Form::Text, "The attribute that is randomised; `user.id` when left out.";
+        "attributes": Form::Names(&Form::Object(&ATTRIBUTE), false), "What conditions read, by the name they use.";
+        "targets": Form::Names(&Form::Object(&TARGET), true), "Where the targets are. Left out: a target exists by being named.";
+        "default": Form::Name, "The target of requests that no rule takes; `default` when left out.";
+        "holdout": Form::Share, "The share of the units that take no rule and no experiment.";
+        "layers": Form::Names(&Form::Object(&LAYER), true), "Bucket spaces that rules and experiments share: a unit is in at most one of those in a layer.";
+        "rules" required: Form::List(&Form::Object(&RULE)), "In order; the first that takes the request wins.";
+        "experiments": Form::List(&Form::Object(&EXPERIMENT)), "Arms that are reported to the backend and do not route.";
+        "overrides": Form::List(&Form::Object(&OVERRIDE)), "What units get whatever the rules say.";
+    }
+}
+
+shape! {
+    MATCH = "`match`" {
+        "hosts": Form::List(&Form::Text), "Host names without port; `*.example.com` takes every name below.";
+        "path_prefixes": Form::List(&Form::Text), "Path prefixes, matched by whole segments.";
+    }
+}
+
+shape! {
+    ATTRIBUTE = "an attribute" one of ["header", "cookie", "query", "source", "property", "constant"] {
+        "type": Form::Word(attribute_types), "The type that its bytes are read as; `string` when left out.";
+        "header": Form::Text, "A header of the request.";
+        "cookie": Form::Text, "A cookie of the request.";
+        "query": Form::Text, "A parameter of the query, as it stands there.";
+        "source": Form::Word(sources), "Another part of the request.";
+        "property": Form::Either(&Form::Text, &Form::List(&Form::Text)), "A property of the proxy, by the parts of its name: a JWT's claim, filter state, the connection's SNI.";
+        "constant": Form::Scalar, "The same value for every request.";
+    }
+}
+
+shape! {
+    TARGET = "a target" {
+        "endpoints": Form::List(&Form::Text), "IP addresses with ports.";
+    }
+}
+
+shape! {
+    LAYER = "a layer" {
+        "seed": Form::Seed, "What the buckets are computed under; `<ruleset>/layer <name>` when left out.";
+        "holdout": Form::Share, "The share of the units that take nothing in the layer.";
+    }
+}
+
+shape! {
+    RULE = "a rule" {
+        "name" required: Form::Name, "Unique in the ruleset.";
+        "condition": Form::Text, "Which requests the rule matches, in CEL; all when left out.";
+        "weight": Form::Share, "The share of the matching units that the rule takes; 1 when left out.";
+        "target": Form::Name, "Where the requests go, unless the arms say so.";
+        "seed": Form::Seed, "What the buckets are computed under; `<ruleset>/<rule>` when left out.";
+        "layer": Form::Name, "The layer whose buckets the rule takes.";
+        "range": Form::Pair(&Form::Share), "The part of the layer's buckets that belongs to the rule.";
+        "control": Form::Either(&Form::Share, &Form::Object(&CONTROL)), "A share of the units, counted from the other end, that stays as it is and is compared with.";
+        "arms": Form::List(&Form::Object(&ARM)), "What the units are divided among.";
+        "start": Form::Time, "From when on the rule is in force.";
+        "end": Form::Time, "Until when the rule is in force.";
+    }
+}
+
+shape! {
+    CONTROL = "a control" {
+        "weight" required: Form::Share, "The share of the matching units.";
+        "target": Form::Name, "Where they go; the ruleset's default when left out.";
+    }
+}
+
+shape! {
+    ARM = "an arm" {
+        "name" required: Form::Name, "What the arm is reported as.";
+        "target" required: Form::Name, "Where its requests go.";
+        "split": Form::Number, "Its part in relation to the other arms; 1 when left out.";
+    }
+}
+
+shape! {
+    EXPERIMENT = "an experiment" {
+        "name" required: Form::Name, "Unique among rules and experiments.";
+        "condition": Form::Text, "Which requests take part, in CEL; all when left out.";
+        "weight": Form::Share, "The share of the matching units that take part; 1 when left out.";
+        "arms" required: Form::List(&Form::Object(&EXPERIMENT_ARM)), "What the units are divided among.";
+        "seed": Form::Seed, "What the buckets are computed under; `<ruleset>/<experiment>` when left out.";
+        "layer": Form::Name, "The layer whose buckets the experiment takes.";
+        "range": Form::Pair(&Form::Share), "The part of the layer's buckets that belongs to the experiment.";
+        "start": Form::Time, "From when on the experiment runs.";
+        "end": Form::Time, "Until when the experiment runs.";
+    }
+}
+
+shape! {
+    EXPERIMENT_ARM = "an arm" {
+        "name" required: Form::Name, "What the arm is reported as.";
+        "split": Form::Number, "Its part in relation to the other arms; 1 when left out.";
+    }
+}
+
+shape! {
+    OVERRIDE = "an override" one of ["target", "rule", "experiment"] {
+        "units" required: Form::List(&Form::Scalar), "The units.";
+        "target": Form::Name, "The target that they get.";
+        "rule": Form::Name, "The rule that they get, whether it would match or not.";
+        "experiment": Form::Name, "The experiment that they take part in.";
+        "arm": Form::Name, "The arm of the rule or the experiment.";
+    }
+}
+
+impl Shape {
+    /// The names of the fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.fields.iter().map(|field| field.name)
+    }
+
+    fn schema(&self) -> Value {
+        let mut properties = Map::new();
+        for field in self.fields {
+            let mut schema = field.form.schema();
+            if let Value::Object(schema) = &mut schema {
+                schema.insert("description".into(), field.about.into());
+            }
+            properties.insert(field.name.into(), schema);
+        }
+        let required: Vec<&str> =
+            self.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+        let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": properties });
+        if !required.is_empty() {
+            schema["required"] = json!(required);
+        }
+        if !self.one_of.is_empty() {
+            schema["oneOf"] = self.one_of.iter().map(|name| json!({ "required": [name] })).collect();
+        }
+        schema
+    }
+}
+
+impl Form {
+    fn schema(&self) -> Value {
+        match self {
+            Self::Name => name_schema(),
+            Self::Text => json!({ "type": "string" }),
+            Self::Seed => json!({ "type": "string", "minLength": 1, "maxLength": MAX_SEED_BYTES }),
+            Self::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+            Self::Number => json!({ "type": "number", "exclusiveMinimum": 0 }),
+            Self::Time => json!({ "type": "string", "format": "date-time" }),
+            Self::Scalar => json!({ "type": ["string", "number", "boolean"] }),
+            Self::Word(words) => json!({ "enum": words() }),
+            Self::Object(shape) => shape.schema(),
+            Self::List(item) => json!({ "type": "array", "items": item.schema() }),
+            Self::Pair(item) => {
+                json!({ "type": "array", "items": item.schema(), "minItems": 2, "maxItems": 2 })
+            }
+            Self::Names(value, optional) => {
+                let mut value = value.schema();
+                if *optional {
+                    value = json!({ "anyOf": [value, { "type": "null" }] });
+                }
+                json!({ "type": "object", "additionalProperties": value })
+            }
+            Self::Either(a, b) => json!({ "anyOf": [a.schema(), b.schema()] }),
+        }
+    }
+}
+
+fn name_schema() -> Value {
+    // A name may look like a number: v1, but also 1.
+    json!({ "type": ["string", "number"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": MAX_NAME_BYTES })
+}
+
+/// The JSON Schema (draft 2020-12) of a ruleset, for editors and other tools.
+#[must_use]
+pub fn json_schema() -> Value {
+    let mut schema = RULESET.schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "Halftone ruleset".into();
+    schema["description"] =
+        "Ordered rules that decide, per request, which target serves it. docs/language.md describes them."
+            .into();
+    schema
+}
