@@ -1,9 +1,9 @@
 //! The commands that work on files.
 
 use anyhow::Result;
-use halftone_tests::Paths;
+use halftone_tests::{Paths, command};
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 
 const RULES: &str = "version: v1
@@ -24,7 +24,7 @@ impl Cli {
     }
 
     fn run(&self, args: &[&str]) -> Result<Output> {
-        Ok(Command::new(Paths::find()?.halftone).args(args).current_dir(self.0.path()).output()?)
+        Ok(command(&Paths::find()?.halftone).args(args).current_dir(self.0.path()).output()?)
     }
 }
 

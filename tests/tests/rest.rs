@@ -1,8 +1,8 @@
 //! The REST API of the real control plane: every bad input gets a clear answer and changes nothing.
 
 use anyhow::Result;
-use halftone_tests::{ControlPlane, Paths};
-use reqwest::{Client, Method, StatusCode};
+use halftone_tests::{ControlPlane, Paths, command, traffic::client};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -131,7 +131,7 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
 async fn a_change_can_be_made_conditional() -> Result<()> {
     let (control_plane, _folder) = start().await?;
     let url = format!("http://{}/v1/rulesets/digits", control_plane.rest);
-    let client = Client::new();
+    let client = client()?;
     let put = |header: &'static str, tag: &'static str, body: String| {
         client.put(&url).header(header, tag).body(body).send()
     };
@@ -163,7 +163,7 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let paths = Paths::find()?;
     let serve = |extra: &[&str]| {
-        let mut command = std::process::Command::new(&paths.halftone);
+        let mut command = command(&paths.halftone);
         command.args(["serve", "--xds", "127.0.0.1:0", "--data"]).arg(folder.path()).args(extra);
         command.arg("--filter").arg(&paths.filter);
         command
@@ -177,7 +177,7 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
     let first = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
     let data = folder.path().join("data");
     let data = data.to_str().unwrap_or_default();
-    let second = std::process::Command::new(&paths.halftone)
+    let second = command(&paths.halftone)
         .args(["serve", "--rest", "127.0.0.1:0", "--xds", "127.0.0.1:0", "--data", data, "--filter"])
         .arg(&paths.filter)
         .output()?;
@@ -203,7 +203,7 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
         process.wait_until(Duration::from_secs(30), async || std::fs::read_to_string(&ready).ok()).await?;
     let ready: Value = serde_json::from_str(&ready)?;
     let url = format!("http://{}/v1/rulesets/digits", ready["rest"].as_str().unwrap_or_default());
-    let client = Client::new();
+    let client = client()?;
     for wrong in
         [None, Some("Bearer "), Some("Bearer 0123456789abcdef012"), Some("Basic 0123456789abcdef0123")]
     {

@@ -208,7 +208,7 @@ struct Change {
 }
 
 async fn change_under_load(stack: &Stack, urls: &[String], digits: &Arc<Vec<Digit>>) -> Result<Change> {
-    let traffic = Traffic::start(urls, digits, CONNECTIONS, Duration::from_millis(10), USERS);
+    let traffic = Traffic::start(urls, digits, CONNECTIONS, Duration::from_millis(10), USERS)?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let revision = stack.control_plane()?.put("digits", ruleset(stack, SECOND_SHARE)).await?;
     let at = std::time::Instant::now();
