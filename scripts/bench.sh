@@ -1,10 +1,32 @@
 #!/usr/bin/env bash
-# Measures: `scripts/bench.sh [rules|filter|envoy]…`, everything when nothing is named.
+# Measures. Sets up and builds what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-case "${1:-}" in
-  -h | --help) ;;
-  *) ./scripts/setup.sh ;;
-esac
+
+usage() {
+    cat <<'EOF'
+usage: scripts/bench.sh [rules | filter | envoy]…
+
+Measures what is named, or everything:
+  rules   the evaluator, native: decisions per second
+  filter  the filter module: size, host calls, fuel
+  envoy   real Envoy: time until a change is in force everywhere, memory
+EOF
+}
+
+# Before the build, which can take minutes.
+for argument in "$@"; do
+    case $argument in
+        -h | --help) usage && exit ;;
+        rules | filter | envoy) ;;
+        *)
+            echo "bench: unknown argument '$argument'; see scripts/bench.sh --help" >&2
+            exit 2
+            ;;
+    esac
+done
+
+./scripts/setup.sh
 ./scripts/build.sh
-exec target/release/halftone-bench "$@"
+# Cargo knows where it builds.
+exec cargo run --locked --release --quiet --bin halftone-bench -- "$@"

@@ -28,6 +28,11 @@ die() {
     exit 1
 }
 
+wrong_argument() {
+    printf "setup: unknown argument '%s'; see scripts/setup.sh --help\n" "$1" >&2
+    exit 2
+}
+
 # One wheel tag per glibc the pinned wheels were built against.
 wheel_platforms() {
     local machine
@@ -123,7 +128,7 @@ for argument in "$@"; do
     case $argument in
         --tests) tests=true ;;
         -h | --help) usage && exit ;;
-        *) die "unknown argument $argument; see scripts/setup.sh --help" ;;
+        *) wrong_argument "$argument" ;;
     esac
 done
 

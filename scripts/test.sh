@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All tests: format, lints, unit, property, end to end on real Envoy and ONNX Runtime, and the demo's
-# own checks. Sets up and builds what is missing.
+# own checks. Sets up and builds what is missing. Needs Python 3.11 or newer with venv, for the models.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -33,6 +33,6 @@ step "models: the training script still makes what is committed"
 ./scripts/train-models.sh --check
 
 step "demo"
-target/release/halftone-demo --check --free-ports --folder .halftone/demo-check
+cargo run --locked --release --quiet --bin halftone-demo -- --check --free-ports --folder .halftone/demo-check
 
 step "all tests passed"

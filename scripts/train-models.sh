@@ -16,12 +16,17 @@ die() {
     exit 1
 }
 
+wrong_argument() {
+    printf "train-models: unknown argument '%s'; see scripts/train-models.sh --help\n" "$1" >&2
+    exit 2
+}
+
 arguments=()
 for argument in "$@"; do
     case $argument in
         --check) arguments+=("$argument") ;;
         -h | --help) usage && exit ;;
-        *) die "unknown argument $argument; see scripts/train-models.sh --help" ;;
+        *) wrong_argument "$argument" ;;
     esac
 done
 

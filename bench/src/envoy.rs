@@ -4,9 +4,9 @@ use anyhow::{Context, Result};
 use halftone_tests::{
     Envoy, EnvoyOptions, Paths, Stack,
     digits::{self, Digit},
-    traffic::{replay, send},
+    traffic::{client, replay, send},
 };
-use reqwest::{Client, header::HeaderMap};
+use reqwest::header::HeaderMap;
 use std::{
     sync::{
         Arc,
@@ -69,7 +69,7 @@ async fn time_to_force() -> Result<()> {
 
 /// When this connection first got the target and then kept getting it.
 async fn watch(url: String, digits: Arc<Vec<Digit>>, target: &str, stop: Arc<AtomicBool>) -> Result<Instant> {
-    let client = Client::new();
+    let client = client()?;
     let mut since = None;
     while !stop.load(Ordering::Relaxed) {
         let digit = digits.first().context("no digits")?;

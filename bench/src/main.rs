@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "bench.sh", about = "Halftone's benchmarks")]
+#[command(name = "bench", bin_name = "scripts/bench.sh", about = "Halftone's benchmarks")]
 struct Args {
     /// What to measure; everything when left out.
     #[arg(value_enum)]

@@ -1,6 +1,7 @@
 //! The REST API.
 
 mod auth;
+mod json;
 mod problem;
 mod rulesets;
 mod status;
@@ -13,7 +14,7 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{Method, Uri},
     middleware,
-    routing::get,
+    routing::{get, put},
 };
 use problem::Problem;
 
@@ -27,18 +28,18 @@ pub(crate) struct Api {
     nodes: Nodes,
 }
 
-/// All endpoints. With a `token`, requests that change something have to bring it.
+/// All endpoints. With a `token`, requests that change something have to bring it; reading and checking are free.
 pub fn router(publisher: Publisher, nodes: Nodes, token: Option<Token>) -> Router {
+    let changes = put(rulesets::put)
+        .delete(rulesets::delete)
+        .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
     Router::new()
         .route("/v1/rulesets", get(rulesets::list))
-        .route(
-            "/v1/rulesets/{name}",
-            get(rulesets::get).put(rulesets::put).delete(rulesets::delete).post(rulesets::post),
-        )
+        .route("/v1/rulesets/{name}", changes.get(rulesets::get).post(rulesets::post))
         .route("/v1/schemas/ruleset.json", get(rulesets::schema))
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
-        .layer(middleware::from_fn_with_state(token, auth::require_token))
+        .layer(middleware::from_fn_with_state(token, auth::require_addressee))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
         .fallback(not_found)

@@ -1,5 +1,6 @@
 //! `halftone envoy-bootstrap`: the configuration that plain Envoy starts with.
 
+use crate::module::ModuleArgs;
 use anyhow::Context;
 use clap::Args;
 use std::{
@@ -28,9 +29,9 @@ pub struct BootstrapArgs {
     /// What serves the requests on which nothing is decided, and all requests while there are no rules.
     #[arg(long)]
     pub default_endpoint: SocketAddr,
-    /// The filter module on Envoy's machine.
-    #[arg(long, env = "HALFTONE_FILTER", default_value = "target/wasm32-wasip1/wasm/halftone_filter.wasm")]
-    pub filter: PathBuf,
+    /// The filter module that Envoy loads at its start.
+    #[command(flatten)]
+    pub module: ModuleArgs,
     /// Name of this Envoy among the nodes.
     #[arg(long, default_value = "envoy")]
     pub node_id: String,
@@ -42,14 +43,14 @@ pub struct BootstrapArgs {
 /// Writes the two files; the answer is the path of the bootstrap.
 ///
 /// # Errors
-/// When a file cannot be written, or a value cannot stand in YAML.
+/// When there is no filter module, a file cannot be written, or a value cannot stand in YAML.
 pub fn write(args: &BootstrapArgs) -> anyhow::Result<PathBuf> {
+    let filter = args.module.on_proxy()?;
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("the folder {} cannot be made", args.out.display()))?;
     // Envoy takes the scopes' path as absolute only.
     let out = std::path::absolute(&args.out)?;
     let scopes = out.join("scopes.yaml");
-    let filter = std::path::absolute(&args.filter)?;
     let values = [
         ("node_id", quoted(&args.node_id)?),
         ("node_cluster", quoted(&args.node_cluster)?),

@@ -19,7 +19,7 @@ pub enum GateError {
     TooLarge,
     /// It trapped.
     #[error("the filter failed on the bundle: {0}")]
-    Failed(#[from] HostError),
+    Failed(HostError),
     /// It answered no.
     #[error("the filter refused the bundle: {0}")]
     Refused(String),
@@ -43,7 +43,10 @@ impl Gate {
     /// # Errors
     /// When a proxy would not take the bundle.
     pub fn check(&self, bundle: &[u8]) -> Result<(), GateError> {
-        let mut instance = self.0.start_with(Settings { fuel_per_call: FUEL, ..Settings::default() })?;
+        let mut instance = self
+            .0
+            .start_with(Settings { fuel_per_call: FUEL, ..Settings::default() })
+            .map_err(GateError::Failed)?;
         let taken = instance.configure(bundle).map_err(|error| match error {
             HostError::OutOfFuel { .. } | HostError::MemoryLimit { .. } => GateError::TooLarge,
             other => GateError::Failed(other),
@@ -61,7 +64,7 @@ impl Gate {
             ("x-user-id", "42"),
             (TARGET, "spoofed"),
         ];
-        let outcome = instance.request(&request)?;
+        let outcome = instance.request(&request).map_err(GateError::Failed)?;
         let spoofed = outcome.request_header(TARGET) == Some(b"spoofed");
         let routed = outcome.request_header(ROUTE).is_some();
         if outcome.action != halftone_filter_host::Action::Continue || spoofed || !routed {

@@ -10,6 +10,7 @@ pub mod api;
 pub mod bootstrap;
 pub mod cli;
 pub mod gate;
+pub mod module;
 pub mod publisher;
 pub mod serve;
 pub mod store;

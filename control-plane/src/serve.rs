@@ -3,6 +3,7 @@
 use crate::{
     api::{self, Token},
     gate::Gate,
+    module::ModuleArgs,
     publisher::Publisher,
     store::SqliteStore,
     xds::{self, Nodes, ProxySettings},
@@ -35,16 +36,13 @@ pub struct ServeArgs {
     #[arg(long, env = "HALFTONE_DATA", default_value = "halftone-data")]
     pub data: PathBuf,
     /// The filter module: every bundle is tried on it before it leaves.
-    #[arg(long, env = "HALFTONE_FILTER", default_value = "target/wasm32-wasip1/wasm/halftone_filter.wasm")]
-    pub filter: PathBuf,
-    /// Where the proxies find the filter module on their own machines. The same as --filter when left out.
-    #[arg(long, env = "HALFTONE_FILTER_ON_PROXY")]
-    pub filter_on_proxy: Option<PathBuf>,
+    #[command(flatten)]
+    pub module: ModuleArgs,
     /// File with the token that changes need. Required when --rest is not a loopback address.
     #[arg(long, env = "HALFTONE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// File to write the addresses to (JSON: `rest`, `xds`) once all is ready. For scripts that use port 0.
-    #[arg(long)]
+    #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
 }
 
@@ -55,8 +53,7 @@ pub struct ServeArgs {
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
     let (publisher, _lock) = {
-        let (data, filter) = (args.data.clone(), args.filter.clone());
-        let on_proxy = args.filter_on_proxy.clone().map_or_else(|| std::path::absolute(&args.filter), Ok)?;
+        let (data, filter, on_proxy) = (args.data.clone(), args.module.here()?, args.module.on_proxy()?);
         tokio::task::spawn_blocking(move || start(&data, &filter, on_proxy)).await??
     };
     if !args.xds.ip().is_loopback() {
@@ -108,13 +105,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
 
 /// The publisher, and the lock on its store: released when dropped.
 fn start(data: &Path, filter: &Path, filter_on_proxy: PathBuf) -> anyhow::Result<(Publisher, File)> {
-    let wasm = std::fs::read(filter).with_context(|| {
-        let build = "cargo build --profile wasm --target wasm32-wasip1 -p halftone-filter";
-        format!(
-            "the filter module {} cannot be read; build it with `{build}`, or name it with --filter",
-            filter.display()
-        )
-    })?;
+    let wasm = std::fs::read(filter)
+        .with_context(|| format!("the filter module {} cannot be read", filter.display()))?;
     let gate = Gate::new(&wasm).with_context(|| format!("{} is not the filter module", filter.display()))?;
     std::fs::create_dir_all(data).with_context(|| format!("the folder {} cannot be made", data.display()))?;
     let lock = lock(data)?;

@@ -63,10 +63,17 @@ pub enum StoreError {
     Conflict(u64),
     /// The database refused.
     #[error("the store failed: {0}")]
-    Database(#[from] rusqlite::Error),
+    Database(rusqlite::Error),
     /// The store holds what this build does not understand.
     #[error("{0}")]
     Incompatible(String),
+}
+
+// By hand, so that it is no `source`: rusqlite's error has one of its own that says the same again.
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 /// Keeps revisions and rulesets. All calls block.

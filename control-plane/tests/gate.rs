@@ -11,14 +11,12 @@ use halftone_control_plane::{
     xds::ProxySettings,
 };
 use halftone_rules::codec;
-use std::{path::PathBuf, sync::Arc};
+use halftone_tests::Paths;
+use std::sync::Arc;
 
 /// The module that `scripts/build.sh` makes.
 fn filter() -> Vec<u8> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let path = target.join("wasm32-wasip1/wasm/halftone_filter.wasm");
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run scripts/build.sh", path.display()))
+    std::fs::read(Paths::find().unwrap().filter).unwrap()
 }
 
 fn bundle() -> Vec<u8> {

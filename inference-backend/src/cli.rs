@@ -1,7 +1,10 @@
 //! The command line.
 
 use crate::repository::Selection;
-use clap::Parser;
+use clap::{
+    Parser,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 /// Serves ONNX models by the Open Inference Protocol (version 2, REST).
@@ -29,7 +32,8 @@ pub struct Args {
 
     /// ONNX Runtime's library [default: .halftone/onnxruntime/libonnxruntime.so in a folder above this program or
     /// the working directory]
-    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "PATH", hide_env_values = true)]
+    // Taken when it is empty too: a variable that is set to nothing counts as unset.
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "PATH", hide_env_values = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub ort: Option<PathBuf>,
 
     /// How many requests each model runs at once [default: number of cores]

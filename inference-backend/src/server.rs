@@ -46,7 +46,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 
 fn load(args: &Args) -> anyhow::Result<Models> {
     let artifacts = Repository::scan(&args.models)?.select(&args.serve)?;
-    let library = runtime::find(args.ort.as_deref())?;
+    let own = args.ort.as_deref().filter(|path| !path.as_os_str().is_empty());
+    let library = runtime::find(own)?;
     let environment = runtime::load(&library, args.intra_threads)?;
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let sessions = args.sessions.unwrap_or(cores);

@@ -10,5 +10,5 @@ mod stack;
 pub mod traffic;
 
 pub use paths::{Paths, repository};
-pub use process::Process;
+pub use process::{Process, command};
 pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack};

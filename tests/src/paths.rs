@@ -1,6 +1,6 @@
 //! Where the built binaries and the downloaded parts are.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 /// The repository's root.
@@ -32,30 +32,44 @@ impl Paths {
     /// # Errors
     /// When something is missing; the message says how to get it.
     pub fn find() -> Result<Self> {
-        let root = repository();
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let downloaded = |variable: &str, file: &str| {
-            std::env::var_os(variable).map_or_else(|| root.join(".halftone").join(file), PathBuf::from)
-        };
-        let paths = Self {
-            halftone: target.join("release/halftone"),
-            inference: target.join("release/halftone-inference"),
-            filter: target.join("wasm32-wasip1/wasm/halftone_filter.wasm"),
-            envoy: downloaded("HALFTONE_ENVOY", "envoy/envoy"),
-            onnxruntime: downloaded("ORT_DYLIB_PATH", "onnxruntime/libonnxruntime.so"),
-            models: root.join("models"),
-        };
-        for (path, remedy) in [
-            (&paths.halftone, "run scripts/build.sh"),
-            (&paths.inference, "run scripts/build.sh"),
-            (&paths.filter, "run scripts/build.sh"),
-            (&paths.envoy, "run scripts/setup.sh"),
-            (&paths.onnxruntime, "run scripts/setup.sh"),
-        ] {
-            if !path.exists() {
-                bail!("{} is missing: {remedy}", path.display());
-            }
-        }
-        Ok(paths)
+        let programs = programs()?;
+        // Both profiles share a target folder, wherever that is.
+        let filter = programs.with_file_name("wasm32-wasip1").join("wasm/halftone_filter.wasm");
+        Ok(Self {
+            halftone: present(programs.join("halftone"), BUILD)?,
+            inference: present(programs.join("halftone-inference"), BUILD)?,
+            filter: present(filter, BUILD)?,
+            envoy: fetched("HALFTONE_ENVOY", "envoy/envoy")?,
+            onnxruntime: fetched("ORT_DYLIB_PATH", "onnxruntime/libonnxruntime.so")?,
+            models: repository().join("models"),
+        })
     }
+}
+
+/// What to do when something that is built is missing.
+const BUILD: &str = "run scripts/build.sh";
+
+/// Where cargo put the programs: beside this one, or above it when this one is a test. Asking for the running
+/// program's place rather than for `CARGO_TARGET_DIR` follows every way to move cargo's target folder.
+fn programs() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where this program is")?;
+    let folder = this.parent().context("this program is in no folder")?;
+    let above_test = folder.parent().filter(|_| folder.ends_with("deps"));
+    Ok(above_test.unwrap_or(folder).to_owned())
+}
+
+/// The file that `variable` names, or else the one that `scripts/setup.sh` fetched. As there, a variable that is
+/// set to nothing counts as unset.
+fn fetched(variable: &str, file: &str) -> Result<PathBuf> {
+    match std::env::var_os(variable).filter(|value| !value.is_empty()) {
+        Some(own) => present(own.into(), &format!("{variable} names it")),
+        None => present(repository().join(".halftone").join(file), "run scripts/setup.sh"),
+    }
+}
+
+fn present(path: PathBuf, remedy: &str) -> Result<PathBuf> {
+    if !path.is_file() {
+        bail!("{} is missing: {remedy}", path.display());
+    }
+    Ok(path)
 }

@@ -13,12 +13,25 @@ use std::{
     fs::File,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 /// How long a process may take to end after being asked to.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A command that hears its arguments alone: the flags of our programs can be given in the environment too,
+/// and what the user has there is meant for other runs.
+#[must_use]
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"HALFTONE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
 
 /// A running process. It is ended when this is dropped, and killed by the kernel should the owner die.
 pub struct Process {
@@ -84,13 +97,29 @@ impl Process {
         }
     }
 
+    /// Waits for the process to end by itself.
+    ///
+    /// # Errors
+    /// When it does not, and has to be killed.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        bail!("{} did not end within {PATIENCE:?}:\n{}", self.name, self.log_end());
+    }
+
     /// Ends the process as an operator would, and waits for it.
     ///
     /// # Errors
     /// When it has to be killed, or ends with a failure.
     pub fn stop(mut self) -> Result<()> {
-        let status = self.end(Signal::SIGTERM)?;
-        if !status {
+        if !self.end(Signal::SIGTERM)? {
             bail!("{} did not end well:\n{}", self.name, self.log_end());
         }
         Ok(())
@@ -109,21 +138,12 @@ impl Process {
         Ok(())
     }
 
-    /// Sends the signal; the answer is whether the process ended by itself and successfully.
+    /// Sends the signal; the answer is whether the process ended successfully.
     fn end(&mut self, signal: Signal) -> Result<bool> {
         if self.child.try_wait()?.is_none() {
             kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?;
         }
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.success());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(false)
+        Ok(self.wait()?.success())
     }
 
     fn log_end(&self) -> String {

@@ -1,13 +1,12 @@
 //! The control plane, the backends and Envoy, started and wired to each other.
 
-use crate::{Paths, Process};
+use crate::{Paths, Process, command, traffic};
 use anyhow::{Context, Result, bail};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -54,7 +53,7 @@ impl ControlPlane {
     pub async fn start(paths: &Paths, folder: &Path, rest: u16, xds: u16) -> Result<Self> {
         let ready_file = folder.join("control-plane.ready");
         remove(&ready_file)?;
-        let mut command = Command::new(&paths.halftone);
+        let mut command = command(&paths.halftone);
         command.arg("serve").arg("--ready-file").arg(&ready_file);
         command.arg("--rest").arg(loopback(rest).to_string());
         command.arg("--xds").arg(loopback(xds).to_string());
@@ -71,7 +70,7 @@ impl ControlPlane {
             process,
             paths: paths.clone(),
             folder: folder.into(),
-            client: Client::new(),
+            client: traffic::client()?,
         })
     }
 
@@ -189,11 +188,11 @@ impl Backend {
     ///
     /// # Errors
     /// When it does not get ready.
-    pub async fn start(paths: &Paths, folder: &Path, version: u32, port: u16) -> Result<Self> {
+    pub async fn start(paths: &Paths, folder: &Path, version: u16, port: u16) -> Result<Self> {
         let name = format!("backend-v{version}");
         let ready_file = folder.join(format!("{name}.ready"));
         remove(&ready_file)?;
-        let mut command = Command::new(&paths.inference);
+        let mut command = command(&paths.inference);
         command.arg("--models").arg(&paths.models).arg("--serve").arg(format!("digits:{version}"));
         command.arg("--ort").arg(&paths.onnxruntime).arg("--ready-file").arg(&ready_file);
         command.arg("--listen").arg(loopback(port).to_string()).arg("--log-format").arg("json");
@@ -243,7 +242,7 @@ impl Envoy {
     /// When its listener does not open.
     pub async fn start(paths: &Paths, folder: &Path, options: &EnvoyOptions<'_>) -> Result<Self> {
         let out = folder.join(options.name);
-        let written = Command::new(&paths.halftone)
+        let written = command(&paths.halftone)
             .arg("envoy-bootstrap")
             .arg("--out")
             .arg(&out)
@@ -267,13 +266,13 @@ impl Envoy {
         std::fs::write(&bootstrap, (options.edit_bootstrap)(&text))?;
         let admin_file = out.join("admin-address");
         remove(&admin_file)?;
-        let mut command = Command::new(&paths.envoy);
+        let mut command = command(&paths.envoy);
         command.arg("-c").arg(&bootstrap).arg("--admin-address-path").arg(&admin_file);
         command.arg("--concurrency").arg(options.workers.to_string());
         // Several Envoys on one machine must not share the memory for hot restarts.
         command.args(["--disable-hot-restart", "--log-level", "info"]);
         let mut process = Process::start(options.name, command, folder)?;
-        let client = Client::new();
+        let client = traffic::client()?;
         let (address, admin) = process
             .wait_until(READY, async || {
                 let admin: SocketAddr = std::fs::read_to_string(&admin_file).ok()?.trim().parse().ok()?;
@@ -308,7 +307,8 @@ impl Envoy {
     /// # Errors
     /// When Envoy does not answer or has no such statistic.
     pub async fn stat(&self, name: &str) -> Result<u64> {
-        let stats = reqwest::get(format!("http://{}/stats", self.admin)).await?.text().await?;
+        let stats =
+            traffic::client()?.get(format!("http://{}/stats", self.admin)).send().await?.text().await?;
         let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         Ok(line.with_context(|| format!("no statistic {name}"))?.trim().parse()?)
     }
@@ -366,7 +366,7 @@ impl Stack {
     pub async fn start_in(
         folder: &Path,
         ports: Ports,
-        versions: u32,
+        versions: u16,
         envoys: usize,
         workers: usize,
     ) -> Result<Self> {
@@ -381,7 +381,7 @@ impl Stack {
             _temporary: None,
         };
         for version in 1..=versions {
-            let port = if ports.backend == 0 { 0 } else { ports.backend + u16::try_from(version - 1)? };
+            let port = if ports.backend == 0 { 0 } else { ports.backend + version - 1 };
             stack.backends.push(Backend::start(&stack.paths, folder, version, port).await?);
         }
         let xds = stack.control_plane()?.xds;

@@ -33,6 +33,14 @@ pub struct Exchange {
     pub correct: Option<bool>,
 }
 
+/// A client for servers on this machine, which no proxy that the environment names can reach.
+///
+/// # Errors
+/// When the system refuses what a client needs.
+pub fn client() -> reqwest::Result<Client> {
+    Client::builder().no_proxy().build()
+}
+
 /// Sends one user's digit.
 pub async fn send(client: &Client, url: &str, user: u64, digit: &Digit, headers: HeaderMap) -> Exchange {
     let start = Instant::now();
@@ -83,23 +91,25 @@ pub struct Traffic {
 impl Traffic {
     /// Starts `connections` clients for each url. Each sends one request after the other, `pause` apart,
     /// each from the next of `users` users.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When there can be no client.
     pub fn start(
         urls: &[String],
         digits: &Arc<Vec<Digit>>,
         connections: usize,
         pause: Duration,
         users: u64,
-    ) -> Self {
+    ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let mut workers = Vec::new();
         for url in urls {
             for _ in 0..connections {
                 let (url, digits, stop, sent) = (url.clone(), digits.clone(), stop.clone(), sent.clone());
+                // A client of its own is a connection of its own.
+                let client = client()?;
                 workers.push(tokio::spawn(async move {
-                    // A client of its own is a connection of its own.
-                    let client = Client::new();
                     let mut exchanges = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
                         let number = sent.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +122,7 @@ impl Traffic {
                 }));
             }
         }
-        Self { stop, sent, workers }
+        Ok(Self { stop, sent, workers })
     }
 
     /// Requests sent so far.
@@ -152,8 +162,8 @@ pub async fn replay(
     for index in 0..connections {
         let url = urls.get(index % urls.len().max(1)).context("no url")?.clone();
         let (digits, next) = (digits.clone(), next.clone());
+        let client = client()?;
         workers.push(tokio::spawn(async move {
-            let client = Client::new();
             let mut exchanges = Vec::new();
             loop {
                 let user = next.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,9 @@
 //! The commands that work on files.
 
 use anyhow::Result;
-use halftone_tests::Paths;
+use halftone_tests::{Paths, command};
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 
 const RULES: &str = "version: v1
@@ -24,7 +24,7 @@ impl Cli {
     }
 
     fn run(&self, args: &[&str]) -> Result<Output> {
-        Ok(Command::new(Paths::find()?.halftone).args(args).current_dir(self.0.path()).output()?)
+        Ok(command(&Paths::find()?.halftone).args(args).current_dir(self.0.path()).output()?)
     }
 }
 
@@ -65,6 +65,7 @@ fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
     let cli = Cli::new(&[("digits.yaml", RULES), ("wrong.yaml", "version: v1\nrules: [{name: a}]")])?;
     let output = cli.run(&["compile", "digits.yaml", "--revision", "9", "-o", "out.bundle"])?;
     assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).ends_with(" bytes, 1 ruleset, 2 rules\n"), "{}", stdout(&output));
     let listing = stdout(&cli.run(&["disasm", "out.bundle"])?);
     for line in [
         "bundle of revision 9, bucket function 1",
@@ -106,5 +107,49 @@ fn explain_shows_rule_by_rule_what_happened() -> Result<()> {
     );
     assert_eq!(other["rules"][1]["why"], expected);
     assert_eq!((&other["target"], &other["reason"]), (&"default".into(), &"DEFAULT".into()));
+    Ok(())
+}
+
+#[test]
+fn a_bootstrap_names_a_filter_module_that_is_there() -> Result<()> {
+    let cli = Cli::new(&[])?;
+    let write = ["envoy-bootstrap", "--default-endpoint", "127.0.0.1:8001"];
+    let missing = cli.run(&[&write[..], &["--filter", "/nowhere/filter.wasm"]].concat())?;
+    let message = stderr(&missing);
+    assert!(message.contains("/nowhere/filter.wasm is missing: build it with scripts/build.sh"), "{message}");
+    assert!(!missing.status.success() && !cli.0.path().join("envoy-bootstrap").exists(), "it was written");
+
+    // The one that was built with the program, from whatever folder; or any, when that is another machine's.
+    let built = Paths::find()?.filter;
+    let elsewhere = ["--filter-on-proxy", "/nowhere/filter.wasm"];
+    for (args, filter) in
+        [(&[][..], built.to_str().unwrap_or_default()), (&elsewhere[..], "/nowhere/filter.wasm")]
+    {
+        let output = cli.run(&[&write[..], args].concat())?;
+        assert!(output.status.success(), "{}", stderr(&output));
+        let bootstrap = std::fs::read_to_string(stdout(&output).trim())?;
+        assert!(bootstrap.contains(&format!("filename: {filter:?}")), "{filter} is not in\n{bootstrap}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_log_filter_that_filters_nothing_known_is_refused() -> Result<()> {
+    let cli = Cli::new(&[("digits.yaml", RULES)])?;
+    for (filter, good) in [
+        ("wibble", false),
+        ("info,wibble", false),
+        ("info,=x=", false),
+        ("INFO", true),
+        ("warn,halftone_control_plane=debug", true),
+    ] {
+        let output = cli.run(&["--log", filter, "lint", "digits.yaml"])?;
+        assert_eq!(output.status.code(), Some(if good { 0 } else { 2 }), "{filter}: {}", stderr(&output));
+    }
+    let message = stderr(&cli.run(&["--log", "info,wibble", "lint", "digits.yaml"])?);
+    assert!(
+        message.contains("`wibble` is neither a level (off, error, warn, info, debug, trace) nor"),
+        "{message}"
+    );
     Ok(())
 }

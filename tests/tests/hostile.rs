@@ -1,11 +1,11 @@
 //! Requests that should not be, through real Envoy: no trap, no effect on others.
 
 use anyhow::Result;
-use halftone_tests::{Stack, digits, traffic::send};
-use reqwest::{
-    Client,
-    header::{HeaderMap, HeaderName, HeaderValue},
+use halftone_tests::{
+    Stack, digits,
+    traffic::{client, send},
 };
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 #[tokio::test]
 async fn odd_headers_and_users_do_no_harm() -> Result<()> {
@@ -17,7 +17,7 @@ async fn odd_headers_and_users_do_no_harm() -> Result<()> {
     );
     stack.publish("digits", &ruleset).await?;
     let url = stack.envoys[0].infer_url();
-    let client = Client::new();
+    let client = client()?;
     let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes);
     let large = vec![b'a'; 60 * 1024];
     let mut cases: Vec<Vec<(&str, HeaderValue)>> = vec![

@@ -1,8 +1,8 @@
 //! The REST API of the real control plane: every bad input gets a clear answer and changes nothing.
 
 use anyhow::Result;
-use halftone_tests::{ControlPlane, Paths};
-use reqwest::{Client, Method, StatusCode};
+use halftone_tests::{ControlPlane, Paths, command, traffic::client};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -121,8 +121,22 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
         assert_eq!(problem["status"], status);
         assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
     }
+    // As `curl -d @file` sends it.
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for (text, joined) in [(RULESET.replace('\n', ""), true), (rule("{name: a, target: v9}"), false)] {
+        let url = format!("http://{}/v1/rulesets/digits", control_plane.rest);
+        let problem = client()?.put(url).header(form.0, form.1).body(text).send().await?.text().await?;
+        assert_eq!(problem.contains("--data-binary"), joined, "{problem}");
+    }
     let checked = control_plane.request(Method::POST, "/v1/rulesets/digits:validate", RULESET).await?;
     assert_eq!(checked.status(), StatusCode::OK);
+    for path in ["/v1/rulesets", "/v1/rulesets/nothing"] {
+        let answer = control_plane.request(Method::GET, path, "").await?.text().await?;
+        assert!(
+            answer.ends_with("}\n") || answer.ends_with("]\n"),
+            "{path} answers without a newline at the end"
+        );
+    }
     assert_eq!(control_plane.get("/v1/revisions").await?["current"], 1, "something was changed");
     Ok(())
 }
@@ -131,7 +145,7 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
 async fn a_change_can_be_made_conditional() -> Result<()> {
     let (control_plane, _folder) = start().await?;
     let url = format!("http://{}/v1/rulesets/digits", control_plane.rest);
-    let client = Client::new();
+    let client = client()?;
     let put = |header: &'static str, tag: &'static str, body: String| {
         client.put(&url).header(header, tag).body(body).send()
     };
@@ -163,7 +177,7 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let paths = Paths::find()?;
     let serve = |extra: &[&str]| {
-        let mut command = std::process::Command::new(&paths.halftone);
+        let mut command = command(&paths.halftone);
         command.args(["serve", "--xds", "127.0.0.1:0", "--data"]).arg(folder.path()).args(extra);
         command.arg("--filter").arg(&paths.filter);
         command
@@ -177,7 +191,7 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
     let first = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
     let data = folder.path().join("data");
     let data = data.to_str().unwrap_or_default();
-    let second = std::process::Command::new(&paths.halftone)
+    let second = command(&paths.halftone)
         .args(["serve", "--rest", "127.0.0.1:0", "--xds", "127.0.0.1:0", "--data", data, "--filter"])
         .arg(&paths.filter)
         .output()?;
@@ -203,7 +217,7 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
         process.wait_until(Duration::from_secs(30), async || std::fs::read_to_string(&ready).ok()).await?;
     let ready: Value = serde_json::from_str(&ready)?;
     let url = format!("http://{}/v1/rulesets/digits", ready["rest"].as_str().unwrap_or_default());
-    let client = Client::new();
+    let client = client()?;
     for wrong in
         [None, Some("Bearer "), Some("Bearer 0123456789abcdef012"), Some("Basic 0123456789abcdef0123")]
     {
@@ -214,9 +228,29 @@ async fn beyond_loopback_a_change_needs_the_token() -> Result<()> {
         assert_eq!(request.send().await?.status(), StatusCode::UNAUTHORIZED, "{wrong:?}");
     }
     assert_eq!(client.get(&url).send().await?.status(), StatusCode::NOT_FOUND, "reading is free");
-    let put =
-        client.put(&url).header("authorization", "Bearer 0123456789abcdef0123").body(RULESET).send().await?;
-    assert_eq!(put.status(), StatusCode::CREATED);
+    let checked = client.post(format!("{url}:validate")).body(RULESET).send().await?;
+    assert_eq!(checked.status(), StatusCode::OK, "checking changes nothing");
+    assert_eq!(client.get(&url).send().await?.status(), StatusCode::NOT_FOUND);
+    for (right, status) in [("Bearer", StatusCode::CREATED), ("bearer", StatusCode::OK)] {
+        let token = format!("{right} 0123456789abcdef0123");
+        let put = client.put(&url).header("authorization", token).body(RULESET).send().await?;
+        assert_eq!(put.status(), status, "{right}");
+    }
+    assert_eq!(client.delete(&url).send().await?.status(), StatusCode::UNAUTHORIZED);
     assert!(!process.log().contains("0123456789abcdef"), "the token is in the log");
     process.stop()
+}
+
+#[test]
+fn what_is_wrong_with_the_store_is_said_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("halftone.db"), "no database, but text, and enough of it".repeat(99))?;
+    let paths = Paths::find()?;
+    let mut serve = command(&paths.halftone);
+    serve.args(["serve", "--rest", "127.0.0.1:0", "--xds", "127.0.0.1:0", "--data"]).arg(folder.path());
+    let output = serve.output()?;
+    let message = String::from_utf8(output.stderr)?;
+    assert!(!output.status.success());
+    assert_eq!(message.matches("not a database").count(), 1, "{message}");
+    Ok(())
 }

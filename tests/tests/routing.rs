@@ -3,12 +3,9 @@
 use anyhow::{Context, Result};
 use halftone_tests::{
     Stack, digits,
-    traffic::{Exchange, assignment, by_target, failures, is_binomial, replay, send},
+    traffic::{Exchange, assignment, by_target, client, failures, is_binomial, replay, send},
 };
-use reqwest::{
-    Client,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
 
 fn share(exchanges: &[Exchange], target: &str) -> usize {
@@ -88,7 +85,7 @@ async fn a_client_cannot_choose_its_version() -> Result<()> {
     let stack = Stack::start(1, 1).await?;
     let digits = digits::test_set()?;
     let url = stack.envoys[0].infer_url();
-    let client = Client::new();
+    let client = client()?;
     let spoofs: [&[(&str, &str)]; 6] = [
         &[("x-halftone-target", "v2")],
         &[("X-Halftone-Target", "v2"), ("x-halftone-target", "v2")],
@@ -134,7 +131,7 @@ async fn the_backend_logs_the_decision_and_the_trace() -> Result<()> {
     let digits = digits::test_set()?;
     let url = stack.envoys[0].infer_url();
     let revision = stack.publish("digits", &stack.canary(1.0)).await?;
-    let client = Client::new();
+    let client = client()?;
     let mut headers = HeaderMap::new();
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     headers.insert("traceparent", HeaderValue::from_static(traceparent));

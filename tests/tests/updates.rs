@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use halftone_tests::{
     Stack, digits,
-    traffic::{Traffic, by_target, failures, replay, send},
+    traffic::{Traffic, by_target, client, failures, replay, send},
 };
 use reqwest::{Client, Method, header::HeaderMap};
 use std::{sync::Arc, time::Duration};
@@ -45,7 +45,7 @@ async fn fifty_uploads_under_load_lose_nothing() -> Result<()> {
     let digits = Arc::new(digits::test_set()?);
     let urls: Vec<String> = stack.envoys.iter().map(halftone_tests::Envoy::infer_url).collect();
     stack.publish("digits", &stack.canary(0.5)).await?;
-    let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 1_000);
+    let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 1_000)?;
     for upload in 0..50u32 {
         // Shares move, and every few uploads targets come, go and are renamed.
         let ruleset = match upload % 5 {
@@ -82,7 +82,7 @@ async fn a_control_plane_that_dies_and_comes_back_costs_no_request() -> Result<(
     let urls: Vec<String> = stack.envoys.iter().map(halftone_tests::Envoy::infer_url).collect();
     let revision = stack.publish("digits", &stack.canary(0.3)).await?;
     let before = replay(&urls, &digits, 1..=300, 4).await?;
-    let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 300);
+    let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 300)?;
     for pause in [0, 1_500] {
         let control_plane = stack.take_control_plane()?;
         let control_plane = control_plane.crash_and_restart(Duration::from_millis(pause)).await?;
@@ -115,7 +115,7 @@ async fn envoy_starts_without_the_control_plane_and_takes_up_rules_when_it_comes
     let stopped = control_plane.crash()?;
     stack.add_envoy("envoy-alone", 2, xds, 0, 0).await?;
     let url = stack.envoys[0].infer_url();
-    let client = Client::new();
+    let client = client()?;
     for user in 1..=50 {
         let exchange = send(&client, &url, user, &digits[0], HeaderMap::new()).await;
         assert_eq!((exchange.status, exchange.version.as_deref()), (Ok(200), Some("1")));
@@ -148,7 +148,7 @@ async fn an_envoy_that_starts_sends_nobody_to_another_version() -> Result<()> {
         let url = stack.envoys[0].infer_url();
         for user in 1..=100 {
             // A connection of its own each time, for any of the workers.
-            let exchange = send(&Client::new(), &url, user, &digits[0], HeaderMap::new()).await;
+            let exchange = send(&client()?, &url, user, &digits[0], HeaderMap::new()).await;
             assert_eq!((exchange.status, exchange.target.as_deref()), (Ok(200), Some("v2")), "start {start}");
         }
     }
@@ -178,7 +178,7 @@ async fn large_headers_over_http_2_arrive_as_over_http_1() -> Result<()> {
     let stack = Stack::start(1, 1).await?;
     let digits = digits::test_set()?;
     stack.publish("digits", &stack.canary(1.0)).await?;
-    let client = Client::builder().http2_prior_knowledge().build()?;
+    let client = Client::builder().no_proxy().http2_prior_knowledge().build()?;
     let mut headers = HeaderMap::new();
     headers.insert("x-large", "a".repeat(60 * 1024).parse()?);
     let exchange = send(&client, &stack.envoys[0].infer_url(), 1, &digits[0], headers).await;

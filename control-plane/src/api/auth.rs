@@ -4,7 +4,7 @@ use super::problem::Problem;
 use axum::{
     extract::{Request, State},
     http::{
-        HeaderValue, Method,
+        HeaderValue,
         header::{AUTHORIZATION, HOST},
     },
     middleware::Next,
@@ -31,11 +31,9 @@ impl Token {
     }
 }
 
-/// Lets reading pass. Everything else needs the token, when there is one.
-///
 /// Without a token the API is for this machine alone, so it has to be addressed as such: a page in the
 /// operator's browser can make another name resolve to loopback, but it cannot send another `Host`.
-pub(crate) async fn require_token(
+pub(crate) async fn require_addressee(
     State(token): State<Option<Token>>,
     request: Request,
     next: Next,
@@ -45,15 +43,26 @@ pub(crate) async fn require_token(
         let detail = "without a token the API answers only to 127.0.0.1, [::1] and localhost";
         return Problem::misdirected(detail).into_response();
     }
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let allowed = token.is_none_or(|token| {
-        let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        given.and_then(|value| value.strip_prefix(b"Bearer ")).is_some_and(|value| token.is(value))
-    });
-    if reads || allowed {
+    next.run(request).await
+}
+
+/// Lets those pass who bring the token, when there is one.
+pub(crate) async fn require_token(
+    State(token): State<Option<Token>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+    if token.is_none_or(|token| given.is_some_and(|given| token.is(given))) {
         return next.run(request).await;
     }
     Problem::unauthorized("send the control plane's token as `Authorization: Bearer …`").into_response()
+}
+
+/// The token of an `Authorization`. Its scheme is written in upper or lower case (RFC 9110, 11.1).
+fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }
 
 /// Whether a `Host` names this machine, with or without a port.

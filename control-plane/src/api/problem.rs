@@ -1,5 +1,6 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
+use super::json;
 use crate::{gate::GateError, publisher::PublishError};
 use axum::{
     extract::rejection::BytesRejection,
@@ -66,7 +67,7 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "The method is not allowed", detail)
     }
 
-    fn internal(detail: impl Into<String>) -> Self {
+    pub(crate) fn internal(detail: impl Into<String>) -> Self {
         let kind = "urn:halftone:problem:internal";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, kind, "Nothing was changed", detail)
     }
@@ -79,6 +80,11 @@ impl Problem {
             return Self::new(StatusCode::PAYLOAD_TOO_LARGE, kind, "The upload is too large", detail);
         }
         Self::bad_request(rejection.body_text())
+    }
+
+    /// The same problem, with what may have led to it.
+    pub(crate) fn with_hint(self, hint: &str) -> Self {
+        Self { detail: format!("{} ({hint})", self.detail), ..self }
     }
 
     /// A change that was not made. `name` and `source` are the ruleset's.
@@ -137,7 +143,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let body = json::text(&self).unwrap_or_default();
         let content_type = HeaderValue::from_static("application/problem+json");
         (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
     }

@@ -1,9 +1,8 @@
 //! `/v1/rulesets`.
 
-use super::{Api, problem::Problem};
-use crate::publisher::{Precondition, Published};
+use super::{Api, json::Json, problem::Problem};
+use crate::publisher::{Precondition, PublishError, Published};
 use axum::{
-    Json,
     body::Bytes,
     extract::{ConnectInfo, FromRequestParts, Path, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header, request::Parts},
@@ -107,13 +106,13 @@ pub(crate) async fn put(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let source = text(body)?;
+    let upload = Upload::new(&headers, body)?;
     let precondition = precondition(&headers)?;
     let published = api
         .publisher
-        .put(&name, source.clone(), precondition, client.ip().to_string())
+        .put(&name, upload.text.clone(), precondition, client.ip().to_string())
         .await
-        .map_err(|error| Problem::publish(error, &name, &source))?;
+        .map_err(|error| upload.refused(error, &name))?;
     Ok(changed(name, published))
 }
 
@@ -136,6 +135,7 @@ pub(crate) async fn delete(
 pub(crate) async fn post(
     State(api): State<Api>,
     Name(name): Name,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Listed>, Problem> {
     let Some(name) = name.strip_suffix(VALIDATE) else {
@@ -143,12 +143,12 @@ pub(crate) async fn post(
             "use PUT to upload, or POST to {name}{VALIDATE} to check"
         )));
     };
-    let source = text(body)?;
+    let upload = Upload::new(&headers, body)?;
     let compiled = api
         .publisher
-        .validate(name, source.clone())
+        .validate(name, upload.text.clone())
         .await
-        .map_err(|error| Problem::publish(error, name, &source))?;
+        .map_err(|error| upload.refused(error, name))?;
     Ok(Json(Listed::new(&compiled, api.publisher.current().revision)))
 }
 
@@ -167,12 +167,37 @@ fn etag(revision: u64) -> String {
     format!("\"{revision}\"")
 }
 
-fn text(body: Result<Bytes, BytesRejection>) -> Result<String, Problem> {
-    let body = body.map_err(|rejection| Problem::body(&rejection))?;
-    String::from_utf8(body.into()).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Problem::bad_request(format!("the ruleset is not UTF-8: byte {at} does not belong to a character"))
-    })
+/// The text of a ruleset that came in.
+struct Upload {
+    text: String,
+    /// Whether it came as `curl -d` sends files: as a form, and without a single line break.
+    lines_joined: bool,
+}
+
+impl Upload {
+    fn new(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Self, Problem> {
+        let body = body.map_err(|rejection| Problem::body(&rejection))?;
+        let text = String::from_utf8(body.into()).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Problem::bad_request(format!(
+                "the ruleset is not UTF-8: byte {at} does not belong to a character"
+            ))
+        })?;
+        let form =
+            headers.get(header::CONTENT_TYPE).is_some_and(|t| t == "application/x-www-form-urlencoded");
+        let lines_joined = form && !text.is_empty() && !text.contains('\n');
+        Ok(Self { text, lines_joined })
+    }
+
+    /// Why it was not taken.
+    fn refused(&self, error: PublishError, name: &str) -> Problem {
+        let problem = Problem::publish(error, name, &self.text);
+        if self.lines_joined {
+            return problem
+                .with_hint("all of it is one line: curl's -d joins lines, --data-binary keeps them");
+        }
+        problem
+    }
 }
 
 /// `If-Match` with an entity tag of ours or `*`, and `If-None-Match: *`.

@@ -1,11 +1,8 @@
 //! What is in force, where, and whether all is well.
 
-use super::{Api, problem::Problem};
+use super::{Api, json::Json, problem::Problem};
 use crate::{store::Revision, xds::NodeStatus};
-use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
-};
+use axum::extract::{Query, State, rejection::QueryRejection};
 use serde::{Deserialize, Serialize};
 
 /// Which part of the revisions.

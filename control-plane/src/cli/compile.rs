@@ -35,11 +35,16 @@ impl CompileArgs {
             .with_context(|| format!("{} cannot be written", self.output.display()))?;
         let rules: usize = bundle.rulesets.iter().map(|ruleset| ruleset.rules.len()).sum();
         println!(
-            "{}: {} bytes, {} rulesets, {rules} rules",
+            "{}: {} bytes, {}, {}",
             self.output.display(),
             bytes.len(),
-            bundle.rulesets.len()
+            counted(bundle.rulesets.len(), "ruleset"),
+            counted(rules, "rule")
         );
         Ok(())
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -3,9 +3,11 @@
 //! `--check` does it bounded in time and checks every claim that it prints.
 
 mod check;
+mod folder;
+mod ports;
 mod report;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use check::Checks;
 use clap::Parser;
 use halftone_tests::{
@@ -14,19 +16,14 @@ use halftone_tests::{
     repository,
     traffic::{Exchange, Traffic, by_target, failures, replay},
 };
-use std::{
-    collections::HashSet,
-    fs::File,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The share of users that version 2 gets first, and after the change.
 const FIRST_SHARE: f64 = 0.10;
 const SECOND_SHARE: f64 = 0.50;
+/// Versions of the model, each with a backend.
+const VERSIONS: u16 = 2;
 /// Users whose digits are replayed.
 const USERS: u64 = 6_000;
 /// Clients that send at the same time.
@@ -34,7 +31,7 @@ const CONNECTIONS: usize = 8;
 
 /// Halftone's demo: real Envoy, ONNX Runtime and handwritten digits.
 #[derive(Parser)]
-#[command(name = "demo.sh")]
+#[command(name = "demo", bin_name = "scripts/demo.sh")]
 struct Args {
     /// Check every claim, end by itself, and fail when one is false.
     #[arg(long)]
@@ -52,7 +49,7 @@ struct Args {
     #[arg(long, default_value_t = 9901)]
     admin_port: u16,
     /// Port of the first backend; the second takes the next one.
-    #[arg(long, default_value_t = 8001)]
+    #[arg(long, default_value_t = 8001, value_parser = clap::value_parser!(u16).range(..65_535))]
     backend_port: u16,
     /// Let the system choose all ports. With a --folder of its own, a demo can run beside another one.
     #[arg(long)]
@@ -100,23 +97,26 @@ fn main() -> ExitCode {
 async fn until_interrupted(args: &Args) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let code = tokio::select! {
-        code = run(args) => code?,
-        _ = interrupt.recv() => ExitCode::SUCCESS,
-        _ = terminate.recv() => ExitCode::SUCCESS,
+    let signalled = tokio::select! {
+        code = run(args) => return code,
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
     };
     println!("\nall processes are stopped");
-    Ok(code)
+    // A demo is ended this way; checks that are cut off have shown nothing. As shells count: 130 and 143.
+    let cut_off = u8::try_from(128 + signalled.as_raw_value())?;
+    Ok(if args.check { ExitCode::from(cut_off) } else { ExitCode::SUCCESS })
 }
 
 async fn run(args: &Args) -> Result<ExitCode> {
     let folder = args.folder.clone().unwrap_or_else(|| repository().join(".halftone/demo"));
-    let _lock = take(&folder)?;
+    let _lock = folder::lock(&folder)?;
+    let ports = args.ports();
+    ports::check(ports, VERSIONS)?;
+    folder::empty(&folder)?;
 
     println!("Starting the control plane, two backends with ONNX Runtime, and Envoy with the filter …");
-    let stack = Stack::start_in(&folder, args.ports(), 2, 1, 2)
-        .await
-        .context("is something else using the ports? see --help for other ports")?;
+    let stack = Stack::start_in(&folder, ports, VERSIONS, 1, 2).await?;
     let digits = Arc::new(digits::test_set()?);
     let urls = [stack.envoys[0].infer_url()];
     let mut checks = Checks::default();
@@ -164,30 +164,6 @@ async fn run(args: &Args) -> Result<ExitCode> {
     std::future::pending().await
 }
 
-/// Empties the demo's folder of what an earlier demo left there. A folder that no demo made is left alone,
-/// and so is one in which another demo runs.
-fn take(folder: &Path) -> Result<File> {
-    let marker = folder.join("made-by-halftone-demo");
-    let has_files = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-    if has_files && !marker.exists() {
-        bail!("{} has files that no demo made: name an empty or a new folder", folder.display());
-    }
-    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    let lock = File::create(&marker).with_context(|| format!("{} cannot be written to", folder.display()))?;
-    if lock.try_lock().is_err() {
-        bail!("another demo runs in {}: name another folder with --folder", folder.display());
-    }
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path == marker {
-            continue;
-        }
-        if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
-            .with_context(|| format!("{} cannot be removed", path.display()))?;
-    }
-    Ok(lock)
-}
-
 fn ruleset(stack: &Stack, share: f64) -> String {
     format!(
         "version: v1\n{}default: v1\nrules:\n  - name: canary\n    condition: user.id > 0\n    weight: {share}\n    target: v2\n",
@@ -208,7 +184,7 @@ struct Change {
 }
 
 async fn change_under_load(stack: &Stack, urls: &[String], digits: &Arc<Vec<Digit>>) -> Result<Change> {
-    let traffic = Traffic::start(urls, digits, CONNECTIONS, Duration::from_millis(10), USERS);
+    let traffic = Traffic::start(urls, digits, CONNECTIONS, Duration::from_millis(10), USERS)?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let revision = stack.control_plane()?.put("digits", ruleset(stack, SECOND_SHARE)).await?;
     let at = std::time::Instant::now();

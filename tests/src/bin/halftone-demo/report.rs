@@ -70,14 +70,14 @@ pub(crate) fn indented(text: &str) -> String {
 pub(crate) fn curl_lines(stack: &Stack, request: &str) -> Result<()> {
     let rest = stack.control_plane()?.rest;
     let envoy = stack.envoys[0].address;
-    let folder = std::env::current_dir()?;
-    let body = folder.join(".halftone/demo/digit.json");
+    let body = stack.folder().join("digit.json");
     std::fs::write(&body, request)?;
-    let body = body.strip_prefix(&folder).unwrap_or(&body).display().to_string();
+    let here = std::env::current_dir()?;
+    let body = body.strip_prefix(&here).unwrap_or(&body).display();
     println!(
         "\nEverything stays up. Try, from another terminal in this folder:\n
   # a digit of user 42: which version answered is in x-halftone-target
-  curl -si http://{envoy}/v2/models/digits/infer -H 'content-type: application/json' -H 'x-user-id: 42' -d @{body}
+  curl -si http://{envoy}/v2/models/digits/infer -H 'content-type: application/json' -H 'x-user-id: 42' -d '@{body}'
 
   # the ruleset in force, and everything that was ever changed
   curl -s http://{rest}/v1/rulesets/digits

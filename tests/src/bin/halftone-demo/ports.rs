@@ -1,0 +1,45 @@
+//! The demo's ports, looked at before anything starts.
+
+use anyhow::{Context, Result, bail};
+use halftone_tests::Ports;
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+/// How long a program that is too busy to accept connections is waited for. Binding its port fails anyway.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Fails when a port is taken, and names it. Envoy would not notice: its sockets share a port with those of any
+/// other Envoy, and the kernel would deal out the connections among them.
+pub(crate) fn check(ports: Ports, backends: u16) -> Result<()> {
+    let named = [
+        ("--rest-port", ports.rest),
+        ("--xds-port", ports.xds),
+        ("--envoy-port", ports.envoy),
+        ("--admin-port", ports.admin),
+    ];
+    let backends = (0..backends).map(|index| ("--backend-port", ports.backend.saturating_add(index)));
+    // Held to the end, so that a port that was named twice is taken the second time.
+    let mut held = Vec::new();
+    for (flag, port) in named.into_iter().chain(backends.filter(|_| ports.backend != 0)) {
+        if port != 0 {
+            held.push(take(flag, port)?);
+        }
+    }
+    Ok(())
+}
+
+fn take(flag: &str, port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    // Who answers need not have bound the port: the system can redirect it.
+    let answers = TcpStream::connect_timeout(&address, PATIENCE).is_ok();
+    match TcpListener::bind(address) {
+        Ok(listener) if !answers => Ok(listener),
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            Err(error).with_context(|| format!("port {port} cannot be used; name another with {flag}"))
+        }
+        _ => bail!("port {port} is taken: name another with {flag}, or use --free-ports"),
+    }
+}
