@@ -15,11 +15,17 @@ struct Args {
     /// What to measure; everything when left out.
     #[arg(value_enum)]
     what: Vec<What>,
+    /// Only decide, by this ruleset; for counting instructions.
+    #[arg(long, hide = true, conflicts_with = "what")]
+    probe: Option<String>,
+    /// Number of decisions for `--probe`.
+    #[arg(long, hide = true, default_value_t = 0)]
+    decisions: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// The evaluator, native: decisions per second.
+    /// The evaluator, native: decisions per second, instructions, and its peers.
     Rules,
     /// The filter module: size, host calls, fuel.
     Filter,
@@ -29,6 +35,9 @@ enum What {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(ruleset) = &args.probe {
+        return finish(rules::probe(ruleset, args.decisions));
+    }
     let all = What::value_variants();
     for what in if args.what.is_empty() { all } else { &args.what } {
         let measured = match what {
@@ -36,10 +45,19 @@ fn main() -> ExitCode {
             What::Filter => filter::run(),
             What::Envoy => envoy::run(),
         };
-        if let Err(error) = measured {
-            eprintln!("bench: {error:#}");
-            return ExitCode::FAILURE;
+        if measured.is_err() {
+            return finish(measured);
         }
     }
     ExitCode::SUCCESS
+}
+
+fn finish(measured: anyhow::Result<()>) -> ExitCode {
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -29,6 +29,18 @@ rules:
   - {name: ramp, weight: 0.999999, target: v2}
 "#;
 
+/// One rule per tenant, and a ramp behind them. The request of [`headers`] belongs to a tenant in the middle.
+pub(crate) fn tenants(count: usize) -> String {
+    let mut text = String::from("version: v1\nattributes:\n  tenant: {header: x-tenant}\nrules:\n");
+    for tenant in 0..count {
+        let name = if tenant == count / 2 { "hooli".into() } else { format!("tenant-{tenant:05}") };
+        text += &format!(
+            "  - {{name: rule-{tenant}, condition: 'tenant == \"{name}\" && user.id > 0', weight: 0.5, target: v2}}\n"
+        );
+    }
+    text
+}
+
 /// A request through a mesh, with the headers that those usually have.
 pub(crate) fn headers() -> Vec<(&'static str, &'static str)> {
     vec![

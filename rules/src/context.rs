@@ -23,7 +23,7 @@ pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
     }
     message.uint64(8, decision.reason as u64);
     message.string(9, decision.arm.unwrap_or_default());
-    for part in &decision.experiments {
+    for part in decision.experiments() {
         let mut participation = Message(Vec::with_capacity(32));
         participation.string(1, part.experiment);
         participation.string(2, part.arm);

@@ -1,16 +1,17 @@
 //! From a request to the target that serves it.
 
 use crate::{
-    bundle::{Allocation, Arm, Enrolment, Experiment, Forced, Override, Rule, Ruleset},
+    bundle::{Allocation, Arm, Enrolment, Forced, Override, Rule, Ruleset},
     eval::Evaluation,
     hash::unit_hash,
     isa::AttributeId,
     limits::MAX_REPORTED,
     matching::governing,
+    plan::{Entry, Plan},
     request::Request,
     time::Timestamp,
     value::EvalError,
-    verify::{Plan, Space, VerifiedBundle},
+    verify::VerifiedBundle,
 };
 use arrayvec::ArrayVec;
 
@@ -42,7 +43,7 @@ impl Reason {
 }
 
 /// What was decided for a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decision<'a> {
     /// Name of the ruleset that governs the request.
     pub ruleset: &'a str,
@@ -64,8 +65,20 @@ pub struct Decision<'a> {
     pub overridden: bool,
     /// Whether the unit is kept out of everything.
     pub held_out: bool,
+    /// The experiments that the unit takes part in, and their arms, by their indices.
+    participations: ArrayVec<(u16, u16), MAX_REPORTED>,
+    governed_by: &'a Ruleset,
+}
+
+impl<'a> Decision<'a> {
     /// The experiments that the unit takes part in.
-    pub experiments: ArrayVec<Participation<'a>, MAX_REPORTED>,
+    pub fn experiments(&self) -> impl Iterator<Item = Participation<'a>> {
+        self.participations.iter().filter_map(|(experiment, arm)| {
+            let experiment = self.governed_by.experiments.get(usize::from(*experiment))?;
+            let arm = experiment.arms.get(usize::from(*arm))?;
+            Some(Participation { experiment: &experiment.name, arm })
+        })
+    }
 }
 
 /// A part in an experiment.
@@ -153,12 +166,9 @@ impl VerifiedBundle {
     ) -> Option<Decision<'_>> {
         let at = governing(&self.bundle().rulesets, request)?;
         let (ruleset, plan) = (self.bundle().rulesets.get(at)?, self.plans().get(at)?);
-        let mut decider = Decider {
-            ruleset,
-            plan,
-            evaluation: Evaluation::new(ruleset, &plan.automata, request, now),
-            observer,
-        };
+        let mut evaluation = Evaluation::new(ruleset, &plan.automata, request, now);
+        evaluation.prepare();
+        let mut decider = Decider { ruleset, plan, evaluation: &mut evaluation, observer };
         let unit = decider.evaluation.unit();
         let overrides = unit.map_or(&[][..], |unit| overrides(ruleset, unit));
         let held_out =
@@ -175,7 +185,8 @@ impl VerifiedBundle {
             reason: Reason::Default,
             overridden: false,
             held_out: held_out && overrides.is_empty(),
-            experiments: ArrayVec::new(),
+            participations: ArrayVec::new(),
+            governed_by: ruleset,
         };
         if !decider.force(overrides, &mut decision)? && !held_out {
             decider.route(indexed, &mut decision)?;
@@ -193,11 +204,11 @@ fn overrides<'a>(ruleset: &'a Ruleset, unit: &[u8]) -> &'a [Override] {
     rest.get(..end).unwrap_or_default()
 }
 
-/// `'b` is the bundle's life, `'r` the request's.
+/// `'b` is the bundle's life, `'r` the request's, `'o` that of the decision's making.
 struct Decider<'b, 'r, 'o, R, O> {
     ruleset: &'b Ruleset,
     plan: &'b Plan,
-    evaluation: Evaluation<'r, R>,
+    evaluation: &'o mut Evaluation<'r, R>,
     observer: &'o mut O,
 }
 
@@ -224,9 +235,9 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
 
     /// Finds the first rule that takes the request.
     fn route(&mut self, indexed: bool, decision: &mut Decision<'b>) -> Option<()> {
-        let rules = &self.ruleset.rules;
+        let rules = &self.plan.rules;
         if indexed && !self.plan.index.is_empty() {
-            let (evaluation, observer, ruleset) = (&mut self.evaluation, &mut *self.observer, self.ruleset);
+            let (evaluation, observer, ruleset) = (&mut *self.evaluation, &mut *self.observer, self.ruleset);
             let candidates = self.plan.index.candidates(
                 ruleset,
                 |id| evaluation.attribute(id),
@@ -239,8 +250,8 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
                 }
             }
         } else {
-            for (index, rule) in rules.iter().enumerate() {
-                if self.try_rule(index, rule, false, decision)? {
+            for (index, entry) in rules.iter().enumerate() {
+                if self.try_rule(index, entry, false, decision)? {
                     break;
                 }
             }
@@ -253,19 +264,40 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
     fn try_rule(
         &mut self,
         index: usize,
-        rule: &'b Rule,
+        entry: &Entry,
         guarded: bool,
         decision: &mut Decision<'b>,
     ) -> Option<bool> {
-        let guard = rule.guard.filter(|_| !guarded).map_or(Ok(true), |guard| self.evaluation.guards(guard));
-        let outcome = match guard {
-            Ok(true) => {
-                let space = self.plan.rules.get(index)?;
-                enrol(&rule.enrolment, space.as_ref(), &mut self.evaluation)
-            }
-            Ok(false) => Outcome::NoMatch,
-            Err(error) => Outcome::Error(error),
+        let guard = match entry.guard {
+            Some(guard) if !guarded => self.evaluation.guards(guard),
+            _ => Ok(true),
         };
+        let holds = match guard {
+            Ok(true) if in_force(entry, self.evaluation) => self.evaluation.holds(entry.condition),
+            Ok(true) => {
+                self.observer.rule(self.ruleset, index, Outcome::NotScheduled);
+                return Some(false);
+            }
+            other => other,
+        };
+        match holds {
+            Ok(true) => self.enter_rule(index, entry, decision),
+            Ok(false) => {
+                self.observer.rule(self.ruleset, index, Outcome::NoMatch);
+                Some(false)
+            }
+            Err(error) => {
+                self.observer.rule(self.ruleset, index, Outcome::Error(error));
+                Some(false)
+            }
+        }
+    }
+
+    /// Goes on with a rule whose condition holds.
+    #[inline(never)]
+    fn enter_rule(&mut self, index: usize, entry: &Entry, decision: &mut Decision<'b>) -> Option<bool> {
+        let rule = self.ruleset.rules.get(index)?;
+        let outcome = split(&rule.enrolment, entry, self.evaluation);
         self.observer.rule(self.ruleset, index, outcome);
         let Outcome::Taken { arm, bucket } = outcome else { return Some(false) };
         self.take(rule, rule.arms.get(usize::from(arm))?, decision)?;
@@ -287,7 +319,7 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
 
     /// Reports the experiments that the unit takes part in.
     fn experiments(&mut self, overrides: &[Override], held_out: bool, decision: &mut Decision<'b>) {
-        for (index, (experiment, space)) in
+        for (index, (experiment, entry)) in
             self.ruleset.experiments.iter().zip(&self.plan.experiments).enumerate()
         {
             let forced = overrides.iter().find_map(|other| match other.forced {
@@ -297,12 +329,12 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
             let outcome = match forced {
                 Some(arm) => Outcome::Taken { arm, bucket: None },
                 None if held_out => Outcome::HeldOut,
-                None => enrol(&experiment.enrolment, space.as_ref(), &mut self.evaluation),
+                None => enrol(&experiment.enrolment, entry, self.evaluation),
             };
             self.observer.experiment(self.ruleset, index, outcome);
             if let Outcome::Taken { arm, .. } = outcome
-                && let Some(participation) = participation(experiment, arm)
-                && decision.experiments.try_push(participation).is_err()
+                && let Ok(index) = u16::try_from(index)
+                && decision.participations.try_push((index, arm)).is_err()
             {
                 // More than fit into the context are not reported, in the order of the ruleset.
                 break;
@@ -311,27 +343,26 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
     }
 }
 
-fn participation(experiment: &Experiment, arm: u16) -> Option<Participation<'_>> {
-    let arm = experiment.arms.get(usize::from(arm))?;
-    Some(Participation { experiment: &experiment.name, arm })
-}
-
-/// Whether a rule or an experiment takes the request, and with which arm.
-#[inline]
-fn enrol<R: Request>(
-    enrolment: &Enrolment,
-    space: Option<&Space>,
-    evaluation: &mut Evaluation<'_, R>,
-) -> Outcome {
-    if !enrolment.schedule.is_none_or(|schedule| schedule.holds(evaluation.now())) {
+/// Whether an experiment takes the request, and with which arm.
+fn enrol<R: Request>(enrolment: &Enrolment, entry: &Entry, evaluation: &mut Evaluation<'_, R>) -> Outcome {
+    if !in_force(entry, evaluation) {
         return Outcome::NotScheduled;
     }
-    match enrolment.condition.map_or(Ok(true), |condition| evaluation.holds(condition)) {
-        Err(error) => return Outcome::Error(error),
-        Ok(false) => return Outcome::NoMatch,
-        Ok(true) => {}
+    match evaluation.holds(entry.condition) {
+        Err(error) => Outcome::Error(error),
+        Ok(false) => Outcome::NoMatch,
+        Ok(true) => split(enrolment, entry, evaluation),
     }
-    let Some((allocation, space)) = enrolment.allocation.as_ref().zip(space) else {
+}
+
+#[inline]
+fn in_force<R: Request>(entry: &Entry, evaluation: &Evaluation<'_, R>) -> bool {
+    entry.schedule.is_none_or(|schedule| schedule.holds(evaluation.now()))
+}
+
+/// Which arm a request gets for which everything else holds.
+fn split<R: Request>(enrolment: &Enrolment, entry: &Entry, evaluation: &mut Evaluation<'_, R>) -> Outcome {
+    let Some((allocation, space)) = enrolment.allocation.as_ref().zip(entry.space.as_ref()) else {
         return Outcome::Taken { arm: 0, bucket: None };
     };
     let Some(unit) = evaluation.unit() else {

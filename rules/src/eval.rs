@@ -3,9 +3,11 @@
 use crate::{
     automaton::Matcher,
     bucket::{Bucketing, Seed},
-    bundle::{Condition, Guard, Ruleset, Source, order_key},
+    bundle::{Guard, Map, Ruleset, order_key},
     isa::{AttributeId, Buckets, ConstantId, ListId, Op, PredicateId},
-    limits::{MAX_ATTRIBUTES, MAX_PREDICATES, MAX_STACK, MAX_VALUE_BYTES},
+    limits::{MAX_ATTRIBUTES, MAX_PREDICATES, MAX_STACK},
+    operator::Binary,
+    plan::Check,
     request::Request,
     time::Timestamp,
     value::{EvalError, Value},
@@ -30,63 +32,46 @@ struct Inputs<'a, R> {
     automata: &'a [Matcher],
     request: &'a R,
     now: Timestamp,
-    slots: ArrayVec<Slot<'a>, MAX_ATTRIBUTES>,
-}
-
-/// What is known of an attribute.
-#[derive(Clone, Copy)]
-struct Slot<'a> {
-    bytes: Option<Option<&'a [u8]>>,
-    value: Option<Value<'a>>,
+    values: ArrayVec<Option<Value<'a>>, MAX_ATTRIBUTES>,
+    /// The bytes of the unit, once they are known.
+    unit: Option<Option<&'a [u8]>>,
 }
 
 impl<'a, R: Request> Inputs<'a, R> {
-    fn bytes(&mut self, AttributeId(id): AttributeId) -> Option<&'a [u8]> {
-        let slot = self.slots.get_mut(usize::from(id))?;
-        let attribute = self.ruleset.attributes.get(usize::from(id))?;
-        let request = self.request;
-        *slot.bytes.get_or_insert_with(|| request.attribute(attribute))
-    }
-
     #[inline]
     fn value(&mut self, id: AttributeId) -> Value<'a> {
-        match self.slots.get(usize::from(id.0)) {
-            Some(Slot { value: Some(value), .. }) => *value,
+        match self.values.get(usize::from(id.0)) {
+            Some(Some(value)) => *value,
             _ => self.read(id),
         }
     }
 
+    #[inline]
+    fn test(&mut self, attribute: AttributeId, op: Binary, constant: ConstantId) -> Tri {
+        let constant = self.ruleset.constants.get(constant.0 as usize).ok_or(EvalError::Fault)?;
+        op.test(&self.value(attribute), &constant.value())
+    }
+
+    #[inline(never)]
     fn read(&mut self, id: AttributeId) -> Value<'a> {
-        let bytes = self.bytes(id);
         let index = usize::from(id.0);
-        let (Some(slot), Some(attribute)) = (self.slots.get_mut(index), self.ruleset.attributes.get(index))
+        let (Some(slot), Some(attribute)) = (self.values.get_mut(index), self.ruleset.attributes.get(index))
         else {
             return Value::Error(EvalError::Fault);
         };
-        let value = match bytes {
-            None => Value::Error(EvalError::Missing),
-            Some(bytes) if bytes.len() > MAX_VALUE_BYTES => Value::Error(EvalError::TooLong),
-            Some(bytes) if matches!(attribute.source, Source::Property(_)) => {
-                attribute.ty.parse_property(bytes)
-            }
-            Some(bytes) => attribute.ty.parse(bytes),
-        };
-        slot.value = Some(value);
-        value
+        *slot.insert(self.request.value(id, attribute))
     }
 
     fn constant(&self, id: ConstantId) -> Option<Value<'a>> {
         self.ruleset.constants.get(id.0 as usize).map(|constant| constant.value())
     }
 
-    fn member(&self, list: ListId, value: Value<'a>) -> Option<Value<'a>> {
-        Some(match value {
-            Value::Error(_) => value,
-            _ => match self.ruleset.lists.get(list.0 as usize)?.position(&value) {
-                Ok(position) => Value::Bool(position.is_some()),
-                Err(()) => Value::Error(EvalError::Fault),
-            },
-        })
+    fn member(&self, list: ListId, value: &Value<'a>) -> Tri {
+        if let Value::Error(error) = value {
+            return Err(*error);
+        }
+        let list = self.ruleset.lists.get(list.0 as usize).ok_or(EvalError::Fault)?;
+        list.position(value).map(|position| position.is_some()).map_err(|()| EvalError::Fault)
     }
 
     fn spread(&self, unit: Value<'a>, seed: ConstantId, Buckets(buckets): Buckets) -> Option<Value<'a>> {
@@ -126,10 +111,15 @@ fn spread_number(bucketing: Bucketing, negative: bool, mut number: u64, buckets:
 
 impl<'a, R: Request> Evaluation<'a, R> {
     pub(crate) fn new(ruleset: &'a Ruleset, automata: &'a [Matcher], request: &'a R, now: Timestamp) -> Self {
-        let slots = ruleset.attributes.iter().take(MAX_ATTRIBUTES).map(|_| Slot { bytes: None, value: None });
-        let predicates = ruleset.predicates.iter().take(MAX_PREDICATES).map(|_| None).collect();
-        let inputs = Inputs { ruleset, automata, request, now, slots: slots.collect() };
-        Self { inputs, stack: ArrayVec::new(), predicates }
+        let inputs = Inputs { ruleset, automata, request, now, values: ArrayVec::new(), unit: None };
+        Self { inputs, stack: ArrayVec::new(), predicates: ArrayVec::new() }
+    }
+
+    /// Makes room for what will be known. Apart from [`new`](Self::new), so that nothing is moved that is full.
+    pub(crate) fn prepare(&mut self) {
+        let Inputs { ruleset, values, .. } = &mut self.inputs;
+        values.extend(ruleset.attributes.iter().take(MAX_ATTRIBUTES).map(|_| None));
+        self.predicates.extend(ruleset.predicates.iter().take(MAX_PREDICATES).map(|_| None));
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -138,7 +128,11 @@ impl<'a, R: Request> Evaluation<'a, R> {
 
     /// The bytes of the unit. An empty unit is none.
     pub(crate) fn unit(&mut self) -> Option<&'a [u8]> {
-        self.inputs.bytes(self.inputs.ruleset.unit).filter(|unit| !unit.is_empty())
+        let Inputs { ruleset, request, unit, .. } = &mut self.inputs;
+        *unit.get_or_insert_with(|| {
+            let attribute = ruleset.attributes.get(usize::from(ruleset.unit.0))?;
+            request.attribute(attribute).filter(|unit| !unit.is_empty())
+        })
     }
 
     /// An attribute's value.
@@ -154,9 +148,7 @@ impl<'a, R: Request> Evaluation<'a, R> {
         }
         let holds = match guard {
             Guard::Equals(_, id) => self.inputs.constant(id).map(|constant| constant == value),
-            Guard::OneOf(_, list) => {
-                self.inputs.member(list, value).map(|member| member == Value::Bool(true))
-            }
+            Guard::OneOf(_, list) => return self.inputs.member(list, &value),
             Guard::StartsWith(_, id) => match (value, self.inputs.constant(id)) {
                 (Value::String(text), Some(Value::String(prefix))) => Some(text.starts_with(prefix)),
                 _ => None,
@@ -169,123 +161,158 @@ impl<'a, R: Request> Evaluation<'a, R> {
     }
 
     /// Whether a condition holds.
-    pub(crate) fn holds(&mut self, condition: Condition) -> Tri {
-        self.stack.clear();
-        match self.run(condition) {
+    #[inline]
+    pub(crate) fn holds(&mut self, check: Check) -> Tri {
+        match check {
+            Check::Always => Ok(true),
+            Check::Test(attribute, op, constant) => self.inputs.test(attribute, op, constant),
+            Check::Member(attribute, list) => {
+                let value = self.inputs.value(attribute);
+                self.inputs.member(list, &value)
+            }
+            Check::Predicate(id) => match self.predicates.get(usize::from(id.0)) {
+                Some(Some(known)) => *known,
+                _ => self.result(Op::Predicate(id), &[]),
+            },
+            Check::Code(condition) => match code(self.inputs.ruleset, condition) {
+                Some([first, rest @ ..]) => self.result(*first, rest),
+                _ => Err(EvalError::Fault),
+            },
+        }
+    }
+
+    #[inline(never)]
+    fn result(&mut self, first: Op, rest: &'a [Op]) -> Tri {
+        match self.run(first, rest) {
             Some(Value::Bool(holds)) => Ok(holds),
             Some(Value::Error(error)) => Err(error),
             _ => Err(EvalError::Fault),
         }
     }
 
-    /// Runs the condition; `None` when an invariant that verification guarantees is broken.
-    fn run(&mut self, condition: Condition) -> Option<Value<'a>> {
+    /// Runs operations; `None` when an invariant that verification guarantees is broken.
+    #[inline]
+    fn run(&mut self, first: Op, rest: &'a [Op]) -> Option<Value<'a>> {
         let Self { inputs, stack, predicates } = self;
         let ruleset = inputs.ruleset;
-        let mut ops = code(ruleset, condition)?.iter();
+        stack.clear();
+        // The top of the stack is at hand; what is below lies in `stack`. The first value has nothing below it but
+        // this, which nobody takes.
+        let mut top = Value::Bool(false);
+        let (mut op, mut ops) = (first, rest.iter());
         // Predicates do not use predicates, so there is at most one place to come back to.
         let mut caller = None;
         loop {
-            let Some(op) = ops.next() else {
-                let Some((back, PredicateId(id))) = caller.take() else {
-                    return stack.pop();
-                };
-                *predicates.get_mut(usize::from(id))? = Some(match stack.last()? {
-                    Value::Bool(holds) => Ok(*holds),
-                    Value::Error(error) => Err(*error),
-                    _ => Err(EvalError::Fault),
-                });
-                ops = back;
-                continue;
-            };
-            let value = match *op {
+            match op {
                 Op::Test(attribute, op, constant) => {
-                    op.apply(inputs.value(attribute), inputs.constant(constant)?)
+                    stack.try_push(top).ok()?;
+                    top = value(inputs.test(attribute, op, constant));
                 }
-                Op::TestIn(attribute, list) => {
-                    let value = inputs.value(attribute);
-                    inputs.member(list, value)?
+                Op::SkipIfFalse(skip) => {
+                    if skip.0 > 0 && matches!(top, Value::Bool(false)) {
+                        ops.nth(usize::from(skip.0) - 1);
+                    }
                 }
+                Op::SkipIfTrue(skip) => {
+                    if skip.0 > 0 && matches!(top, Value::Bool(true)) {
+                        ops.nth(usize::from(skip.0) - 1);
+                    }
+                }
+                Op::And => top = logic(stack.pop()?, top, false),
+                Op::Or => top = logic(stack.pop()?, top, true),
                 Op::Predicate(id) => match predicates.get(usize::from(id.0))? {
-                    Some(Ok(holds)) => Value::Bool(*holds),
-                    Some(Err(error)) => Value::Error(*error),
+                    Some(known) => {
+                        stack.try_push(top).ok()?;
+                        top = value(*known);
+                    }
                     None => {
                         let predicate = ruleset.predicates.get(usize::from(id.0))?;
                         caller = Some((std::mem::replace(&mut ops, code(ruleset, *predicate)?.iter()), id));
-                        continue;
                     }
                 },
-                Op::SkipIfFalse(skip) => {
-                    if skip.0 > 0 && *stack.last()? == Value::Bool(false) {
-                        ops.nth(usize::from(skip.0) - 1);
-                    }
-                    continue;
+                Op::TestIn(attribute, list) => {
+                    stack.try_push(top).ok()?;
+                    let attribute = inputs.value(attribute);
+                    top = value(inputs.member(list, &attribute));
                 }
-                Op::SkipIfTrue(skip) => {
-                    if skip.0 > 0 && *stack.last()? == Value::Bool(true) {
-                        ops.nth(usize::from(skip.0) - 1);
-                    }
-                    continue;
+                Op::Load(id) => {
+                    stack.try_push(top).ok()?;
+                    top = inputs.value(id);
                 }
-                Op::And => {
-                    let right = stack.pop()?;
-                    logic(stack.pop()?, right, false)
+                Op::Constant(id) => {
+                    stack.try_push(top).ok()?;
+                    top = inputs.constant(id)?;
                 }
-                Op::Or => {
-                    let right = stack.pop()?;
-                    logic(stack.pop()?, right, true)
+                Op::Has(id) => {
+                    stack.try_push(top).ok()?;
+                    top = Value::Bool(inputs.value(id) != Value::Error(EvalError::Missing));
                 }
-                Op::Constant(id) => inputs.constant(id)?,
-                Op::Load(id) => inputs.value(id),
-                Op::Has(id) => Value::Bool(inputs.bytes(id).is_some()),
-                Op::Fail(_, error) => Value::Error(error),
-                Op::Now => Value::Timestamp(inputs.now),
-                Op::Unary(op) => op.apply(stack.pop()?),
-                Op::Binary(op) => {
-                    let right = stack.pop()?;
-                    op.apply(stack.pop()?, right)
+                Op::Fail(_, error) => {
+                    stack.try_push(top).ok()?;
+                    top = Value::Error(error);
                 }
+                Op::Now => {
+                    stack.try_push(top).ok()?;
+                    top = Value::Timestamp(inputs.now);
+                }
+                Op::Unary(op) => top = op.apply(top),
+                Op::Binary(op) => top = op.apply(stack.pop()?, top),
                 Op::Select => {
-                    let otherwise = stack.pop()?;
-                    let then = stack.pop()?;
-                    match stack.pop()? {
+                    let (then, condition) = (stack.pop()?, stack.pop()?);
+                    top = match condition {
                         Value::Bool(true) => then,
-                        Value::Bool(false) => otherwise,
+                        Value::Bool(false) => top,
                         error => error,
+                    };
+                }
+                Op::In(list) => top = value(inputs.member(list, &top)),
+                Op::Lookup(id) => top = lookup(ruleset.maps.get(id.0 as usize)?, top)?,
+                Op::Match(id) => {
+                    if let Value::String(text) = top {
+                        top = Value::Bool(inputs.automata.get(usize::from(id.0))?.finds(text)?);
                     }
                 }
-                Op::In(list) => inputs.member(list, stack.pop()?)?,
-                Op::Lookup(id) => {
-                    let map = ruleset.maps.get(id.0 as usize)?;
-                    match stack.pop()? {
-                        error @ Value::Error(_) => error,
-                        key => match map.keys.position(&key) {
-                            Ok(Some(at)) => map.values.get(at)?.value(),
-                            Ok(None) => Value::Error(EvalError::NoSuchKey),
-                            Err(()) => return None,
-                        },
+                Op::InNetwork(id) => {
+                    if let Value::String(text) = top {
+                        let found = ruleset.networks.get(usize::from(id.0))?.contains(text);
+                        top = value(found.ok_or(EvalError::Conversion));
                     }
                 }
-                Op::Match(id) => match stack.pop()? {
-                    Value::String(text) => Value::Bool(inputs.automata.get(usize::from(id.0))?.finds(text)?),
-                    error => error,
-                },
-                Op::InNetwork(id) => match stack.pop()? {
-                    Value::String(text) => ruleset
-                        .networks
-                        .get(usize::from(id.0))?
-                        .contains(text)
-                        .map_or(Value::Error(EvalError::Conversion), Value::Bool),
-                    error => error,
-                },
-                Op::Bucket(seed, buckets) => inputs.spread(stack.pop()?, seed, buckets)?,
-            };
-            stack.try_push(value).ok()?;
+                Op::Bucket(seed, buckets) => top = inputs.spread(top, seed, buckets)?,
+            }
+            while ops.as_slice().is_empty() {
+                let Some((back, PredicateId(id))) = caller.take() else {
+                    return Some(top);
+                };
+                *predicates.get_mut(usize::from(id))? = Some(match top {
+                    Value::Bool(holds) => Ok(holds),
+                    Value::Error(error) => Err(error),
+                    _ => Err(EvalError::Fault),
+                });
+                ops = back;
+            }
+            op = *ops.next()?;
         }
     }
 }
 
+#[inline]
+fn value<'a>(holds: Tri) -> Value<'a> {
+    holds.map_or_else(Value::Error, Value::Bool)
+}
+
+fn lookup<'a>(map: &'a Map, key: Value<'a>) -> Option<Value<'a>> {
+    if let Value::Error(_) = key {
+        return Some(key);
+    }
+    match map.keys.position(&key).ok()? {
+        Some(at) => map.values.get(at).map(|constant| constant.value()),
+        None => Some(Value::Error(EvalError::NoSuchKey)),
+    }
+}
+
 /// `&&` (`decisive` is false) and `||` (`decisive` is true): the decisive value wins over an error.
+#[inline]
 fn logic<'a>(left: Value<'a>, right: Value<'a>, decisive: bool) -> Value<'a> {
     match (left, right) {
         (Value::Bool(value), _) | (_, Value::Bool(value)) if value == decisive => Value::Bool(decisive),

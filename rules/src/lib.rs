@@ -47,6 +47,7 @@ pub mod limits;
 mod matching;
 pub mod network;
 pub mod operator;
+mod plan;
 mod request;
 pub mod time;
 pub mod trace;

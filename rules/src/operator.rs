@@ -242,63 +242,62 @@ impl Binary {
     #[must_use]
     #[inline]
     pub fn apply<'a>(self, left: Value<'a>, right: Value<'a>) -> Value<'a> {
-        match (left, right) {
-            (Value::Error(error), _) | (_, Value::Error(error)) => Value::Error(error),
-            _ => match self {
-                Self::Equal => equality(left, right, true),
-                Self::NotEqual => equality(left, right, false),
-                Self::Less => order(left, right, |order| order == Some(Ordering::Less)),
-                Self::LessEqual => order(left, right, |order| order.is_some_and(Ordering::is_le)),
-                Self::Greater => order(left, right, |order| order == Some(Ordering::Greater)),
-                Self::GreaterEqual => order(left, right, |order| order.is_some_and(Ordering::is_ge)),
-                Self::StartsWith => strings(left, right, |text, part| text.starts_with(part)),
-                Self::EndsWith => strings(left, right, |text, part| text.ends_with(part)),
-                Self::Contains => strings(left, right, |text, part| text.contains(part)),
-                Self::ElementOf => match (left, right) {
-                    (Value::String(wanted), Value::List(list)) => {
-                        Value::Bool(elements(list).any(|element| element == wanted))
-                    }
-                    _ => Value::Error(EvalError::Fault),
-                },
-                Self::Add | Self::Subtract | Self::Multiply | Self::Divide | Self::Remainder => {
-                    arithmetic(self, left, right)
+        match self {
+            Self::Add | Self::Subtract | Self::Multiply | Self::Divide | Self::Remainder => {
+                match (left, right) {
+                    (Value::Error(error), _) | (_, Value::Error(error)) => Value::Error(error),
+                    _ => arithmetic(self, left, right),
                 }
-            },
+            }
+            _ => self.test(&left, &right).map_or_else(Value::Error, Value::Bool),
         }
     }
-}
 
-/// Equality of two values of one type. Only semantic versions are equal by more than their form.
-#[inline]
-fn equality<'a>(left: Value<'a>, right: Value<'a>, wanted: bool) -> Value<'a> {
-    let equal = match (left, right) {
-        (Value::Semver(a), Value::Semver(b)) => compare_versions(a, b) == Some(Ordering::Equal),
-        _ => left == right,
-    };
-    Value::Bool(equal == wanted)
-}
+    /// Applies an operation that yields a boolean: comparisons, and questions about strings and lists.
+    ///
+    /// # Errors
+    /// The reason that one of the operands, the left one first, has no value.
+    #[inline]
+    pub fn test(self, left: &Value<'_>, right: &Value<'_>) -> Result<bool, EvalError> {
+        match (left, right) {
+            (Value::String(a), Value::String(b)) => match self {
+                Self::Equal => Ok(a == b),
+                Self::NotEqual => Ok(a != b),
+                Self::StartsWith => Ok(a.starts_with(b)),
+                Self::EndsWith => Ok(a.ends_with(b)),
+                Self::Contains => Ok(a.contains(b)),
+                _ => self.holds_for(Some(a.cmp(b))),
+            },
+            (Value::Int(a), Value::Int(b)) | (Value::Duration(a), Value::Duration(b)) => {
+                self.holds_for(Some(a.cmp(b)))
+            }
+            (Value::Uint(a), Value::Uint(b)) => self.holds_for(Some(a.cmp(b))),
+            (Value::Bool(a), Value::Bool(b)) => self.holds_for(Some(a.cmp(b))),
+            (Value::Error(error), _) | (_, Value::Error(error)) => Err(*error),
+            // What is not a number has no order, and equals nothing.
+            (Value::Double(a), Value::Double(b)) => self.holds_for(a.partial_cmp(b)),
+            (Value::Bytes(a), Value::Bytes(b)) => self.holds_for(Some(a.cmp(b))),
+            (Value::Timestamp(a), Value::Timestamp(b)) => self.holds_for(Some(a.cmp(b))),
+            (Value::Semver(a), Value::Semver(b)) => self.holds_for(compare_versions(a, b)),
+            (Value::String(wanted), Value::List(list)) if self == Self::ElementOf => {
+                Ok(elements(list).any(|element| element == *wanted))
+            }
+            _ => Err(EvalError::Fault),
+        }
+    }
 
-/// Two values of one type compared; a double that is not a number has no order.
-#[inline]
-fn order<'a>(left: Value<'a>, right: Value<'a>, holds: impl FnOnce(Option<Ordering>) -> bool) -> Value<'a> {
-    Value::Bool(holds(match (left, right) {
-        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(&b)),
-        (Value::Int(a), Value::Int(b)) | (Value::Duration(a), Value::Duration(b)) => Some(a.cmp(&b)),
-        (Value::Uint(a), Value::Uint(b)) => Some(a.cmp(&b)),
-        (Value::Double(a), Value::Double(b)) => a.partial_cmp(&b),
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (Value::Bytes(a), Value::Bytes(b)) => Some(a.cmp(b)),
-        (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.cmp(&b)),
-        (Value::Semver(a), Value::Semver(b)) => compare_versions(a, b),
-        _ => return Value::Error(EvalError::Fault),
-    }))
-}
-
-#[inline]
-fn strings<'a>(left: Value<'a>, right: Value<'a>, holds: impl FnOnce(&str, &str) -> bool) -> Value<'a> {
-    match (left, right) {
-        (Value::String(text), Value::String(part)) => Value::Bool(holds(text, part)),
-        _ => Value::Error(EvalError::Fault),
+    /// Whether a comparison holds for two values in this order.
+    #[inline]
+    fn holds_for(self, order: Option<Ordering>) -> Result<bool, EvalError> {
+        Ok(match self {
+            Self::Equal => order == Some(Ordering::Equal),
+            Self::NotEqual => order != Some(Ordering::Equal),
+            Self::Less => order == Some(Ordering::Less),
+            Self::LessEqual => order.is_some_and(Ordering::is_le),
+            Self::Greater => order == Some(Ordering::Greater),
+            Self::GreaterEqual => order.is_some_and(Ordering::is_ge),
+            _ => return Err(EvalError::Fault),
+        })
     }
 }
 

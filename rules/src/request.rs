@@ -1,6 +1,11 @@
 //! What the host tells about a request, and where attributes are in it.
 
-use crate::bundle::{Attribute, Source};
+use crate::{
+    bundle::{Attribute, Source},
+    isa::AttributeId,
+    limits::MAX_VALUE_BYTES,
+    value::{EvalError, Value},
+};
 
 /// A request as the host sees it: its headers, with the pseudo-headers `:method`, `:path` and
 /// `:authority` of HTTP/2, which every proxy has for HTTP/1 too.
@@ -19,6 +24,19 @@ pub trait Request {
     /// A property of the proxy by the path of its name, in the proxy's form.
     fn property(&self, _path: &[String]) -> Option<&[u8]> {
         None
+    }
+
+    /// The value of an attribute, whose place in its ruleset is `id`. Hosts that have values instead of bytes answer
+    /// here themselves; the value's type has to be the attribute's.
+    fn value<'a>(&'a self, _id: AttributeId, attribute: &Attribute) -> Value<'a> {
+        match self.attribute(attribute) {
+            None => Value::Error(EvalError::Missing),
+            Some(bytes) if bytes.len() > MAX_VALUE_BYTES => Value::Error(EvalError::TooLong),
+            Some(bytes) if matches!(attribute.source, Source::Property(_)) => {
+                attribute.ty.parse_property(bytes)
+            }
+            Some(bytes) => attribute.ty.parse(bytes),
+        }
     }
 
     /// The bytes of an attribute. Hosts that know attributes by their names answer here themselves.

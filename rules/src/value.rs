@@ -52,6 +52,12 @@ impl Type {
         if self == Self::Bytes {
             return Value::Bytes(bytes);
         }
+        // Integers are ASCII: there is no need to look at their bytes twice.
+        match self {
+            Self::Int => return integer(bytes).map_or(Value::Error(EvalError::Malformed), Value::Int),
+            Self::Uint => return integer(bytes).map_or(Value::Error(EvalError::Malformed), Value::Uint),
+            _ => {}
+        }
         let Ok(text) = std::str::from_utf8(bytes) else {
             return Value::Error(EvalError::Malformed);
         };
@@ -63,11 +69,9 @@ impl Type {
                 "false" => Some(Value::Bool(false)),
                 _ => None,
             },
-            Self::Int => text.parse().ok().map(Value::Int),
-            Self::Uint => text.parse().ok().map(Value::Uint),
             Self::Double => text.parse().ok().map(Value::Double),
             Self::Semver => is_version(text).then_some(Value::Semver(text)),
-            Self::Bytes | Self::Timestamp | Self::Duration => None,
+            Self::Int | Self::Uint | Self::Bytes | Self::Timestamp | Self::Duration => None,
         };
         parsed.unwrap_or(Value::Error(EvalError::Malformed))
     }
@@ -90,6 +94,27 @@ impl Type {
             },
         }
     }
+}
+
+/// Reads decimal digits with an optional sign, like [`str::parse`].
+fn integer<T: TryFrom<i128>>(bytes: &[u8]) -> Option<T> {
+    let (negative, digits) = match bytes {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let mut magnitude = 0u64;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        magnitude = magnitude.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    let magnitude = i128::from(magnitude);
+    T::try_from(if negative { -magnitude } else { magnitude }).ok()
 }
 
 /// A value during evaluation. An error is a value too: `&&` and `||` absorb it.

@@ -2,12 +2,11 @@
 
 use crate::{
     automaton::Matcher,
-    bucket::{BUCKETS, Bucketing, HASH_VERSION, Seed},
+    bucket::{BUCKETS, HASH_VERSION},
     bundle::{
         self, Allocation, Arm, Bundle, Condition, Constant, Enrolment, Forced, Guard, List, Map, Override,
         Ruleset, Slice,
     },
-    index::RuleIndex,
     isa::{
         AttributeId, AutomatonId, Buckets, ConstantId, Effect, ListId, MapId, NetworkId, Op, PredicateId,
         Skip,
@@ -18,6 +17,7 @@ use crate::{
         MAX_STACK, MAX_STEPS, MAX_TARGETS, MAX_VALUE_BYTES,
     },
     operator::{Binary, Unary},
+    plan::Plan,
     value::Type,
 };
 use std::collections::HashMap;
@@ -27,30 +27,6 @@ use std::collections::HashMap;
 pub struct VerifiedBundle {
     bundle: Bundle,
     plans: Vec<Plan>,
-}
-
-/// What is computed once per ruleset, so that no request has to.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) automata: Vec<Matcher>,
-    pub(crate) index: RuleIndex,
-    /// Of the ruleset's holdout, when it has one.
-    pub(crate) holdout: Option<Bucketing>,
-    /// Of the rules, where they split.
-    pub(crate) rules: Vec<Option<Space>>,
-    /// Of the experiments, where they split.
-    pub(crate) experiments: Vec<Option<Space>>,
-}
-
-/// The bucket spaces of an allocation.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Space {
-    /// In which the slices lie.
-    pub(crate) buckets: Bucketing,
-    /// By which a slice is divided among arms.
-    pub(crate) division: Bucketing,
-    /// The layer's own holdout, and its share.
-    pub(crate) holdout: Option<(Bucketing, u32)>,
 }
 
 impl VerifiedBundle {
@@ -178,36 +154,29 @@ impl<'a> Verifier<'a> {
             steps =
                 steps.saturating_add(cost.map_err(|error| error.within("predicate", &index.to_string()))?);
         }
-        let mut rules = Vec::with_capacity(ruleset.rules.len());
         for rule in &ruleset.rules {
             let mut verify_rule = || {
                 name("name", &rule.name)?;
                 rule.guard.map_or(Ok(()), |guard| self.guard(guard))?;
                 at_most("arms", rule.arms.len(), MAX_ARMS)?;
                 rule.arms.iter().try_for_each(|arm| self.arm(arm))?;
-                self.enrolment(&rule.enrolment, rule.arms.len(), &mut steps)?;
-                Ok(self.space(&rule.name, &rule.enrolment))
+                self.enrolment(&rule.enrolment, rule.arms.len(), &mut steps)
             };
-            rules.push(verify_rule().map_err(|error: VerifyError| error.within("rule", &rule.name))?);
+            verify_rule().map_err(|error| error.within("rule", &rule.name))?;
         }
-        let mut experiments = Vec::with_capacity(ruleset.experiments.len());
         for experiment in &ruleset.experiments {
             let mut verify_experiment = || {
                 name("name", &experiment.name)?;
                 at_most("arms", experiment.arms.len(), MAX_ARMS)?;
                 experiment.arms.iter().try_for_each(|arm| name("arm", arm))?;
-                self.enrolment(&experiment.enrolment, experiment.arms.len(), &mut steps)?;
-                Ok(self.space(&experiment.name, &experiment.enrolment))
+                self.enrolment(&experiment.enrolment, experiment.arms.len(), &mut steps)
             };
-            let verified = verify_experiment()
-                .map_err(|error: VerifyError| error.within("experiment", &experiment.name));
-            experiments.push(verified?);
+            verify_experiment().map_err(|error| error.within("experiment", &experiment.name))?;
         }
         ensure(steps <= MAX_STEPS, || {
             format!("deciding can take {steps} steps, but at most {MAX_STEPS} are allowed")
         })?;
-        let holdout = (ruleset.holdout > 0).then(|| Seed::of_holdout(&ruleset.name).ready());
-        Ok(Plan { automata, index: RuleIndex::new(ruleset), holdout, rules, experiments })
+        Ok(Plan::new(ruleset, automata))
     }
 
     fn target(&self, index: u16) -> Checked {
@@ -289,25 +258,6 @@ impl<'a> Verifier<'a> {
             })?;
             ensure(division.iter().all(|share| usize::from(share.arm) < arms), || "arm does not exist".into())
         })
-    }
-
-    /// The bucket spaces of a rule or an experiment.
-    fn space(&self, rule: &str, enrolment: &Enrolment) -> Option<Space> {
-        let ruleset = self.ruleset;
-        let space = &enrolment.allocation.as_ref()?.space;
-        let (seed, holdout) = match space {
-            bundle::Space::Own => (Seed::of_rule(&ruleset.name, rule), None),
-            bundle::Space::Seeded(seed) => (Seed::new(&[seed]), None),
-            bundle::Space::Layer(id) => {
-                let layer = ruleset.layers.get(usize::from(*id))?;
-                let seed = match &layer.seed {
-                    Some(seed) => Seed::new(&[seed]),
-                    None => Seed::of_layer(&ruleset.name, &layer.name),
-                };
-                (seed, (layer.holdout > 0).then(|| (seed.holdout().ready(), layer.holdout)))
-            }
-        };
-        Some(Space { buckets: seed.ready(), division: seed.division(rule).ready(), holdout })
     }
 
     /// Follows the types on the stack through every operation; the answer is the largest number of steps that
