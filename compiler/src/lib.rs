@@ -22,6 +22,7 @@ pub mod limits;
 mod lint;
 pub use limits::MAX_TEXT_BYTES;
 mod link;
+pub mod simulate;
 mod suggest;
 mod yaml;
 
@@ -30,3 +31,4 @@ pub use diagnostic::{Code, Diagnostic, Place, Severity, render};
 pub use disassemble::{disassemble, source};
 pub use explain::{AttributeValue, Explanation, RuleOutcome, explain};
 pub use link::{LinkError, link};
+pub use simulate::Simulation;
