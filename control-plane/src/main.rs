@@ -30,6 +30,8 @@ enum Command {
     Disasm(cli::DisasmArgs),
     /// Show rule by rule how a request is decided.
     Explain(cli::ExplainArgs),
+    /// Replay an access log through old and new rules: shares per target, units that move, unused rules.
+    Simulate(cli::SimulateArgs),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compile(args) => args.run()?,
         Command::Disasm(args) => args.run()?,
         Command::Explain(args) => args.run()?,
+        Command::Simulate(args) => return args.run(),
     }
     Ok(ExitCode::SUCCESS)
 }
