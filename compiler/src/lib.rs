@@ -26,6 +26,7 @@ mod link;
 mod lint;
 mod program;
 mod show;
+pub mod simulate;
 mod suggest;
 mod yaml;
 
@@ -38,3 +39,4 @@ pub use expression::{Optimisation, timestamp};
 pub use limits::MAX_TEXT_BYTES;
 pub use link::{LinkError, link};
 pub use show::source;
+pub use simulate::Simulation;

@@ -4,15 +4,18 @@ mod compile;
 mod disasm;
 mod explain;
 mod lint;
+mod simulate;
 
 pub use compile::CompileArgs;
 pub use disasm::DisasmArgs;
 pub use explain::ExplainArgs;
 pub use lint::LintArgs;
+pub use simulate::SimulateArgs;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use halftone_compiler::{Compiled, Diagnostic, compile_file};
+use halftone_rules::limits::MAX_BUNDLE_BYTES;
 use std::{io::Read, path::Path};
 
 /// Form of the output.
@@ -32,25 +35,41 @@ struct Source {
     outcome: std::result::Result<Compiled, Vec<Diagnostic>>,
 }
 
+/// The bytes of a file; `-` is standard input.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = path.display().to_string();
+    let mut bytes = Vec::new();
+    // One byte more than allowed is enough to be refused as too large.
+    let limit = halftone_compiler::MAX_TEXT_BYTES.max(MAX_BUNDLE_BYTES) as u64 + 1;
+    if file == "-" {
+        std::io::stdin().take(limit).read_to_end(&mut bytes)?;
+    } else {
+        let opened = std::fs::File::open(path).with_context(|| format!("{file} cannot be read"))?;
+        opened.take(limit).read_to_end(&mut bytes).with_context(|| format!("{file} cannot be read"))?;
+    }
+    Ok(bytes)
+}
+
 impl Source {
     /// Reads and compiles a file; `-` is standard input. A ruleset that does not name itself is named
     /// after its file.
     fn read(path: &Path) -> Result<Self> {
+        Self::new(path, read(path)?)
+    }
+
+    /// Compiles what was read from a file.
+    fn new(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let file = path.display().to_string();
-        let mut bytes = Vec::new();
-        // One byte more than allowed is enough to be refused as too large.
-        let limit = halftone_compiler::MAX_TEXT_BYTES as u64 + 1;
-        if file == "-" {
-            std::io::stdin().take(limit).read_to_end(&mut bytes)?;
-        } else {
-            let opened = std::fs::File::open(path).with_context(|| format!("{file} cannot be read"))?;
-            opened.take(limit).read_to_end(&mut bytes).with_context(|| format!("{file} cannot be read"))?;
-        }
         let text = String::from_utf8(bytes).with_context(|| format!("{file} is not UTF-8"))?;
         let stem =
             path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| *stem != "-").unwrap_or("ruleset");
         let outcome = compile_file(&text, stem);
         Ok(Self { file, text, outcome })
+    }
+
+    /// Compiles it again, under another name if it does not name itself.
+    fn compile(&mut self, fallback: &str) {
+        self.outcome = compile_file(&self.text, fallback);
     }
 
     /// All that there is to say about it.

@@ -32,6 +32,8 @@ enum Command {
     Explain(cli::ExplainArgs),
     /// Print the JSON Schema of rulesets, for editors.
     Schema,
+    /// Replay an access log through old and new rules: shares per target, units that move, unused rules.
+    Simulate(cli::SimulateArgs),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Disasm(args) => args.run()?,
         Command::Explain(args) => args.run()?,
         Command::Schema => println!("{:#}", halftone_compiler::json_schema()),
+        Command::Simulate(args) => return args.run(),
     }
     Ok(ExitCode::SUCCESS)
 }
