@@ -30,10 +30,21 @@ pub(crate) fn lint(
     let mut cover = Cover::default();
     for (rule, condition) in document.rules.iter().zip(conditions) {
         never_matches(rule, condition.as_ref(), &cover, lowering, diagnostics);
-        if rule.share == BUCKETS && rule.layer.is_none() && rule.control.is_none() && rule.schedule.is_none()
-        {
-            cover.add(&rule.name, condition.as_ref(), lowering);
+        let takes_all = rule.share == BUCKETS
+            && rule.arms.len() < 2
+            && rule.layer.is_none()
+            && rule.control.is_none()
+            && rule.schedule.is_none();
+        if takes_all {
+            let condition = condition.as_ref().filter(|node| constant(node, lowering) != Some(Ok(true)));
+            cover.add(&rule.name, condition, lowering);
         }
+    }
+    let nothing = Cover::default();
+    for (experiment, condition) in
+        document.experiments.iter().zip(conditions.iter().skip(document.rules.len()))
+    {
+        never_matches(experiment, condition.as_ref(), &nothing, lowering, diagnostics);
     }
     for rule in document.rules.iter().chain(&document.experiments) {
         if let Some(condition) = &rule.condition {
@@ -62,21 +73,17 @@ fn never_matches(
     let (code, message, help) = if let Some(earlier) = cover.covers(condition, lowering) {
         (
             Code::NeverMatches,
-            format!("the rule can never match: `{earlier}` before it takes every request that it could"),
+            format!("it can never match: `{earlier}` before it takes every request that it could"),
             "move it up, or narrow the other one",
         )
     } else if rule.share == 0 && rule.control.as_ref().is_none_or(|control| control.share == 0) {
-        (
-            Code::NeverMatches,
-            "the rule can never match: its weight is 0".into(),
-            "remove the rule, or raise its weight",
-        )
+        (Code::NeverMatches, "it can never match: its weight is 0".into(), "remove it, or raise its weight")
     } else {
         match condition.map(|node| constant(node, lowering)) {
             Some(Some(Ok(false))) => (
                 Code::NeverMatches,
-                "the rule can never match: its condition is false for every request".into(),
-                "remove the rule, or correct the condition",
+                "it can never match: its condition is false for every request".into(),
+                "remove it, or correct the condition",
             ),
             Some(Some(Err(error))) => (
                 Code::NeverHasValue,
@@ -86,7 +93,7 @@ fn never_matches(
             _ => match condition.and_then(|node| contradiction(node, lowering)) {
                 Some(what) => (
                     Code::NeverMatches,
-                    format!("the rule can never match: {what} cannot have two values"),
+                    format!("it can never match: {what} cannot have two values"),
                     "join the comparisons by `||`, or write `in`",
                 ),
                 None => return,

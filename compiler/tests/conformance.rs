@@ -1,8 +1,8 @@
 //! CEL's own conformance cases, as far as they lie inside the subset.
 //!
-//! `conformance/cel.jsonl` holds the cases of cel-spec's simple tests, `conformance/outside.tsv` those that the
-//! compiler refuses, with what it says. A case must have CEL's result or be in that list; a case that has
-//! left the list by accident fails too. `HALFTONE_BLESS=1` writes the list anew.
+//! `conformance/cel.jsonl` holds the cases of cel-spec's simple tests, `conformance/outside.tsv` those that lie outside:
+//! with what the compiler says against them, or, where their variables or containers cannot be written in a ruleset,
+//! with that. A case must have CEL's result or be in that list; a case that has left the list by accident fails too. `HALFTONE_BLESS=1` writes the list anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use halftone_compiler::{Optimisation, compile_with, link};

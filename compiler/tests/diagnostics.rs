@@ -151,11 +151,58 @@ fn conditions() {
         ("'[a.b] == [\"x\"]'", Code::UnsupportedFeature, "[a.b]"),
         ("\"{'a': 1, 'a': 2}['a'] == 1\"", Code::DuplicateKey, "'a'"),
         ("while == 1", Code::ConditionSyntax, "while"),
+        ("a.b < now", Code::TypeMismatch, "a.b"),
+        ("(now - now).getHours('+02:00') == 1", Code::TypeMismatch, "now - now"),
         ("null == null", Code::UnsupportedFeature, "null"),
         ("{}", Code::WrongForm, "{}"),
     ] {
         let found = problems(&with_condition(condition));
         assert!(found.contains(&(code, marked.into())), "{condition}: {found:?}");
+    }
+}
+
+#[test]
+fn layers_arms_and_overrides() {
+    let text = |rest: &str| format!("version: v1\nlayers: {{l: {{holdout: 0.1}}}}\n{rest}");
+    for (rest, code, marked) in [
+        ("rules:\n  - {name: a, layer: m, target: v2}", Code::UnknownReference, "m"),
+        (
+            "rules:\n  - {name: a, layer: l, target: v2}\n  - {name: b, layer: l, target: v2}",
+            Code::Overlap,
+            "b",
+        ),
+        (
+            "rules:\n  - {name: a, layer: l, range: [0, 0.5], target: v2}\n  - {name: b, layer: l, range: [0.4, 1], target: v2}",
+            Code::Overlap,
+            "[0.4, 1]",
+        ),
+        ("rules:\n  - {name: a, range: [0, 0.5], target: v2}", Code::WrongForm, "[0, 0.5]"),
+        ("rules:\n  - {name: a, layer: l, range: [0.5, 0.5], target: v2}", Code::WrongForm, "[0.5, 0.5]"),
+        ("rules:\n  - {name: a, layer: l, seed: s, target: v2}", Code::WrongForm, "s"),
+        ("rules:\n  - {name: a, weight: 0.7, control: 0.4, target: v2}", Code::WeightOutOfRange, "a"),
+        ("rules:\n  - {name: a, target: v2, arms: [{name: x, target: v2}]}", Code::WrongForm, "v2"),
+        ("rules:\n  - {name: a, arms: []}", Code::WrongForm, ""),
+        ("rules:\n  - {name: a}", Code::MissingField, ""),
+        ("rules:\n  - {name: a, arms: [{name: x, target: v2, split: 0}]}", Code::WrongForm, "0"),
+        ("rules:\n  - {name: a, start: yesterday, target: v2}", Code::InvalidConstant, "yesterday"),
+        (
+            "rules:\n  - {name: a, start: 2026-01-02T00:00:00Z, end: 2026-01-01T00:00:00Z, target: v2}",
+            Code::WrongForm,
+            "2026-01-01T00:00:00Z",
+        ),
+        ("rules: []\noverrides: [{units: [1], rule: r}]", Code::UnknownReference, "r"),
+        ("rules: []\noverrides: [{units: [1]}]", Code::WrongForm, ""),
+        ("rules: []\noverrides: [{units: [1, 1], target: v2}]", Code::DuplicateName, "1"),
+        (
+            "rules:\n  - {name: a, control: 0.1, weight: 0.1, target: v2}\noverrides: [{units: [1], rule: a, arm: b}]",
+            Code::UnknownReference,
+            "b",
+        ),
+        ("rules: []\nexperiments: [{name: e}]", Code::MissingField, ""),
+        ("rules: []\nexperiments: [{name: e, arms: [{name: x, target: v2}]}]", Code::UnknownField, "target"),
+    ] {
+        let found = problems(&text(rest));
+        assert!(found.contains(&(code, marked.into())), "{rest}: {found:?}");
     }
 }
 
@@ -304,6 +351,47 @@ fn surprises_are_told() {
             vec![Code::NegativeRemainder],
         ),
         (rules("  - {name: a, condition: user.id % 7 > 3, target: v2}"), vec![]),
+        // Arms need a unit, so something is left over.
+        (
+            rules(
+                "  - {name: a, arms: [{name: x, target: v2}, {name: y, target: v3}]}\n  - {name: b, target: v3}",
+            ),
+            vec![],
+        ),
+        (
+            rules("  - {name: a, condition: 'true', target: v2}\n  - {name: b, target: v3}"),
+            vec![Code::NeverMatches],
+        ),
+        (rules("  - {name: a, condition: 1 == 2, target: v2}"), vec![Code::NeverMatches]),
+        (rules("  - {name: a, condition: 1 / 0 == 2, target: v2}"), vec![Code::NeverHasValue]),
+        (
+            rules("  - {name: a, condition: \"t.x == 'a' && t.x == 'b'\", target: v2}"),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: \"t.x in ['a', 'b']\", target: v2}\n  - {name: b, condition: \"t.x == 'b' && t.y == 'c'\", target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: t.x == 'a', weight: 0.5, target: v2}\n  - {name: b, condition: t.x == 'a', target: v3}",
+            ),
+            vec![],
+        ),
+        (
+            rules(
+                "  - {name: a, target: v2, weight: 0.5}\nexperiments:\n  - {name: e, arms: [{name: x}, {name: y}]}\n  - {name: f, arms: [{name: x}, {name: y}]}",
+            ),
+            vec![Code::OverlappingExperiments],
+        ),
+        (
+            rules(
+                "  - {name: a, target: v2, weight: 0.5}\nlayers: {l: }\nexperiments:\n  - {name: e, layer: l, range: [0, 0.5], arms: [{name: x}, {name: y}]}\n  - {name: f, layer: l, range: [0.5, 1], arms: [{name: x}, {name: y}]}",
+            ),
+            vec![],
+        ),
     ] {
         assert_eq!(warnings(&text), expected, "{text}");
     }

@@ -68,7 +68,7 @@ impl Seed {
     /// rule is a part of it.
     #[must_use]
     pub fn division(self, rule: &str) -> Self {
-        self.then("arms of ").then(rule)
+        self.then("arms of").then(rule)
     }
 
     /// The seed followed by the separator, ready for units.
@@ -142,6 +142,25 @@ mod tests {
             checked += 1;
         }
         assert!(checked >= 20);
+    }
+
+    /// The seeds that nobody writes are frozen too: they are made of names.
+    #[test]
+    fn seeds_are_made_of_names() {
+        let rule = Seed::of_rule("digits", "canary");
+        let layer = Seed::of_layer("digits", "ranking");
+        for (seed, text) in [
+            (rule, "digits/canary"),
+            (layer, "digits/layer ranking"),
+            (Seed::of_holdout("digits"), "digits/holdout "),
+            (layer.holdout(), "digits/layer ranking holdout"),
+            (layer.division("canary"), "digits/layer ranking arms of canary"),
+            (rule.division("canary"), "digits/canary arms of canary"),
+        ] {
+            for unit in ["", "42", "user-1234567"] {
+                assert_eq!(seed.ready().bucket(unit.as_bytes()), bucket(text, unit.as_bytes()), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -184,12 +184,15 @@ impl VerifiedBundle {
             bucket: None,
             reason: Reason::Default,
             overridden: false,
-            held_out: held_out && overrides.is_empty(),
+            held_out: false,
             participations: ArrayVec::new(),
             governed_by: ruleset,
         };
-        if !decider.force(overrides, &mut decision)? && !held_out {
-            decider.route(indexed, &mut decision)?;
+        if !decider.force(overrides, &mut decision)? {
+            decision.held_out = held_out;
+            if !held_out {
+                decider.route(indexed, &mut decision)?;
+            }
         }
         decider.experiments(overrides, held_out, &mut decision);
         Some(decision)

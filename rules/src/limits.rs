@@ -5,6 +5,9 @@
 
 /// Bytes of an encoded bundle.
 pub const MAX_BUNDLE_BYTES: usize = 4 << 20;
+/// Bytes that a bundle may take once it is decoded: operations and rules are larger in memory than in the bundle. Also
+/// bounds what a lying length in a bundle can make the decoder allocate.
+pub const MAX_DECODED_BYTES: usize = 64 << 20;
 /// Rulesets in a bundle.
 pub const MAX_RULESETS: usize = 1_000;
 /// Rules in a ruleset.
@@ -20,7 +23,9 @@ pub const MAX_VALUE_BYTES: usize = 8 << 10;
 pub const MAX_STACK: usize = 64;
 /// Operations in one condition.
 pub const MAX_CONDITION_OPS: usize = 4_096;
-/// Bytes of a name: ruleset, rule, target, attribute, header.
+/// Bytes of an attribute's name; that of an entry of the request's headers holds the header's.
+pub const MAX_ATTRIBUTE_NAME_BYTES: usize = 1_024;
+/// Bytes of a name: ruleset, rule, target, header.
 pub const MAX_NAME_BYTES: usize = 128;
 /// Bytes of a rule's seed. Long enough for a ruleset's and a rule's name and the separator.
 pub const MAX_SEED_BYTES: usize = 512;

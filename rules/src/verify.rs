@@ -12,9 +12,9 @@ use crate::{
         Skip,
     },
     limits::{
-        MAX_ARMS, MAX_ATTRIBUTES, MAX_AUTOMATA, MAX_AUTOMATON_BYTES, MAX_CONDITION_OPS, MAX_EXPERIMENTS,
-        MAX_LAYERS, MAX_NAME_BYTES, MAX_OVERRIDES, MAX_PREDICATES, MAX_RULES, MAX_RULESETS, MAX_SEED_BYTES,
-        MAX_STACK, MAX_STEPS, MAX_TARGETS, MAX_VALUE_BYTES,
+        MAX_ARMS, MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, MAX_AUTOMATA, MAX_AUTOMATON_BYTES,
+        MAX_CONDITION_OPS, MAX_EXPERIMENTS, MAX_LAYERS, MAX_NAME_BYTES, MAX_OVERRIDES, MAX_PREDICATES,
+        MAX_RULES, MAX_RULESETS, MAX_SEED_BYTES, MAX_STACK, MAX_STEPS, MAX_TARGETS, MAX_VALUE_BYTES,
     },
     operator::{Binary, Unary},
     plan::Plan,
@@ -131,7 +131,12 @@ impl<'a> Verifier<'a> {
         at_most("rules", ruleset.rules.len(), MAX_RULES)?;
         at_most("experiments", ruleset.experiments.len(), MAX_EXPERIMENTS)?;
         ruleset.targets.iter().try_for_each(|target| name("target", target))?;
-        ruleset.attributes.iter().try_for_each(|attribute| name("attribute", &attribute.name))?;
+        for attribute in &ruleset.attributes {
+            at_most("bytes of an attribute's name", attribute.name.len(), MAX_ATTRIBUTE_NAME_BYTES)?;
+            ensure(!matches!(attribute.ty, Type::Timestamp | Type::Duration), || {
+                format!("no attribute is read as {}", attribute.ty.name())
+            })?;
+        }
         self.target(ruleset.default)?;
         self.attribute(ruleset.unit)?;
         share("holdout", ruleset.holdout)?;
@@ -260,6 +265,27 @@ impl<'a> Verifier<'a> {
         })
     }
 
+    /// Steps that an operation can take: one, and one for each piece of a text that it goes through. Pieces are
+    /// what takes about as long as an operation: sixteen bytes where bytes are compared, a byte in an automaton.
+    fn cost(&self, effect: Effect, top: Option<Type>) -> u64 {
+        const BYTES: u64 = MAX_VALUE_BYTES as u64;
+        match effect {
+            Effect::Match(_) => BYTES,
+            Effect::Unary(Unary::Size | Unary::ToString | Unary::ToSemver)
+            | Effect::Binary(Binary::Contains | Binary::ElementOf)
+            | Effect::Test(_, Binary::Contains | Binary::ElementOf, _)
+            | Effect::Bucket(..) => BYTES / 16,
+            // Versions are read each time they are compared.
+            Effect::Binary(_) if top == Some(Type::Semver) => BYTES,
+            Effect::Test(_, _, constant)
+                if self.constant(constant).is_ok_and(|constant| constant.ty() == Type::Semver) =>
+            {
+                BYTES
+            }
+            _ => 1,
+        }
+    }
+
     /// Follows the types on the stack through every operation; the answer is the largest number of steps that
     /// it can take. All jumps go forward, so one pass sees, for each operation, every stack that can arrive
     /// there; they have to be the same.
@@ -272,7 +298,7 @@ impl<'a> Verifier<'a> {
         let mut steps = 0u64;
         for (at, op) in code.iter().enumerate() {
             meet(&mut arriving, at, &stack.types)?;
-            steps = steps.saturating_add(cost(op.effect()));
+            steps = steps.saturating_add(self.cost(op.effect(), stack.types.last().copied()));
             if let Some(Skip(skip)) = stack.apply(*op).map_err(|e| e.within("operation", &at.to_string()))? {
                 let destination = at.saturating_add(1).saturating_add(usize::from(skip));
                 ensure(destination <= code.len(), || format!("operation {at} jumps past the end"))?;
@@ -283,20 +309,6 @@ impl<'a> Verifier<'a> {
         meet(&mut arriving, code.len(), &stack.types)?;
         ensure(stack.types == [Type::Bool], || "the condition does not leave exactly one boolean".into())?;
         Ok(steps)
-    }
-}
-
-/// Steps that an operation can take: one, and one for each piece of a text that it goes through. Pieces are
-/// what takes about as long as an operation: sixteen bytes where bytes are compared, a byte in an automaton.
-fn cost(effect: Effect) -> u64 {
-    const BYTES: u64 = MAX_VALUE_BYTES as u64;
-    match effect {
-        Effect::Match(_) => BYTES,
-        Effect::Unary(Unary::Size | Unary::ToString | Unary::ToSemver)
-        | Effect::Binary(Binary::Contains | Binary::ElementOf)
-        | Effect::Test(_, Binary::Contains | Binary::ElementOf, _)
-        | Effect::Bucket(..) => BYTES / 16,
-        _ => 1,
     }
 }
 

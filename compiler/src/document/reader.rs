@@ -231,16 +231,14 @@ impl Reader<'_, '_> {
 
     /// A property by the parts of its name: a list, or a text with dots between them.
     fn property(&mut self, node: Node) -> Option<Source> {
-        if let Kind::Scalar { .. } = node.kind {
-            let name = self.text(&node, "`property`")?;
-            return Some(Source::Property(name.value.split('.').map(ToString::to_string).collect()));
-        }
         let span = node.span.clone();
-        let parts = self.list(node, "`property`");
-        let parts: Vec<String> = parts
-            .iter()
-            .map(|node| Some(self.text(node, "a part of a property's name")?.value))
-            .collect::<Option<_>>()?;
+        let parts: Vec<String> = if let Kind::Scalar { .. } = node.kind {
+            self.text(&node, "`property`")?.value.split('.').map(ToString::to_string).collect()
+        } else {
+            let parts = self.list(node, "`property`");
+            let part = |node: &Node| Some(self.text(node, "a part of a property's name")?.value);
+            parts.iter().map(part).collect::<Option<_>>()?
+        };
         if parts.is_empty() || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {
             let help = "write connection.requested_server_name, or [metadata, filter_metadata, envoy.filters.http.jwt_authn, jwt, sub]";
             self.diagnostics.report_with_help(

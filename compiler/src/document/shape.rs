@@ -129,7 +129,7 @@ shape! {
 }
 
 shape! {
-    RULE = "a rule" {
+    RULE = "a rule" one of ["target", "arms"] {
         "name" required: Form::Name, "Unique in the ruleset.";
         "condition": Form::Text, "Which requests the rule matches, in CEL; all when left out.";
         "weight": Form::Share, "The share of the matching units that the rule takes; 1 when left out.";

@@ -106,8 +106,8 @@ pub(crate) struct Checker {
     /// Of expressions, by their ids.
     types: HashMap<ExprId, TypeVar>,
     meanings: HashMap<ExprId, Meaning>,
-    /// Of attributes, by their indices.
-    attributes: Vec<TypeVar>,
+    /// Of attributes, by their indices, with the place of the first use.
+    attributes: Vec<(TypeVar, Span)>,
     demands: Vec<Demand>,
 }
 
@@ -151,7 +151,7 @@ impl Checker {
     ) -> Option<AttributeId> {
         let path: Vec<String> = name.split('.').map(ToString::to_string).collect();
         match self.names.resolve(&path) {
-            Ok(Named::Attribute(source, ty)) => Some(self.use_attribute(name.into(), source, ty).0),
+            Ok(Named::Attribute(source, ty)) => Some(self.use_attribute(name.into(), source, ty, span).0),
             Ok(Named::Constant(_) | Named::Now) => {
                 let help = "name an attribute that differs between units, for example `user.id`";
                 let message = format!("`{name}` is the same for all requests");
@@ -198,11 +198,37 @@ impl Checker {
                 None => diagnostics.report(Code::TypeMismatch, &demand.span, message),
             }
         }
+        self.check_attributes(diagnostics);
+    }
+
+    /// Reports attributes whose use asks for a type that no attribute is read as.
+    fn check_attributes(&self, diagnostics: &mut Diagnostics<'_>) {
+        for (used, (var, span)) in self.names.used().iter().zip(&self.attributes) {
+            let help = match self.resolved(*var) {
+                Resolved::Scalar(Type::Timestamp) => {
+                    format!(
+                        "if it holds seconds, declare it with `type: int` and write timestamp({})",
+                        used.name
+                    )
+                }
+                Resolved::Scalar(Type::Duration) => {
+                    "compare numbers instead: declare it with `type: int`".to_owned()
+                }
+                Resolved::List | Resolved::Map => "compare it with a single value".to_owned(),
+                Resolved::Scalar(_) => continue,
+            };
+            let message = format!(
+                "`{}` would have to be {}, which no attribute is",
+                used.name,
+                self.resolved(*var).with_article()
+            );
+            diagnostics.report_with_help(Code::TypeMismatch, span, message, help);
+        }
     }
 
     /// The attributes that the conditions use, with their types. After [`Self::finish`].
     pub(crate) fn attributes(&self) -> Vec<halftone_rules::Attribute> {
-        let attribute = |(used, var): (&UsedAttribute, &TypeVar)| halftone_rules::Attribute {
+        let attribute = |(used, (var, _)): (&UsedAttribute, &(TypeVar, Span))| halftone_rules::Attribute {
             name: used.name.clone(),
             source: used.source.clone(),
             ty: match self.resolved(*var) {
@@ -443,7 +469,7 @@ impl Checker {
         }
         let (meaning, var) = match self.names.resolve(path) {
             Ok(Named::Attribute(source, ty)) => {
-                let (id, var) = self.use_attribute(path.join("."), source, ty);
+                let (id, var) = self.use_attribute(path.join("."), source, ty, &expr.span);
                 (Meaning::Attribute(id), var)
             }
             Ok(Named::Constant(constant)) => {
@@ -465,14 +491,15 @@ impl Checker {
         name: String,
         source: halftone_rules::Source,
         ty: Option<Type>,
+        span: &Span,
     ) -> (AttributeId, TypeVar) {
         let index = self.names.use_attribute(name, source);
         if index == self.attributes.len() {
             let var = self.fresh(ty.map_or(Binding::Open, Binding::Known));
-            self.attributes.push(var);
+            self.attributes.push((var, span.clone()));
         }
         // More attributes than the bundle's limit are reported once, at the end.
-        (AttributeId(u16::try_from(index).unwrap_or(u16::MAX)), self.attributes[index])
+        (AttributeId(u16::try_from(index).unwrap_or(u16::MAX)), self.attributes[index].0)
     }
 
     /// `base[key]`: an entry of the request's maps, or of a constant.
@@ -527,7 +554,9 @@ impl Checker {
         // Names of headers have no case.
         let name = if map == "request.headers" { key.to_ascii_lowercase() } else { key.into() };
         match map_entry(map, key)? {
-            Ok(source) => Some(self.use_attribute(format!("{map}[{name:?}]"), source, Some(Type::String))),
+            Ok(source) => {
+                Some(self.use_attribute(format!("{map}[{name:?}]"), source, Some(Type::String), &expr.span))
+            }
             Err(UnknownName { code, message, help }) => {
                 diagnostics.report_with_help(code, &expr.span, message, help);
                 None
@@ -734,6 +763,10 @@ impl Checker {
                 let mut allowed: Vec<Type> =
                     Type::ALL.iter().copied().filter(|ty| op.yields(*ty).is_some()).collect();
                 allowed.sort_by_key(|ty| *ty != Type::String);
+                if operands.len() > 1 {
+                    // Only a point in time has a zone.
+                    allowed.retain(|ty| *ty == Type::Timestamp);
+                }
                 let constant = match op {
                     Unary::ToString => ConstantOnly::Types(&[
                         Type::Bool,

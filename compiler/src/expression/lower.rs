@@ -17,7 +17,7 @@ use halftone_rules::{
     network::Network,
     operator::{Binary, Unary},
 };
-use std::collections::HashMap;
+use std::{cmp::Ordering, collections::HashMap};
 
 /// How much the compiler does beyond translating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -562,8 +562,12 @@ impl Emitter<'_, '_> {
         let Some(keys) = list.and_then(|ListId(id)| self.lowering.lists.get(id as usize)).cloned() else {
             return self.report(Code::UnsupportedFeature, base, "a map with keys of this type", "use `? :`");
         };
-        let place = |constant: &Constant| (0..keys.len()).find(|at| keys.get(*at) == Some(constant.value()));
-        scalars.sort_by_key(|(key, _)| place(key));
+        // In the order of the list: values and the list's elements are sorted alike.
+        scalars.sort_by(|(a, _), (b, _)| match Binary::Less.test(&a.value(), &b.value()) {
+            Ok(true) => Ordering::Less,
+            _ if a == b => Ordering::Equal,
+            _ => Ordering::Greater,
+        });
         let map = Map { keys: keys.clone(), values: scalars.into_iter().map(|(_, value)| value).collect() };
         Ok(MapId(index(intern(&mut self.lowering.maps, map))))
     }
