@@ -38,3 +38,4 @@ pub use expression::{Optimisation, timestamp};
 pub use limits::MAX_TEXT_BYTES;
 pub use link::{LinkError, link};
 pub use show::source;
+pub use suggest::did_you_mean;
