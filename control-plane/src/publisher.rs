@@ -7,7 +7,6 @@ use crate::{
         ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError, TargetEndpoints, UpstreamProtocol,
     },
 };
-use axum::body::Bytes;
 use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, link};
 use halftone_rules::codec::{self, BundleError};
 use std::{
@@ -44,7 +43,7 @@ pub struct PublishedBundle {
     /// The revision that it holds.
     pub revision: u64,
     /// As proxies read it.
-    pub bytes: Bytes,
+    pub bytes: Arc<[u8]>,
 }
 
 /// What a change led to.
@@ -346,7 +345,7 @@ fn prove(current: Current, gate: &Gate, settings: &ProxySettings) -> Result<Prov
         rulesets: current.rulesets.values().map(routes).collect(),
     };
     let resources = Resources::build(&snapshot, settings)?;
-    let bundle = PublishedBundle { revision: current.revision, bytes: Bytes::from_owner(bundle) };
+    let bundle = PublishedBundle { revision: current.revision, bytes: bundle };
     Ok(Proven { current, bundle, resources })
 }
 

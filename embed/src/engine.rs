@@ -37,7 +37,6 @@ impl Engine {
     #[must_use]
     pub fn new() -> Self {
         // A bundle of nothing breaks no invariant.
-        #[allow(clippy::expect_used)]
         let bundle = VerifiedBundle::new(Bundle::new(0, Vec::new())).expect("an empty bundle is valid");
         Self::with(Loaded { bundle, fingerprint: None })
     }

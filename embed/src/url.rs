@@ -11,7 +11,7 @@ use std::{
     path::Path,
     time::Duration,
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 /// Time between the beginnings of two requests, at least.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -152,7 +152,7 @@ impl Poll {
             match self.ask().await {
                 Ok(()) => {
                     failures = 0;
-                    sleep_until(asked + self.source.interval).await;
+                    sleep(self.source.interval.saturating_sub(asked.elapsed())).await;
                 }
                 Err(why) => {
                     self.feed.failed(why);

@@ -3,6 +3,7 @@
 use super::{Api, etag::is_known, problem::Problem};
 use crate::publisher::PublishedBundle;
 use axum::{
+    body::Bytes,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -58,7 +59,7 @@ pub(crate) async fn get(
     Ok(match status {
         StatusCode::OK => {
             let binary = (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            (headers, [binary], current.bytes).into_response()
+            (headers, [binary], Bytes::from_owner(current.bytes)).into_response()
         }
         _ => (status, headers).into_response(),
     })
