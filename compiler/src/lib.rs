@@ -40,3 +40,4 @@ pub use limits::MAX_TEXT_BYTES;
 pub use link::{LinkError, link};
 pub use show::source;
 pub use simulate::Simulation;
+pub use suggest::did_you_mean;

@@ -1,6 +1,8 @@
 //! The REST API.
 
 mod auth;
+mod bundle;
+mod etag;
 mod json;
 mod problem;
 mod rulesets;
@@ -17,6 +19,7 @@ use axum::{
     routing::{get, put},
 };
 use problem::Problem;
+use tokio::sync::watch;
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = halftone_compiler::MAX_TEXT_BYTES;
@@ -26,10 +29,18 @@ const MAX_BODY: usize = halftone_compiler::MAX_TEXT_BYTES;
 pub(crate) struct Api {
     publisher: Publisher,
     nodes: Nodes,
+    /// Ends, with its sender, when the server is to stop: requests that wait for something answer then.
+    stopping: watch::Receiver<()>,
 }
 
 /// All endpoints. With a `token`, requests that change something have to bring it; reading and checking are free.
-pub fn router(publisher: Publisher, nodes: Nodes, token: Option<Token>) -> Router {
+/// When the sender of `stopping` goes away, no request waits any longer.
+pub fn router(
+    publisher: Publisher,
+    nodes: Nodes,
+    token: Option<Token>,
+    stopping: watch::Receiver<()>,
+) -> Router {
     let changes = put(rulesets::put)
         .delete(rulesets::delete)
         .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
@@ -37,6 +48,7 @@ pub fn router(publisher: Publisher, nodes: Nodes, token: Option<Token>) -> Route
         .route("/v1/rulesets", get(rulesets::list))
         .route("/v1/rulesets/{name}", changes.get(rulesets::get).post(rulesets::post))
         .route("/v1/schemas/ruleset.json", get(rulesets::schema))
+        .route("/v1/bundle", get(bundle::get))
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
         .layer(middleware::from_fn_with_state(token, auth::require_addressee))
@@ -45,7 +57,7 @@ pub fn router(publisher: Publisher, nodes: Nodes, token: Option<Token>) -> Route
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Api { publisher, nodes })
+        .with_state(Api { publisher, nodes, stopping })
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -37,6 +37,15 @@ pub struct Current {
     pub rulesets: BTreeMap<String, Ruleset>,
 }
 
+/// The bundle in force.
+#[derive(Clone, Debug)]
+pub struct PublishedBundle {
+    /// The revision that it holds.
+    pub revision: u64,
+    /// As proxies read it.
+    pub bytes: Arc<[u8]>,
+}
+
 /// What a change led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
@@ -107,12 +116,13 @@ struct Inner {
     /// Held by the one change that is under way.
     changing: Mutex<()>,
     current: watch::Sender<Arc<Current>>,
+    bundle: watch::Sender<PublishedBundle>,
 }
 
 /// A state that passed every check.
 struct Proven {
     current: Current,
-    bundle: Arc<[u8]>,
+    bundle: PublishedBundle,
     resources: Resources,
 }
 
@@ -142,6 +152,7 @@ impl Publisher {
             resources: watch::Sender::new(Arc::new(proven.resources)),
             changing: Mutex::new(()),
             current: watch::Sender::new(Arc::new(proven.current)),
+            bundle: watch::Sender::new(proven.bundle),
         })))
     }
 
@@ -155,6 +166,12 @@ impl Publisher {
     #[must_use]
     pub fn resources(&self) -> watch::Receiver<Arc<Resources>> {
         self.0.resources.subscribe()
+    }
+
+    /// The bundle in force, now and after each change.
+    #[must_use]
+    pub fn bundle(&self) -> watch::Receiver<PublishedBundle> {
+        self.0.bundle.subscribe()
     }
 
     /// Creates or replaces a ruleset.
@@ -278,9 +295,9 @@ impl Publisher {
                 actor,
                 content_hash: format!(
                     "{:016x}",
-                    codec::stored_content_hash(&proven.bundle).unwrap_or_default()
+                    codec::stored_content_hash(&proven.bundle.bytes).unwrap_or_default()
                 ),
-                bundle_bytes: proven.bundle.len() as u64,
+                bundle_bytes: proven.bundle.bytes.len() as u64,
                 ruleset: name,
             };
             let ruleset = proven.current.rulesets.get(&revision.ruleset);
@@ -288,6 +305,7 @@ impl Publisher {
             let warnings = ruleset.map(|ruleset| ruleset.compiled.warnings.clone()).unwrap_or_default();
             this.0.current.send_replace(Arc::new(proven.current));
             this.0.resources.send_replace(Arc::new(proven.resources));
+            this.0.bundle.send_replace(proven.bundle);
             tracing::info!(
                 revision = revision.revision,
                 ruleset = revision.ruleset,
@@ -327,6 +345,7 @@ fn prove(current: Current, gate: &Gate, settings: &ProxySettings) -> Result<Prov
         rulesets: current.rulesets.values().map(routes).collect(),
     };
     let resources = Resources::build(&snapshot, settings)?;
+    let bundle = PublishedBundle { revision: current.revision, bytes: bundle };
     Ok(Proven { current, bundle, resources })
 }
 

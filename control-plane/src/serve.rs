@@ -63,10 +63,10 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let rest = bind(args.rest, "--rest").await?;
     let xds = bind(args.xds, "--xds").await?;
     let addresses = (rest.local_addr()?, xds.local_addr()?);
-    let router = api::router(publisher.clone(), nodes.clone(), token)
-        .into_make_service_with_connect_info::<SocketAddr>();
 
     let (stop, stopping) = watch::channel(());
+    let router = api::router(publisher.clone(), nodes.clone(), token, stopping.clone())
+        .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
         let mut stopping = stopping.clone();
         async move {

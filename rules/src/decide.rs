@@ -132,6 +132,13 @@ pub trait Observer {
 impl Observer for () {}
 
 impl VerifiedBundle {
+    /// The ruleset that governs a request.
+    #[must_use]
+    pub fn governing(&self, request: &impl Request) -> Option<&Ruleset> {
+        let rulesets = &self.bundle().rulesets;
+        rulesets.get(governing(rulesets, request)?)
+    }
+
     /// Decides for one request at a time; `None` when no ruleset governs it.
     ///
     /// Rules that an index excludes are not tried, and the observer does not see them.

@@ -1,6 +1,6 @@
 //! `/v1/rulesets`.
 
-use super::{Api, json::Json, problem::Problem};
+use super::{Api, etag::is_known, json::Json, problem::Problem};
 use crate::publisher::{Precondition, PublishError, Published};
 use axum::{
     body::Bytes,
@@ -86,7 +86,7 @@ pub(crate) async fn get(
     let current = api.publisher.current();
     let ruleset = current.rulesets.get(&name).ok_or_else(|| unknown(&name))?;
     let tag = etag(ruleset.stored.revision);
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+    if is_known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     let source = ruleset.stored.source.clone();
