@@ -46,12 +46,6 @@ pub(crate) fn assemble(
     let mut shared = HashMap::new();
     let mut program = Program::default();
     if optimisation == Optimisation::Full {
-        for condition in &mut conditions {
-            // What always holds needs no code.
-            if condition.as_ref().is_some_and(|node| is_true(node, lowering)) {
-                *condition = None;
-            }
-        }
         guards = choose_guards(&mut conditions, guarded, attributes, lowering);
         shared = share(&conditions, &mut program);
     }
@@ -77,11 +71,6 @@ fn append(code: &mut Vec<Op>, ops: &[Op]) -> Condition {
     let condition = Condition { start: place(code.len()), length: place(ops.len()) };
     code.extend_from_slice(ops);
     condition
-}
-
-fn is_true(node: &Node, lowering: &Lowering) -> bool {
-    matches!(node, Node::Leaf(ops) if matches!(ops.as_slice(), [Op::Constant(id)]
-        if lowering.constants.get(id.0 as usize) == Some(&Constant::Bool(true))))
 }
 
 fn emit(node: Node, shared: &HashMap<Vec<Op>, PredicateId>) -> Vec<Op> {

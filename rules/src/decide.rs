@@ -1,7 +1,7 @@
 //! From a request to the target that serves it.
 
 use crate::{
-    bundle::{Allocation, Arm, Enrolment, Forced, Override, Rule, Ruleset},
+    bundle::{Allocation, Arm, Enrolment, Experiment, Forced, Override, Rule, Ruleset},
     eval::Evaluation,
     hash::unit_hash,
     isa::AttributeId,
@@ -43,7 +43,7 @@ impl Reason {
 }
 
 /// What was decided for a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Decision<'a> {
     /// Name of the ruleset that governs the request.
     pub ruleset: &'a str,
@@ -67,17 +67,38 @@ pub struct Decision<'a> {
     pub held_out: bool,
     /// The experiments that the unit takes part in, and their arms, by their indices.
     participations: ArrayVec<(u16, u16), MAX_REPORTED>,
-    governed_by: &'a Ruleset,
+    /// What the indices stand for.
+    of_ruleset: &'a [Experiment],
 }
 
 impl<'a> Decision<'a> {
     /// The experiments that the unit takes part in.
     pub fn experiments(&self) -> impl Iterator<Item = Participation<'a>> {
         self.participations.iter().filter_map(|(experiment, arm)| {
-            let experiment = self.governed_by.experiments.get(usize::from(*experiment))?;
+            let experiment = self.of_ruleset.get(usize::from(*experiment))?;
             let arm = experiment.arms.get(usize::from(*arm))?;
             Some(Participation { experiment: &experiment.name, arm })
         })
+    }
+}
+
+/// Two decisions are equal when they say the same, wherever they come from.
+impl PartialEq for Decision<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let told = |decision: &Self| {
+            (
+                decision.ruleset,
+                decision.revision,
+                decision.rule,
+                decision.arm,
+                decision.target,
+                decision.unit_hash,
+                decision.bucket,
+                decision.reason,
+                (decision.overridden, decision.held_out),
+            )
+        };
+        told(self) == told(other) && self.experiments().eq(other.experiments())
     }
 }
 
@@ -193,7 +214,7 @@ impl VerifiedBundle {
             overridden: false,
             held_out: false,
             participations: ArrayVec::new(),
-            governed_by: ruleset,
+            of_ruleset: &ruleset.experiments,
         };
         if !decider.force(overrides, &mut decision)? {
             decision.held_out = held_out;

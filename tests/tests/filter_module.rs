@@ -1,18 +1,23 @@
 //! The real filter module outside of Envoy: what it imports, what a request costs, and that it decides
 //! as the native evaluator does.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_compiler::{compile, link};
 use halftone_filter_host::{FilterInstance, FilterModule, Outcome};
-use halftone_proto::v1::EvaluationContext;
-use halftone_rules::{Decision, Request, Timestamp, VerifiedBundle, bucket::Seed, codec};
+use halftone_proto::v1::{EvaluationContext, Participation};
+use halftone_rules::{Decision, Request, Ruleset, Timestamp, VerifiedBundle, bucket::Seed, codec};
 use halftone_tests::Paths;
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
 use prost::Message;
+use std::cell::RefCell;
+
+// Rulesets with everything that they can say, and enough rules for the index; shared with the compiler's tests.
+#[path = "../../compiler/tests/random/mod.rs"]
+mod random;
 
 /// What the module may ask of its host. A missing import would keep the whole module from loading, so
 /// this is the safe core of the ABI that every host has, plus what Rust's standard library needs.
@@ -282,42 +287,84 @@ fn requests() -> impl Strategy<Value = Headers> {
 fn agrees(native: Option<Decision<'_>>, wasm: &Outcome) -> Result<()> {
     let native = native.context("the ruleset governs every request")?;
     let context = context(wasm)?;
-    assert_eq!(wasm.request_header("x-halftone-target"), Some(native.target.as_bytes()));
-    assert_eq!(context.target, native.target);
-    assert_eq!(context.rule, native.rule.unwrap_or_default());
-    assert_eq!(context.bucket, native.bucket);
-    assert_eq!(context.unit_hash, native.unit_hash.unwrap_or_default());
-    assert_eq!(context.reason, native.reason as i32);
-    assert_eq!(context.revision, native.revision);
+    let experiments = native
+        .experiments()
+        .map(|part| Participation { experiment: part.experiment.into(), arm: part.arm.into() });
+    let expected = EvaluationContext {
+        timestamp_ms: context.timestamp_ms,
+        ruleset: native.ruleset.into(),
+        revision: native.revision,
+        rule: native.rule.unwrap_or_default().into(),
+        target: native.target.into(),
+        unit_hash: native.unit_hash.unwrap_or_default(),
+        bucket: native.bucket,
+        reason: native.reason as i32,
+        arm: native.arm.unwrap_or_default().into(),
+        experiments: experiments.collect(),
+        overridden: native.overridden,
+        held_out: native.held_out,
+    };
+    ensure!(context == expected, "{context:?} where {expected:?} is right");
+    let target = wasm.request_header("x-halftone-target");
+    ensure!(target == Some(native.target.as_bytes()), "{target:?} where {} is right", native.target);
     Ok(())
+}
+
+/// Runs a corpus through the module and the native evaluator. Its seed is fixed: it is the same in every run.
+fn compare(
+    cases: u32,
+    corpus: impl Strategy<Value = (String, Timestamp, Vec<Headers>)>,
+    mut seen: impl FnMut(&Ruleset),
+) -> Result<()> {
+    let module = module()?;
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases, failure_persistence: None, ..Config::default() },
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let compare = |ruleset: &str, now: Timestamp, requests: &[Headers]| -> Result<VerifiedBundle> {
+        let bytes = bundle(ruleset)?;
+        let verified = codec::decode(&bytes)?;
+        let mut instance = module.start()?;
+        instance.settings_mut().now_ns = now.0.try_into()?;
+        instance.settings_mut().set_property(&["source", "address"], CLIENT);
+        instance.settings_mut().set_property(&["connection", "requested_server_name"], SNI);
+        ensure!(instance.configure(&bytes)?, "{:?}", instance.take_logs());
+        for headers in requests {
+            let outcome = instance.request(headers)?;
+            agrees(verified.decide(&Native(headers), now, &mut ()), &outcome)
+                .with_context(|| format!("{headers:?}"))?;
+        }
+        Ok(verified)
+    };
+    let seen = RefCell::new(&mut seen);
+    runner
+        .run(&corpus, |(ruleset, now, requests)| {
+            let verified = compare(&ruleset, now, &requests)
+                .map_err(|error| TestCaseError::fail(format!("{error:#}\n{ruleset}")))?;
+            verified.bundle().rulesets.iter().for_each(&mut **seen.borrow_mut());
+            Ok(())
+        })
+        .map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 #[test]
 fn the_module_decides_as_the_native_evaluator() -> Result<()> {
-    let module = module()?;
-    let corpus = (rulesets(), prop::collection::vec(requests(), 1..24));
-    // A fixed seed: the corpus is the same in every run.
-    let mut runner = TestRunner::new_with_rng(
-        Config { cases: 300, failure_persistence: None, ..Config::default() },
-        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
-    );
-    runner
-        .run(&corpus, |(ruleset, requests)| {
-            let bytes =
-                bundle(&ruleset).map_err(|error| TestCaseError::fail(format!("{error}\n{ruleset}")))?;
-            let verified: VerifiedBundle =
-                codec::decode(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?;
-            let mut instance = module.start().map_err(|error| TestCaseError::fail(error.to_string()))?;
-            instance.settings_mut().set_property(&["source", "address"], CLIENT);
-            instance.settings_mut().set_property(&["connection", "requested_server_name"], SNI);
-            prop_assert!(instance.configure(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?);
-            for headers in &requests {
-                let outcome =
-                    instance.request(headers).map_err(|error| TestCaseError::fail(error.to_string()))?;
-                agrees(verified.decide(&Native(headers), NOW, &mut ()), &outcome)
-                    .map_err(|error| TestCaseError::fail(format!("{error}\n{ruleset}\n{headers:?}")))?;
-            }
-            Ok(())
-        })
-        .map_err(|error| anyhow::anyhow!("{error}"))
+    compare(300, (rulesets(), Just(NOW), prop::collection::vec(requests(), 1..24)), |_| {})
+}
+
+#[test]
+fn the_module_decides_as_the_native_evaluator_by_whole_rulesets() -> Result<()> {
+    let requests = random::requests().prop_map(|random::Headers(headers)| {
+        let headers: Vec<(&str, &[u8])> =
+            headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        request(&headers)
+    });
+    let corpus = (random::rulesets(), random::moments(), prop::collection::vec(requests, 1..24));
+    let (mut rulesets, mut large) = (0, 0);
+    compare(200, corpus, |ruleset| {
+        rulesets += 1;
+        large += usize::from(ruleset.rules.iter().filter(|rule| rule.guard.is_some()).count() >= 40);
+    })?;
+    assert!(large * 10 >= rulesets, "{large} of {rulesets} rulesets have 40 rules with guards");
+    Ok(())
 }
