@@ -8,6 +8,7 @@ use axum::{
     http::{Response, StatusCode, header},
 };
 use halftone_embed::{Engine, Event, Events, UrlSource, Watch};
+use reqwest::Client;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -81,7 +82,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response<Body
 }
 
 fn source(address: SocketAddr) -> Result<UrlSource> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = Client::builder().no_proxy().build()?;
     Ok(UrlSource::new(&format!("http://{address}/digits.yaml"))?.interval(INTERVAL).client(client))
 }
 
@@ -121,7 +122,7 @@ async fn unchanged_rules_are_not_sent_again() -> Result<()> {
         assert_eq!(next.authorization.as_deref(), Some("Bearer secret"));
     }
     server.set(|script| {
-        (script.body, script.tag) = (b"{version: v1, rules: [], default: v2}".into(), Some("\"2\""))
+        (script.body, script.tag) = (b"{version: v1, rules: [], default: v2}".into(), Some("\"2\""));
     });
     assert_eq!(changed(&mut events).await?, 2);
 
@@ -154,7 +155,7 @@ async fn troubles_are_told_once_and_survived() -> Result<()> {
     assert!(failed(&mut events).await?.contains("more than 4194304 bytes"));
     assert_eq!(engine.rules().revision(), 1);
     server.set(|script| {
-        (script.body, script.tag) = (b"{version: v1, rules: [], default: v1}".into(), Some("\"1\""))
+        (script.body, script.tag) = (b"{version: v1, rules: [], default: v1}".into(), Some("\"1\""));
     });
     assert!(matches!(timeout(PATIENCE, events.next()).await?, Some(Event::Recovered { .. })));
     Ok(())
