@@ -65,9 +65,8 @@ impl ClosureRules {
 
     /// The name of the rule that takes the request.
     pub(super) fn decide(&self, request: &dyn Request) -> Option<&str> {
-        let values = vec![const { Cell::new(None) }; 0];
-        let mut inputs = Inputs { values, ruleset: &self.ruleset, request };
-        inputs.values.resize_with(self.ruleset.attributes.len(), || Cell::new(None));
+        let values = self.ruleset.attributes.iter().map(|_| Cell::new(None)).collect();
+        let inputs = Inputs { values, ruleset: &self.ruleset, request };
         let unit = request.attribute(&self.ruleset.attributes[usize::from(self.ruleset.unit.0)]);
         std::hint::black_box(unit.map(halftone_rules::unit_hash));
         let takes = |rule: &&ClosureRule| {
