@@ -14,7 +14,7 @@
 
 use crate::{
     bundle::Bundle,
-    limits::MAX_BUNDLE_BYTES,
+    limits::{MAX_BUNDLE_BYTES, MAX_DECODED_BYTES},
     verify::{VerifiedBundle, VerifyError},
 };
 use xxhash_rust::xxh3::Xxh3Default;
@@ -28,8 +28,8 @@ const HASHED_HEADER: usize = 18;
 const HEADER: usize = 26;
 
 fn config() -> impl bincode::config::Config {
-    // The limit also bounds what a lying length inside the payload can make the decoder allocate.
-    bincode::config::standard().with_limit::<MAX_BUNDLE_BYTES>()
+    // Bounds what a lying length inside the payload can make the decoder allocate.
+    bincode::config::standard().with_limit::<MAX_DECODED_BYTES>()
 }
 
 /// Why bytes are not a bundle.

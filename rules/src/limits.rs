@@ -5,6 +5,9 @@
 
 /// Bytes of an encoded bundle.
 pub const MAX_BUNDLE_BYTES: usize = 4 << 20;
+/// Bytes of memory that a bundle may ask for while it is decoded. The smallest operation has one byte in the
+/// bundle and twelve in memory, so this is more than [`MAX_BUNDLE_BYTES`] can need.
+pub const MAX_DECODED_BYTES: usize = 16 * MAX_BUNDLE_BYTES;
 /// Rulesets in a bundle.
 pub const MAX_RULESETS: usize = 1_000;
 /// Rules in a ruleset.
