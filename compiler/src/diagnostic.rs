@@ -152,7 +152,7 @@ impl<'a> Diagnostics<'a> {
     }
 
     pub(crate) fn report(&mut self, code: Code, span: &Span, message: impl Into<String>) {
-        self.push(code, span, message.into(), None);
+        self.push(code, span, &message.into(), None);
     }
 
     pub(crate) fn report_with_help(
@@ -162,18 +162,18 @@ impl<'a> Diagnostics<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.push(code, span, message.into(), Some(help.into()));
+        self.push(code, span, &message.into(), Some(&help.into()));
     }
 
-    fn push(&mut self, code: Code, span: &Span, message: String, help: Option<String>) {
+    fn push(&mut self, code: Code, span: &Span, message: &str, help: Option<&str>) {
         if !self.is_full() {
             let place = place(self.text, span);
             self.found.push(Diagnostic {
                 severity: code.severity(),
                 code,
                 place,
-                message,
-                help,
+                message: brief(message),
+                help: help.map(brief),
                 span: span.clone(),
             });
         }
@@ -193,6 +193,21 @@ impl<'a> Diagnostics<'a> {
         self.found.sort_by_key(|diagnostic| diagnostic.span.start);
         self.found
     }
+}
+
+/// Characters of a message that are shown at each of its ends.
+const SHOWN: usize = 400;
+
+/// A message that may quote the text: without the middle of what is long, and without control characters, which
+/// terminals would obey.
+fn brief(message: &str) -> String {
+    let count = message.chars().count();
+    let mut brief: String = message.chars().take(SHOWN).collect();
+    if count > 2 * SHOWN {
+        brief.push('…');
+    }
+    brief.extend(message.chars().skip(SHOWN.max(count.saturating_sub(SHOWN))));
+    brief.replace(char::is_control, "\u{fffd}")
 }
 
 fn place(text: &str, span: &Span) -> Place {

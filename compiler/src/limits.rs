@@ -14,3 +14,5 @@ pub const MAX_ENDPOINTS: usize = 1_000;
 pub const MAX_LIST_ELEMENTS: usize = 10_000;
 /// Problems reported for one text; what follows is likely a consequence.
 pub const MAX_DIAGNOSTICS: usize = 100;
+/// Regular expressions that are refused before the rest of them is not tried.
+pub const MAX_REFUSED_AUTOMATA: usize = 16;

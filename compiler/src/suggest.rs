@@ -1,10 +1,21 @@
 //! "did you mean".
 
+/// Characters of a name that is compared with others. The work grows with the product of both lengths.
+const MAX_COMPARED_CHARS: usize = 64;
+/// Names that one is compared with.
+const MAX_CANDIDATES: usize = 1_000;
+
 /// The candidate that a misspelt name most likely means.
 pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = name.chars().count().div_ceil(3).max(1);
+    let length = name.chars().count();
+    if length > MAX_COMPARED_CHARS {
+        return None;
+    }
+    let limit = length.div_ceil(3).max(1);
     candidates
         .into_iter()
+        .take(MAX_CANDIDATES)
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
         .map(|candidate| {
             (strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase()), candidate)
         })

@@ -7,6 +7,7 @@ use halftone_rules::{
     bundle::{Condition, Constant, Forced, Guard, Override, Space},
     codec,
     isa::{AttributeId, ConstantId, ListId, Op, PredicateId, Skip},
+    limits::MAX_BUNDLE_BYTES,
     operator::{Binary, Unary},
 };
 use proptest::prelude::*;
@@ -48,6 +49,17 @@ fn every_flipped_bit_and_every_truncation_is_refused() {
         assert!(codec::decode(&bytes[..length]).is_err(), "length {length}");
     }
     assert!(codec::decode(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+/// In memory it is larger than a bundle may be in bytes.
+#[test]
+fn a_large_bundle_survives_the_trip() {
+    let condition = (0..120).map(|n| format!("a.b != {n}")).collect::<Vec<_>>().join(" && ");
+    let rules = (0..1_500).map(|n| format!("  - {{name: r{n}, condition: {condition}, target: v2}}\n"));
+    let compiled = compile(&format!("version: v1\nrules:\n{}", rules.collect::<String>()), "large").unwrap();
+    let bundle = link(1, [&compiled]).unwrap();
+    assert!(size_of_val(bundle.rulesets[0].code.as_slice()) > MAX_BUNDLE_BYTES);
+    assert_eq!(*codec::decode(&codec::encode(&bundle).unwrap()).unwrap().bundle(), bundle);
 }
 
 /// Programs that no compiler of ours makes.

@@ -28,6 +28,7 @@ const HASHED_HEADER: usize = 18;
 const HEADER: usize = 26;
 
 fn config() -> impl bincode::config::Config {
+    // Bounds what a lying length inside the payload can make the decoder allocate.
     bincode::config::standard().with_limit::<MAX_DECODED_BYTES>()
 }
 

@@ -52,6 +52,16 @@ fn lint_tells_errors_and_warnings_by_its_exit_code() -> Result<()> {
         let output = cli.run(args)?;
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", stdout(&output), stderr(&output));
     }
+    std::fs::write(cli.0.path().join("bytes.yaml"), b"version: v1\nrules: []\n\xff")?;
+    std::fs::write(cli.0.path().join("nul.yaml"), b"version: v1\nrules: []\n\0")?;
+    for (file, message) in [
+        ("bytes.yaml", "bytes.yaml is not UTF-8: invalid utf-8 sequence of 1 bytes from index 22"),
+        ("nul.yaml", "error[E0101]: found unprintable character\n --> nul.yaml:3:1"),
+    ] {
+        let output = cli.run(&["lint", file])?;
+        let said = stdout(&output) + &stderr(&output);
+        assert!(output.status.code() == Some(1) && said.contains(message), "{file}: {said}");
+    }
     let output = cli.run(&["lint", "--format", "json", "surprising.yaml", "wrong.yaml"])?;
     let reports: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(reports[0]["diagnostics"][0]["severity"], "warning");

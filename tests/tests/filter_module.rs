@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_compiler::{compile, link};
-use halftone_filter_host::{FilterInstance, FilterModule, Outcome};
+use halftone_filter_host::{FilterInstance, FilterModule, Outcome, Settings};
 use halftone_proto::v1::{EvaluationContext, Participation};
 use halftone_rules::{Decision, Request, Ruleset, Timestamp, VerifiedBundle, bucket::Seed, codec};
 use halftone_tests::Paths;
@@ -152,6 +152,26 @@ fn a_refused_configuration_leaves_the_last_good_rules() -> Result<()> {
     let logs = instance.take_logs();
     assert!(logs.iter().any(|line| line.message.contains("configuration refused: ")), "{logs:?}");
     let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
+    assert_eq!(outcome.request_header("x-halftone-target"), Some(&b"v2"[..]));
+    Ok(())
+}
+
+#[test]
+fn a_ruleset_of_megabytes_is_taken() -> Result<()> {
+    let condition = (0..120).map(|n| format!("age != {n}")).collect::<Vec<_>>().join(" && ");
+    let rules = (0..2_500)
+        .map(|n| format!("  - {{name: r{n}, condition: 'age == 1{n} && {condition}', target: v2}}\n"));
+    let attributes = "attributes: {age: {header: x-age, type: int}}";
+    let text = format!("version: v1\n{attributes}\nrules:\n{}", rules.collect::<String>());
+    assert!(text.len() > 3 << 20);
+    let bytes = bundle(&text)?;
+    // As much as the control plane's gate allows; the second time, the rules before are still there.
+    let mut instance =
+        module()?.start_with(Settings { fuel_per_call: 2_000_000_000, ..Settings::default() })?;
+    for _ in 0..2 {
+        assert!(instance.configure(&bytes)?, "{:?}", instance.take_logs());
+    }
+    let outcome = instance.request(&request(&[("x-age", b"12499")]))?;
     assert_eq!(outcome.request_header("x-halftone-target"), Some(&b"v2"[..]));
     Ok(())
 }

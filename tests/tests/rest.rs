@@ -68,6 +68,7 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
     let rule = |rule: &str| RULESET.replace("{name: canary, weight: 0.1, target: v2}", rule);
     let cases: Vec<(Vec<u8>, u16, &str, u64, u64)> = vec![
         (b"version: v1\nrules: [".to_vec(), 422, "E0101", 2, 9),
+        (b"version: v1\nrules: []\n\0".to_vec(), 422, "E0101", 3, 1),
         (RULESET.replace("rules:", "rulez: 1\nrules:").into(), 422, "E0201", 6, 1),
         (rule("{name: a, target: v2}\n  - {name: a, target: v1}").into(), 422, "E0205", 8, 12),
         (rule("{name: a, weight: 1.5, target: v2}").into(), 422, "E0206", 7, 23),

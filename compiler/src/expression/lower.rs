@@ -8,12 +8,16 @@ use super::{
     functions::{self, Kind},
     regex,
 };
-use crate::diagnostic::{Code, Diagnostics};
+use crate::{
+    diagnostic::{Code, Diagnostics},
+    limits::MAX_REFUSED_AUTOMATA,
+};
 use halftone_rules::{
     EvalError, Type,
     bundle::{Automaton, Constant, List, Map},
     is_version,
     isa::{AutomatonId, Buckets, ConstantId, ListId, MapId, NetworkId, Op, Skip},
+    limits::MAX_AUTOMATA,
     network::Network,
     operator::{Binary, Unary},
 };
@@ -48,6 +52,8 @@ pub(crate) struct Lowering {
     pub(crate) maps: Vec<Map>,
     pub(crate) networks: Vec<Network>,
     pub(crate) automata: Vec<Automaton>,
+    /// Regular expressions that no automaton could be made of.
+    refused_automata: usize,
     constant_ids: HashMap<ConstantKey, ConstantId>,
     list_ids: HashMap<Vec<ConstantKey>, ListId>,
 }
@@ -88,6 +94,7 @@ impl Lowering {
             maps: Vec::new(),
             networks: Vec::new(),
             automata: Vec::new(),
+            refused_automata: 0,
             constant_ids: HashMap::new(),
             list_ids: HashMap::new(),
         }
@@ -597,6 +604,13 @@ impl Emitter<'_, '_> {
                 ops.push(Op::Unary(op));
             }
             (Some(Kind::Matches), [text, pattern]) => {
+                // Finding out that an expression explodes takes its time; what is too much is reported already,
+                // or will be.
+                if self.lowering.automata.len() > MAX_AUTOMATA
+                    || self.lowering.refused_automata >= MAX_REFUSED_AUTOMATA
+                {
+                    return Err(Reported);
+                }
                 let pattern_text = self.text(pattern)?;
                 self.emit(text, ops)?;
                 let known = self.lowering.automata.iter().position(|other| other.pattern == pattern_text);
@@ -606,6 +620,7 @@ impl Emitter<'_, '_> {
                 ) {
                     Ok(automaton) => intern(&mut self.lowering.automata, automaton),
                     Err(problem) => {
+                        self.lowering.refused_automata += 1;
                         let help = "the syntax is that of RE2, with automata of at most 64 KiB";
                         return self.report(Code::InvalidConstant, pattern, problem, help);
                     }
