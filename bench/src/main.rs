@@ -18,6 +18,9 @@ struct Args {
     /// Only decide, by this ruleset; for counting instructions.
     #[arg(long, hide = true, conflicts_with = "what")]
     probe: Option<String>,
+    /// With `--probe`: decide from values that are ready, not from headers.
+    #[arg(long, hide = true)]
+    ready: bool,
     /// Number of decisions for `--probe`.
     #[arg(long, hide = true, default_value_t = 0)]
     decisions: u32,
@@ -36,7 +39,7 @@ enum What {
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(ruleset) = &args.probe {
-        return finish(rules::probe(ruleset, args.decisions));
+        return finish(rules::probe(ruleset, args.ready, args.decisions));
     }
     let all = What::value_variants();
     for what in if args.what.is_empty() { all } else { &args.what } {

@@ -6,18 +6,20 @@ mod count;
 mod peer;
 
 use crate::rulesets::{CANARY, TEN_RULES, bundle, headers, tenants};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use closures::ClosureRules;
 pub(crate) use count::probe;
 use halftone_compiler::{Optimisation, compile, compile_with, link};
-use halftone_rules::{Request, Timestamp, VerifiedBundle, codec};
+use halftone_rules::{
+    Attribute, EvalError, Request, Timestamp, Value, VerifiedBundle, codec, isa::AttributeId,
+};
 use peer::CelRules;
 use std::{
     hint::black_box,
     time::{Duration, Instant},
 };
 
-/// Headers as the filter has them: searched one by one.
+/// Headers as the filter has them: in a list.
 pub(crate) struct Headers(Vec<(&'static str, &'static str)>);
 
 impl Headers {
@@ -29,6 +31,59 @@ impl Headers {
 impl Request for Headers {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_bytes())
+    }
+
+    fn headers(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+        Some(self.0.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+    }
+}
+
+/// Values as a service has them that decides for itself: read before, of their types.
+struct Values<'a> {
+    values: Vec<Value<'a>>,
+    unit: Option<&'a [u8]>,
+}
+
+impl<'a> Values<'a> {
+    /// What the first ruleset reads from the request.
+    fn new(verified: &VerifiedBundle, request: &'a Headers) -> Result<Self> {
+        let ruleset = verified.bundle().rulesets.first().context("no ruleset")?;
+        let values =
+            (0u16..).zip(&ruleset.attributes).map(|(id, other)| request.value(AttributeId(id), other));
+        let unit = ruleset.attributes.get(usize::from(ruleset.unit.0)).context("no unit")?;
+        Ok(Self { values: values.collect(), unit: request.attribute(unit) })
+    }
+}
+
+impl Request for Values<'_> {
+    fn header(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn value<'a>(&'a self, id: AttributeId, _attribute: &Attribute) -> Value<'a> {
+        self.values.get(usize::from(id.0)).copied().unwrap_or(Value::Error(EvalError::Missing))
+    }
+
+    fn attribute(&self, _unit: &Attribute) -> Option<&[u8]> {
+        self.unit
+    }
+}
+
+/// What is measured: a ruleset by the name that [`ruleset`] takes, and whether the request's values are ready.
+#[derive(Clone, Copy)]
+struct Row(&'static str, bool);
+
+impl Row {
+    const ALL: [Self; 5] = [
+        Self("1-rule", false),
+        Self("10-rules", false),
+        Self("10-rules", true),
+        Self("10-tenants", false),
+        Self("10000-tenants", false),
+    ];
+
+    fn from(self) -> &'static str {
+        if self.1 { "values" } else { "headers" }
     }
 }
 
@@ -43,29 +98,34 @@ pub(crate) fn ruleset(name: &str) -> Result<String> {
     })
 }
 
-const RULESETS: [&str; 4] = ["1-rule", "10-rules", "10-tenants", "10000-tenants"];
-
 pub(crate) fn run() -> Result<()> {
     println!("rules: decisions on one core, the best of 50 interleaved runs");
     let counter = count::Counter::find();
     let request = Headers::new();
-    println!("  ruleset         million/s   ns each   instructions   bundle");
+    println!("  ruleset        from     million/s   ns each   instructions   bundle");
     let mut instructions = Vec::new();
-    for name in RULESETS {
+    for row in Row::ALL {
+        let Row(name, ready) = row;
         let bytes = bundle(&ruleset(name)?)?;
         let verified = codec::decode(&bytes)?;
-        let [nanoseconds] = best_of([&mut || decide(&verified, &request)]);
-        let counted = counter.as_ref().map(|counter| counter.per_decision(name)).transpose()?;
+        let values = Values::new(&verified, &request)?;
+        let [nanoseconds] = if ready {
+            best_of([&mut || decide(&verified, &values)])
+        } else {
+            best_of([&mut || decide(&verified, &request)])
+        };
+        let counted = counter.as_ref().map(|counter| counter.per_decision(name, ready)).transpose()?;
         let shown = counted.map_or("-".into(), |count| format!("{count:.0}"));
         println!(
-            "  {name:<14} {:>10.2}  {nanoseconds:>8.0}   {shown:>12}   {} bytes",
+            "  {name:<14} {:<8} {:>9.2}  {nanoseconds:>8.0}   {shown:>12}   {} bytes",
+            row.from(),
             1_000.0 / nanoseconds,
             bytes.len()
         );
         instructions.push(counted);
     }
     match instructions.as_slice() {
-        [_, _, Some(few), Some(many)] => {
+        [_, _, _, Some(few), Some(many)] => {
             println!("  10,000 tenants take {:.2} times the instructions of 10", many / few);
         }
         _ => println!("  instructions are counted by valgrind, which is not installed"),
@@ -74,7 +134,7 @@ pub(crate) fn run() -> Result<()> {
     load()
 }
 
-fn decide(verified: &VerifiedBundle, request: &Headers) {
+fn decide(verified: &VerifiedBundle, request: &impl Request) {
     black_box(verified.decide(black_box(request), Timestamp(0), &mut ()));
 }
 
@@ -89,8 +149,10 @@ fn peers(request: &Headers) -> Result<()> {
     ensure!(closures.decide(request) == expected, "the closures decide otherwise");
     ensure!(cel.decide(request)? == expected, "the peer decides otherwise");
     let context = cel.context(request)?;
-    let [ours, closed, interpreted, prepared] = best_of([
+    let values = Values::new(&verified, request)?;
+    let [ours, ready, closed, interpreted, prepared] = best_of([
         &mut || decide(&verified, request),
+        &mut || decide(&verified, &values),
         &mut || {
             black_box(closures.decide(black_box(request)));
         },
@@ -102,13 +164,14 @@ fn peers(request: &Headers) -> Result<()> {
         },
     ]);
     println!("10 rules in other engines, in the same run");
-    println!("  halftone                         {ours:>9.0} ns");
-    println!("  boxed closures                   {closed:>9.0} ns   {:.2} times ours", closed / ours);
-    println!(
-        "  cel interpreter                  {interpreted:>9.0} ns   {:.0} times ours",
-        interpreted / ours
-    );
-    println!("  cel interpreter, variables ready {prepared:>9.0} ns   {:.0} times ours", prepared / ours);
+    let line = |engine: &str, took: f64, of: f64| {
+        println!("  {engine:<34} {took:>7.0} ns   {:>6.2} times", took / of);
+    };
+    line("halftone", ours, ours);
+    line("boxed closures", closed, ours);
+    line("cel interpreter", interpreted, ours);
+    line("halftone, values ready", ready, ready);
+    line("cel interpreter, variables ready", prepared, ready);
     Ok(())
 }
 

@@ -66,6 +66,10 @@ impl Request for HttpRequest {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice())
     }
 
+    fn headers(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+        Some(self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())))
+    }
+
     fn client_address(&self) -> Option<&[u8]> {
         self.client_address.as_deref()
     }

@@ -1,7 +1,7 @@
 //! A request's headers as bytes, read from the host in one call.
 
 use crate::host;
-use halftone_rules::{Request, headers::PREFIX};
+use halftone_rules::Request;
 use std::cell::OnceCell;
 
 /// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
@@ -59,8 +59,11 @@ impl<'a> CurrentRequest<'a> {
 
 impl Request for CurrentRequest<'_> {
     fn header(&self, name: &str) -> Option<&[u8]> {
-        // What the filter writes itself cannot come from a client, whatever a bundle asks for.
-        if name.starts_with(PREFIX) { None } else { self.headers.get(name.as_bytes()) }
+        self.headers.get(name.as_bytes())
+    }
+
+    fn headers(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+        Some(self.headers.iter())
     }
 
     fn client_address(&self) -> Option<&[u8]> {

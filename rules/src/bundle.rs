@@ -2,6 +2,7 @@
 
 use crate::{
     bucket::HASH_VERSION,
+    headers,
     isa::{AttributeId, ConstantId, ListId, Op},
     network::Network,
     time::Timestamp,
@@ -342,6 +343,23 @@ pub enum Source {
     Property(Vec<String>),
 }
 
+impl Source {
+    /// The name of the header that it is read from, if it is. Headers of ours are read by no rule: what a client
+    /// writes there is not to be believed.
+    #[must_use]
+    pub fn header_name(&self) -> Option<&str> {
+        let name = match self {
+            Self::Header(name) => name,
+            Self::Cookie(_) => "cookie",
+            Self::Path | Self::Query(_) => ":path",
+            Self::Method => ":method",
+            Self::Host => ":authority",
+            Self::ClientAddress | Self::Property(_) => return None,
+        };
+        (!name.starts_with(headers::PREFIX)).then_some(name)
+    }
+}
+
 macro_rules! constants {
     ($( $variant:ident($ty:ty) => $borrow:expr; )+) => {
         /// A scalar constant.
@@ -439,6 +457,10 @@ impl List {
             // By IEEE equality, so that -0.0 is found as 0.0 and NaN never.
             #[allow(clippy::float_cmp)]
             (Self::Double(values), Value::Double(value)) => values.iter().position(|other| other == value),
+            // Texts mostly differ in length already: among few, no order is faster.
+            (Self::String(values), Value::String(value)) if values.len() <= 8 => {
+                values.iter().position(|other| other == value)
+            }
             (Self::String(values), Value::String(value)) => {
                 values.binary_search_by(|other| other.as_str().cmp(value)).ok()
             }

@@ -194,7 +194,7 @@ impl VerifiedBundle {
     ) -> Option<Decision<'_>> {
         let at = governing(&self.bundle().rulesets, request)?;
         let (ruleset, plan) = (self.bundle().rulesets.get(at)?, self.plans().get(at)?);
-        let mut evaluation = Evaluation::new(ruleset, &plan.automata, request, now);
+        let mut evaluation = Evaluation::new(ruleset, plan, request, now);
         evaluation.prepare();
         let mut decider = Decider { ruleset, plan, evaluation: &mut evaluation, observer };
         let unit = decider.evaluation.unit();
@@ -291,7 +291,7 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
     }
 
     /// Tries a rule; `guarded` when its guard is known to hold.
-    #[inline]
+    #[inline(always)]
     fn try_rule(
         &mut self,
         index: usize,

@@ -1,14 +1,15 @@
 //! The evaluator: runs a verified condition over a request, without allocation and without recursion.
 
 use crate::{
-    automaton::Matcher,
     bucket::{Bucketing, Seed},
-    bundle::{Guard, Map, Ruleset, order_key},
+    bundle::{Attribute, Condition, Guard, Map, Ruleset, order_key},
+    graph::{Exit, Test, Tri, outcome},
     isa::{AttributeId, Buckets, ConstantId, ListId, Op, PredicateId},
     limits::{MAX_ATTRIBUTES, MAX_PREDICATES, MAX_STACK},
     operator::Binary,
-    plan::Check,
-    request::Request,
+    plan::Plan,
+    request::{Request, read, within},
+    scan::FoundHeaders,
     time::Timestamp,
     value::{EvalError, Value},
     verify::code,
@@ -23,43 +24,76 @@ pub(crate) struct Evaluation<'a, R> {
     predicates: ArrayVec<Option<Tri>, MAX_PREDICATES>,
 }
 
-/// A boolean that may have no value.
-type Tri = Result<bool, EvalError>;
-
 /// What a condition reads. Each attribute is read at most once per request.
 struct Inputs<'a, R> {
     ruleset: &'a Ruleset,
-    automata: &'a [Matcher],
+    plan: &'a Plan,
     request: &'a R,
     now: Timestamp,
+    /// The headers that the ruleset reads, once one of them was needed; of hosts that have their headers in a list.
+    headers: FoundHeaders<'a>,
     values: ArrayVec<Option<Value<'a>>, MAX_ATTRIBUTES>,
     /// The bytes of the unit, once they are known.
     unit: Option<Option<&'a [u8]>>,
 }
 
 impl<'a, R: Request> Inputs<'a, R> {
-    #[inline]
+    #[inline(always)]
     fn value(&mut self, id: AttributeId) -> Value<'a> {
-        match self.values.get(usize::from(id.0)) {
-            Some(Some(value)) => *value,
-            _ => self.read(id),
+        let index = usize::from(id.0);
+        if let Some(None) = self.values.get(index) {
+            self.read(id);
         }
+        match self.values.get(index) {
+            Some(Some(value)) => *value,
+            _ => Value::Error(EvalError::Fault),
+        }
+    }
+
+    /// The value of an attribute that is a string.
+    #[inline(always)]
+    fn text(&mut self, id: AttributeId) -> Result<&'a str, EvalError> {
+        match self.value(id) {
+            Value::String(text) => Ok(text),
+            Value::Error(error) => Err(error),
+            _ => Err(EvalError::Fault),
+        }
+    }
+
+    #[inline(never)]
+    fn read(&mut self, id: AttributeId) {
+        let index = usize::from(id.0);
+        let Some(attribute) = self.ruleset.attributes.get(index) else { return };
+        let value = match self.found(id, attribute) {
+            Some(bytes) => read(attribute, bytes),
+            None => self.request.value(id, attribute),
+        };
+        if let Some(slot) = self.values.get_mut(index) {
+            *slot = Some(value);
+        }
+    }
+
+    /// The bytes of an attribute.
+    fn bytes(&mut self, id: AttributeId) -> Option<&'a [u8]> {
+        let attribute = self.ruleset.attributes.get(usize::from(id.0))?;
+        self.found(id, attribute).unwrap_or_else(|| self.request.attribute(attribute))
+    }
+
+    /// The bytes of an attribute that comes from one of the request's headers; `None` when the host has to be asked.
+    #[inline]
+    fn found(&mut self, id: AttributeId, attribute: &'a Attribute) -> Option<Option<&'a [u8]>> {
+        let headers = self.request.headers()?;
+        let place = self.plan.headers.place(usize::from(id.0))?;
+        if self.headers.is_empty() {
+            self.plan.headers.find(headers, &mut self.headers);
+        }
+        Some(self.headers.get(place).copied().flatten().and_then(|header| within(&attribute.source, header)))
     }
 
     #[inline]
     fn test(&mut self, attribute: AttributeId, op: Binary, constant: ConstantId) -> Tri {
         let constant = self.ruleset.constants.get(constant.0 as usize).ok_or(EvalError::Fault)?;
         op.test(&self.value(attribute), &constant.value())
-    }
-
-    #[inline(never)]
-    fn read(&mut self, id: AttributeId) -> Value<'a> {
-        let index = usize::from(id.0);
-        let (Some(slot), Some(attribute)) = (self.values.get_mut(index), self.ruleset.attributes.get(index))
-        else {
-            return Value::Error(EvalError::Fault);
-        };
-        *slot.insert(self.request.value(id, attribute))
     }
 
     fn constant(&self, id: ConstantId) -> Option<Value<'a>> {
@@ -110,8 +144,16 @@ fn spread_number(bucketing: Bucketing, negative: bool, mut number: u64, buckets:
 }
 
 impl<'a, R: Request> Evaluation<'a, R> {
-    pub(crate) fn new(ruleset: &'a Ruleset, automata: &'a [Matcher], request: &'a R, now: Timestamp) -> Self {
-        let inputs = Inputs { ruleset, automata, request, now, values: ArrayVec::new(), unit: None };
+    pub(crate) fn new(ruleset: &'a Ruleset, plan: &'a Plan, request: &'a R, now: Timestamp) -> Self {
+        let inputs = Inputs {
+            ruleset,
+            plan,
+            request,
+            now,
+            headers: FoundHeaders::new(),
+            values: ArrayVec::new(),
+            unit: None,
+        };
         Self { inputs, stack: ArrayVec::new(), predicates: ArrayVec::new() }
     }
 
@@ -128,11 +170,11 @@ impl<'a, R: Request> Evaluation<'a, R> {
 
     /// The bytes of the unit. An empty unit is none.
     pub(crate) fn unit(&mut self) -> Option<&'a [u8]> {
-        let Inputs { ruleset, request, unit, .. } = &mut self.inputs;
-        *unit.get_or_insert_with(|| {
-            let attribute = ruleset.attributes.get(usize::from(ruleset.unit.0))?;
-            request.attribute(attribute).filter(|unit| !unit.is_empty())
-        })
+        if let Some(known) = self.inputs.unit {
+            return known;
+        }
+        let unit = self.inputs.bytes(self.inputs.ruleset.unit).filter(|unit| !unit.is_empty());
+        *self.inputs.unit.insert(unit)
     }
 
     /// An attribute's value.
@@ -160,30 +202,73 @@ impl<'a, R: Request> Evaluation<'a, R> {
         holds.ok_or(EvalError::Fault)
     }
 
-    /// Whether a condition holds.
-    #[inline]
-    pub(crate) fn holds(&mut self, check: Check) -> Tri {
-        match check {
-            Check::Always => Ok(true),
-            Check::Test(attribute, op, constant) => self.inputs.test(attribute, op, constant),
-            Check::Member(attribute, list) => {
-                let value = self.inputs.value(attribute);
-                self.inputs.member(list, &value)
-            }
-            Check::Predicate(id) => match self.predicates.get(usize::from(id.0)) {
-                Some(Some(known)) => *known,
-                _ => self.result(Op::Predicate(id), &[]),
-            },
-            Check::Code(condition) => match code(self.inputs.ruleset, condition) {
-                Some([first, rest @ ..]) => self.result(*first, rest),
-                _ => Err(EvalError::Fault),
-            },
+    /// Whether the condition holds that starts here in the graph.
+    #[inline(always)]
+    pub(crate) fn holds(&mut self, condition: Exit) -> Tri {
+        self.walk::<true>(condition)
+    }
+
+    /// Goes through the graph from test to test. Predicates do not use predicates: `SHARED` says whether they may be
+    /// met.
+    #[inline(always)]
+    fn walk<const SHARED: bool>(&mut self, start: Exit) -> Tri {
+        let nodes = self.inputs.plan.graph.nodes();
+        let (mut at, mut error) = (start, EvalError::Fault);
+        while let Some(node) = nodes.get(at as usize) {
+            let result = match &node.test {
+                Test::Equals(attribute, text) => self.inputs.text(*attribute).map(|value| value == &**text),
+                Test::StartsWith(attribute, text) => {
+                    self.inputs.text(*attribute).map(|value| value.starts_with(&**text))
+                }
+                Test::EndsWith(attribute, text) => {
+                    self.inputs.text(*attribute).map(|value| value.ends_with(&**text))
+                }
+                Test::Contains(attribute, text) => {
+                    self.inputs.text(*attribute).map(|value| value.contains(&**text))
+                }
+                Test::Between(attribute, first, last) => match self.inputs.value(*attribute) {
+                    Value::Error(error) => Err(error),
+                    value => Ok(order_key(&value).is_some_and(|key| *first <= key && key <= *last)),
+                },
+                Test::ResultBetween(attribute, op, constant, first, last) => {
+                    let value = self.inputs.value(*attribute);
+                    let constant = self.inputs.constant(*constant).ok_or(EvalError::Fault)?;
+                    match op.apply(value, constant) {
+                        Value::Error(error) => Err(error),
+                        value => Ok(order_key(&value).is_some_and(|key| *first <= key && key <= *last)),
+                    }
+                }
+                Test::Member(attribute, list) => {
+                    let value = self.inputs.value(*attribute);
+                    self.inputs.member(*list, &value)
+                }
+                Test::Has(attribute) => Ok(self.inputs.value(*attribute) != Value::Error(EvalError::Missing)),
+                Test::Predicate(PredicateId(id)) => match self.predicates.get(usize::from(*id)) {
+                    Some(Some(known)) => *known,
+                    _ if SHARED => self.predicate(*id),
+                    _ => Err(EvalError::Fault),
+                },
+                Test::Code(condition) => self.result(*condition),
+            };
+            at = node.next(result, &mut error);
         }
+        outcome(at, error)
     }
 
     #[inline(never)]
-    fn result(&mut self, first: Op, rest: &'a [Op]) -> Tri {
-        match self.run(first, rest) {
+    fn predicate(&mut self, id: u16) -> Tri {
+        let start = self.inputs.plan.graph.predicate(id).ok_or(EvalError::Fault)?;
+        let result = self.walk::<false>(start);
+        *self.predicates.get_mut(usize::from(id)).ok_or(EvalError::Fault)? = Some(result);
+        result
+    }
+
+    #[inline(never)]
+    fn result(&mut self, condition: Condition) -> Tri {
+        let [first, rest @ ..] = code(self.inputs.ruleset, condition).ok_or(EvalError::Fault)? else {
+            return Err(EvalError::Fault);
+        };
+        match self.run(*first, rest) {
             Some(Value::Bool(holds)) => Ok(holds),
             Some(Value::Error(error)) => Err(error),
             _ => Err(EvalError::Fault),
@@ -269,7 +354,7 @@ impl<'a, R: Request> Evaluation<'a, R> {
                 Op::Lookup(id) => top = lookup(ruleset.maps.get(id.0 as usize)?, top)?,
                 Op::Match(id) => {
                     if let Value::String(text) = top {
-                        top = Value::Bool(inputs.automata.get(usize::from(id.0))?.finds(text)?);
+                        top = Value::Bool(inputs.plan.automata.get(usize::from(id.0))?.finds(text)?);
                     }
                 }
                 Op::InNetwork(id) => {
@@ -318,5 +403,160 @@ fn logic<'a>(left: Value<'a>, right: Value<'a>, decisive: bool) -> Value<'a> {
         (Value::Bool(value), _) | (_, Value::Bool(value)) if value == decisive => Value::Bool(decisive),
         (Value::Error(error), _) | (_, Value::Error(error)) => Value::Error(error),
         _ => Value::Bool(!decisive),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bundle::{Constant, Source},
+        isa::Skip,
+        operator::Unary,
+        value::Type,
+    };
+    use proptest::prelude::*;
+
+    /// A condition as one would write it, of attributes that are bools.
+    #[derive(Clone, Debug)]
+    enum Written {
+        Test(u16, bool),
+        Load(u16),
+        Not(Box<Self>),
+        All(Box<Self>, Box<Self>),
+        Any(Box<Self>, Box<Self>),
+        Equal(Box<Self>, Box<Self>),
+        Select(Box<Self>, Box<Self>, Box<Self>),
+        Predicate(u16),
+    }
+
+    impl Written {
+        fn emit(&self, code: &mut Vec<Op>) {
+            match self {
+                Self::Test(attribute, constant) => {
+                    code.push(Op::Test(
+                        AttributeId(*attribute),
+                        Binary::Equal,
+                        ConstantId(u32::from(*constant)),
+                    ));
+                }
+                Self::Load(attribute) => code.push(Op::Load(AttributeId(*attribute))),
+                Self::Predicate(id) => code.push(Op::Predicate(PredicateId(*id))),
+                Self::Not(inner) => {
+                    inner.emit(code);
+                    code.push(Op::Unary(Unary::Not));
+                }
+                Self::All(left, right) => Self::join(left, right, Op::SkipIfFalse, Op::And, code),
+                Self::Any(left, right) => Self::join(left, right, Op::SkipIfTrue, Op::Or, code),
+                Self::Equal(left, right) => {
+                    left.emit(code);
+                    right.emit(code);
+                    code.push(Op::Binary(Binary::Equal));
+                }
+                Self::Select(condition, then, otherwise) => {
+                    for operand in [condition, then, otherwise] {
+                        operand.emit(code);
+                    }
+                    code.push(Op::Select);
+                }
+            }
+        }
+
+        fn join(left: &Self, right: &Self, skip: fn(Skip) -> Op, op: Op, code: &mut Vec<Op>) {
+            let mut tail = Vec::new();
+            right.emit(&mut tail);
+            tail.push(op);
+            left.emit(code);
+            code.push(skip(Skip(u16::try_from(tail.len()).unwrap())));
+            code.append(&mut tail);
+        }
+    }
+
+    const ATTRIBUTES: u16 = 6;
+    const PREDICATES: u16 = 2;
+
+    fn written(predicates: u16) -> impl Strategy<Value = Written> {
+        let leaf = (0..ATTRIBUTES, any::<bool>(), 0..3u8).prop_map(move |(at, constant, kind)| match kind {
+            0 => Written::Load(at),
+            1 if predicates > 0 => Written::Predicate(at % predicates),
+            _ => Written::Test(at, constant),
+        });
+        leaf.prop_recursive(6, 40, 3, |inner| {
+            let two = || (inner.clone().prop_map(Box::new), inner.clone().prop_map(Box::new));
+            prop_oneof![
+                inner.clone().prop_map(|inner| Written::Not(Box::new(inner))),
+                two().prop_map(|(left, right)| Written::All(left, right)),
+                two().prop_map(|(left, right)| Written::Any(left, right)),
+                two().prop_map(|(left, right)| Written::Equal(left, right)),
+                (two(), inner.clone()).prop_map(|((condition, then), otherwise)| {
+                    Written::Select(condition, then, Box::new(otherwise))
+                }),
+            ]
+        })
+    }
+
+    /// The value of each attribute.
+    struct Bools(Vec<Value<'static>>);
+
+    impl Request for Bools {
+        fn header(&self, _name: &str) -> Option<&[u8]> {
+            None
+        }
+
+        fn value<'a>(&'a self, id: AttributeId, _attribute: &Attribute) -> Value<'a> {
+            self.0[usize::from(id.0)]
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Also which error it is that a condition ends with.
+        #[test]
+        fn a_graph_has_the_outcome_of_its_code(
+            condition in written(PREDICATES),
+            predicates in proptest::collection::vec(written(0), usize::from(PREDICATES)),
+            values in proptest::collection::vec(0..5u8, usize::from(ATTRIBUTES)),
+        ) {
+            let mut ruleset = Ruleset::pass_all("r", "t");
+            ruleset.attributes = (0..ATTRIBUTES)
+                .map(|id| Attribute {
+                    name: id.to_string(),
+                    source: Source::Header(id.to_string()),
+                    ty: Type::Bool,
+                })
+                .collect();
+            ruleset.constants = vec![Constant::Bool(false), Constant::Bool(true)];
+            let add = |written: &Written, ruleset: &mut Ruleset| {
+                let start = ruleset.code.len();
+                written.emit(&mut ruleset.code);
+                let length = ruleset.code.len() - start;
+                Condition { start: u32::try_from(start).unwrap(), length: u32::try_from(length).unwrap() }
+            };
+            for predicate in &predicates {
+                let predicate = add(predicate, &mut ruleset);
+                ruleset.predicates.push(predicate);
+            }
+            let condition = add(&condition, &mut ruleset);
+            let mut plan = Plan::new(&ruleset, vec![]);
+            let start = plan.graph.add(&ruleset, condition);
+            let request = Bools(
+                values
+                    .into_iter()
+                    .map(|value| match value {
+                        0 => Value::Error(EvalError::Missing),
+                        1 => Value::Error(EvalError::Malformed),
+                        2 => Value::Error(EvalError::TooLong),
+                        other => Value::Bool(other == 3),
+                    })
+                    .collect(),
+            );
+            let evaluate = |by_graph: bool| {
+                let mut evaluation = Evaluation::new(&ruleset, &plan, &request, Timestamp(0));
+                evaluation.prepare();
+                if by_graph { evaluation.holds(start) } else { evaluation.result(condition) }
+            };
+            prop_assert_eq!(evaluate(true), evaluate(false));
+        }
     }
 }

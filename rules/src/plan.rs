@@ -3,17 +3,18 @@
 use crate::{
     automaton::Matcher,
     bucket::{Bucketing, Seed},
-    bundle::{self, Condition, Enrolment, Guard, Ruleset, Schedule},
+    bundle::{self, Enrolment, Guard, Ruleset, Schedule},
+    graph::{Exit, Graph, HOLDS},
     index::RuleIndex,
-    isa::{AttributeId, ConstantId, ListId, Op, PredicateId},
-    operator::Binary,
-    verify::code,
+    scan::WantedHeaders,
 };
 
 /// A ruleset made ready. What a decision goes through for each rule lies close together.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    pub(crate) headers: WantedHeaders,
     pub(crate) automata: Vec<Matcher>,
+    pub(crate) graph: Graph,
     pub(crate) index: RuleIndex,
     /// Of the ruleset's holdout, when it has one.
     pub(crate) holdout: Option<Bucketing>,
@@ -26,19 +27,10 @@ pub(crate) struct Plan {
 pub(crate) struct Entry {
     pub(crate) guard: Option<Guard>,
     pub(crate) schedule: Option<Schedule>,
-    pub(crate) condition: Check,
+    /// Where its condition starts in the graph.
+    pub(crate) condition: Exit,
     /// Where it splits.
     pub(crate) space: Option<Space>,
-}
-
-/// A condition. Those of one operation need no stack.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Check {
-    Always,
-    Test(AttributeId, Binary, ConstantId),
-    Member(AttributeId, ListId),
-    Predicate(PredicateId),
-    Code(Condition),
 }
 
 /// The bucket spaces of an allocation.
@@ -55,34 +47,25 @@ pub(crate) struct Space {
 impl Plan {
     /// The plan of a ruleset that has been verified.
     pub(crate) fn new(ruleset: &Ruleset, automata: Vec<Matcher>) -> Self {
-        let rules = ruleset.rules.iter().map(|rule| entry(ruleset, &rule.name, rule.guard, &rule.enrolment));
+        let mut graph = Graph::new(ruleset);
+        let mut entry = |name: &str, guard, enrolment: &Enrolment| Entry {
+            guard,
+            schedule: enrolment.schedule,
+            condition: enrolment.condition.map_or(HOLDS, |condition| graph.add(ruleset, condition)),
+            space: space(ruleset, name, enrolment),
+        };
+        let rules = ruleset.rules.iter().map(|rule| entry(&rule.name, rule.guard, &rule.enrolment)).collect();
         let experiments =
-            ruleset.experiments.iter().map(|other| entry(ruleset, &other.name, None, &other.enrolment));
+            ruleset.experiments.iter().map(|other| entry(&other.name, None, &other.enrolment)).collect();
         Self {
+            headers: WantedHeaders::new(&ruleset.attributes),
             automata,
+            graph,
             index: RuleIndex::new(ruleset),
             holdout: (ruleset.holdout > 0).then(|| Seed::of_holdout(&ruleset.name).ready()),
-            rules: rules.collect(),
-            experiments: experiments.collect(),
+            rules,
+            experiments,
         }
-    }
-}
-
-fn entry(ruleset: &Ruleset, name: &str, guard: Option<Guard>, enrolment: &Enrolment) -> Entry {
-    Entry {
-        guard,
-        schedule: enrolment.schedule,
-        condition: enrolment.condition.map_or(Check::Always, |condition| check(ruleset, condition)),
-        space: space(ruleset, name, enrolment),
-    }
-}
-
-fn check(ruleset: &Ruleset, condition: Condition) -> Check {
-    match code(ruleset, condition) {
-        Some([Op::Test(attribute, op, constant)]) => Check::Test(*attribute, *op, *constant),
-        Some([Op::TestIn(attribute, list)]) => Check::Member(*attribute, *list),
-        Some([Op::Predicate(id)]) => Check::Predicate(*id),
-        _ => Check::Code(condition),
     }
 }
 

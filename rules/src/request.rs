@@ -16,6 +16,13 @@ pub trait Request {
     /// Of a header that is repeated, the first one counts. `name` is in lower case.
     fn header(&self, name: &str) -> Option<&[u8]>;
 
+    /// All headers in order, their names in lower case. Where a host has them in a list, one pass over it is cheaper
+    /// than a search for each attribute. `None` when the host looks headers up by their names, or knows attributes
+    /// without them.
+    fn headers(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+        None::<std::iter::Empty<_>>
+    }
+
     /// The address that the request's connection comes from, with or without a port.
     fn client_address(&self) -> Option<&[u8]> {
         None
@@ -29,34 +36,48 @@ pub trait Request {
     /// The value of an attribute, whose place in its ruleset is `id`. Hosts that have values instead of bytes answer
     /// here themselves; the value's type has to be the attribute's.
     fn value<'a>(&'a self, _id: AttributeId, attribute: &Attribute) -> Value<'a> {
-        match self.attribute(attribute) {
-            None => Value::Error(EvalError::Missing),
-            Some(bytes) if bytes.len() > MAX_VALUE_BYTES => Value::Error(EvalError::TooLong),
-            Some(bytes) if matches!(attribute.source, Source::Property(_)) => {
-                attribute.ty.parse_property(bytes)
-            }
-            Some(bytes) => attribute.ty.parse(bytes),
-        }
+        read(attribute, self.attribute(attribute))
     }
 
     /// The bytes of an attribute. Hosts that know attributes by their names answer here themselves.
     fn attribute(&self, attribute: &Attribute) -> Option<&[u8]> {
         match &attribute.source {
-            Source::Header(name) => self.header(name),
-            Source::Cookie(name) => cookie(self.header("cookie")?, name.as_bytes()),
-            Source::Path => path(self),
-            Source::Method => self.header(":method"),
-            Source::Host => self.header(":authority"),
-            Source::Query(name) => parameter(self.header(":path")?, name.as_bytes()),
             Source::ClientAddress => self.client_address(),
             Source::Property(path) => self.property(path),
+            source => within(source, self.header(source.header_name()?)?),
         }
+    }
+}
+
+/// What an attribute's bytes mean.
+#[inline]
+pub(crate) fn read<'a>(attribute: &Attribute, bytes: Option<&'a [u8]>) -> Value<'a> {
+    match bytes {
+        None => Value::Error(EvalError::Missing),
+        Some(bytes) if bytes.len() > MAX_VALUE_BYTES => Value::Error(EvalError::TooLong),
+        Some(bytes) if matches!(attribute.source, Source::Property(_)) => attribute.ty.parse_property(bytes),
+        Some(bytes) => attribute.ty.parse(bytes),
+    }
+}
+
+/// What a source finds in the header that it is read from.
+#[inline]
+pub(crate) fn within<'a>(source: &Source, header: &'a [u8]) -> Option<&'a [u8]> {
+    match source {
+        Source::Cookie(name) => cookie(header, name.as_bytes()),
+        Source::Path => without_query(header),
+        Source::Query(name) => parameter(header, name.as_bytes()),
+        _ => Some(header),
     }
 }
 
 /// The path without the query.
 pub(crate) fn path<R: Request + ?Sized>(request: &R) -> Option<&[u8]> {
-    request.header(":path")?.split(|&byte| byte == b'?').next()
+    without_query(request.header(":path")?)
+}
+
+fn without_query(path: &[u8]) -> Option<&[u8]> {
+    path.split(|&byte| byte == b'?').next()
 }
 
 /// The value of the first parameter of that name in the query of a path. Nothing is decoded: that would

@@ -49,6 +49,10 @@ impl Request for Native<'_> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice())
     }
 
+    fn headers(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+        Some(self.0.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())))
+    }
+
     fn client_address(&self) -> Option<&[u8]> {
         Some(CLIENT)
     }

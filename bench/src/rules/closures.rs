@@ -2,6 +2,7 @@
 //! same values and the same operations on them, made of the same program as it is written, without folding,
 //! sharing and index.
 
+use super::Headers;
 use anyhow::{Context, Result, bail};
 use halftone_rules::{
     EvalError, Request, Ruleset, Value,
@@ -15,7 +16,7 @@ use std::cell::Cell;
 pub(super) struct Inputs<'a> {
     values: Vec<Cell<Option<Value<'a>>>>,
     ruleset: &'a Ruleset,
-    request: &'a dyn Request,
+    request: &'a Headers,
 }
 
 type Closure = Box<dyn for<'a> Fn(&Inputs<'a>) -> Value<'a>>;
@@ -64,7 +65,7 @@ impl ClosureRules {
     }
 
     /// The name of the rule that takes the request.
-    pub(super) fn decide(&self, request: &dyn Request) -> Option<&str> {
+    pub(super) fn decide(&self, request: &Headers) -> Option<&str> {
         let values = self.ruleset.attributes.iter().map(|_| Cell::new(None)).collect();
         let inputs = Inputs { values, ruleset: &self.ruleset, request };
         let unit = request.attribute(&self.ruleset.attributes[usize::from(self.ruleset.unit.0)]);

@@ -1,6 +1,6 @@
 //! Instructions per decision, counted by valgrind's callgrind: the same on every machine of an architecture.
 
-use super::{Headers, decide, ruleset};
+use super::{Headers, Values, decide, ruleset};
 use crate::rulesets::bundle;
 use anyhow::{Context, Result, ensure};
 use halftone_rules::codec;
@@ -9,12 +9,17 @@ use std::{path::PathBuf, process::Command};
 /// Decisions in a counted run. What happens around them is subtracted by a run without any.
 const DECISIONS: u32 = 1_000;
 
-/// Decides `decisions` times by a ruleset; run under callgrind.
-pub(crate) fn probe(name: &str, decisions: u32) -> Result<()> {
+/// Decides `decisions` times by a ruleset, from headers or from values that are `ready`; run under callgrind.
+pub(crate) fn probe(name: &str, ready: bool, decisions: u32) -> Result<()> {
     let verified = codec::decode(&bundle(&ruleset(name)?)?)?;
     let request = Headers::new();
+    let values = Values::new(&verified, &request)?;
     for _ in 0..decisions {
-        decide(&verified, &request);
+        if ready {
+            decide(&verified, &values);
+        } else {
+            decide(&verified, &request);
+        }
     }
     Ok(())
 }
@@ -32,18 +37,20 @@ impl Counter {
     }
 
     /// Instructions for one decision.
-    pub(super) fn per_decision(&self, ruleset: &str) -> Result<f64> {
-        let (none, some) = (self.instructions(ruleset, 0)?, self.instructions(ruleset, DECISIONS)?);
+    pub(super) fn per_decision(&self, ruleset: &str, ready: bool) -> Result<f64> {
+        let (none, some) =
+            (self.instructions(ruleset, ready, 0)?, self.instructions(ruleset, ready, DECISIONS)?);
         #[allow(clippy::cast_precision_loss, reason = "a difference of millions")]
         let difference = some.saturating_sub(none) as f64;
         Ok(difference / f64::from(DECISIONS))
     }
 
-    fn instructions(&self, ruleset: &str, decisions: u32) -> Result<u64> {
+    fn instructions(&self, ruleset: &str, ready: bool, decisions: u32) -> Result<u64> {
         let output = Command::new("valgrind")
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
             .arg(&self.program)
             .args(["--probe", ruleset, "--decisions", &decisions.to_string()])
+            .args(ready.then_some("--ready"))
             .output()?;
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "valgrind failed: {log}");

@@ -1,5 +1,6 @@
 //! The rules in the interpreter of the crate `cel`.
 
+use super::Headers;
 use anyhow::{Context as _, Result, anyhow};
 use cel::{Context, Program, Value};
 use halftone_rules::{
@@ -41,10 +42,7 @@ impl CelRules {
     }
 
     /// The request's attributes as variables.
-    pub(super) fn context(
-        &self,
-        request: &dyn Request,
-    ) -> Result<(Context<'static, 'static>, Option<Vec<u8>>)> {
+    pub(super) fn context(&self, request: &Headers) -> Result<(Context<'static, 'static>, Option<Vec<u8>>)> {
         let mut context = Context::default();
         for attribute in &self.ruleset.attributes {
             let Some(bytes) = request.attribute(attribute) else { continue };
@@ -61,7 +59,7 @@ impl CelRules {
     }
 
     /// The name of the rule that takes the request.
-    pub(super) fn decide(&self, request: &dyn Request) -> Result<Option<&str>> {
+    pub(super) fn decide(&self, request: &Headers) -> Result<Option<&str>> {
         self.decide_with(&self.context(request)?)
     }
 
