@@ -17,26 +17,33 @@ use std::{
     collections::{BTreeMap, HashSet},
 };
 
-/// A verified program has no faults.
-struct NoFault;
+/// How rules and experiments came out. A verified program has no faults.
+#[derive(Debug, Default, PartialEq)]
+struct Outcomes(Vec<(&'static str, usize, String)>);
 
-impl NoFault {
-    fn check(what: &str, index: usize, outcome: Outcome) {
+impl Outcomes {
+    fn add(&mut self, what: &'static str, index: usize, outcome: Outcome) {
         assert_ne!(outcome, Outcome::Error(EvalError::Fault), "{what} {index}");
+        // Of several errors, which is the first depends on where the guard stood.
+        let kind = match outcome {
+            Outcome::Error(_) => "error".into(),
+            other => format!("{other:?}"),
+        };
+        self.0.push((what, index, kind));
     }
 }
 
-impl Observer for NoFault {
+impl Observer for Outcomes {
     fn rule(&mut self, _: &Ruleset, index: usize, outcome: Outcome) {
-        Self::check("rule", index, outcome);
+        self.add("rule", index, outcome);
     }
 
     fn experiment(&mut self, _: &Ruleset, index: usize, outcome: Outcome) {
-        Self::check("experiment", index, outcome);
+        self.add("experiment", index, outcome);
     }
 
     fn unknown(&mut self, _: &Ruleset, AttributeId(id): AttributeId, error: EvalError) {
-        Self::check("attribute", id.into(), Outcome::Error(error));
+        assert_ne!(error, EvalError::Fault, "attribute {id}");
     }
 }
 
@@ -99,10 +106,12 @@ fn the_optimised_form_decides_as_each_rule_by_itself() {
         reached.ruleset(&optimised.ruleset);
         let [fast, naive] = [&optimised, &plain].map(verified);
         for (request, now) in &requests {
-            let expected = naive.decide_by_each_rule(request, *now, &mut NoFault);
-            let decision = fast.decide(request, *now, &mut NoFault);
+            let mut outcomes = [Outcomes::default(), Outcomes::default()];
+            let expected = naive.decide_by_each_rule(request, *now, &mut outcomes[0]);
+            let decision = fast.decide(request, *now, &mut Outcomes::default());
             prop_assert_eq!(&decision, &expected, "{:?} at {:?}\n{}", request, now, text);
-            let by_each_rule = fast.decide_by_each_rule(request, *now, &mut NoFault);
+            let by_each_rule = fast.decide_by_each_rule(request, *now, &mut outcomes[1]);
+            prop_assert_eq!(&outcomes[1], &outcomes[0], "{:?} at {:?}\n{}", request, now, text);
             prop_assert_eq!(
                 &by_each_rule,
                 &expected,

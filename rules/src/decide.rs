@@ -299,18 +299,22 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
         guarded: bool,
         decision: &mut Decision<'b>,
     ) -> Option<bool> {
+        if !in_force(entry, self.evaluation) {
+            self.observer.rule(self.ruleset, index, Outcome::NotScheduled);
+            return Some(false);
+        }
         let guard = match entry.guard {
             Some(guard) if !guarded => self.evaluation.guards(guard),
             _ => Ok(true),
         };
-        let holds = match guard {
-            Ok(true) if in_force(entry, self.evaluation) => self.evaluation.holds(entry.condition),
-            Ok(true) => {
-                self.observer.rule(self.ruleset, index, Outcome::NotScheduled);
-                return Some(false);
+        let mut holds = guard;
+        if guard != Ok(false) {
+            holds = self.evaluation.holds(entry.condition);
+            // A guard is an operand of `&&`: false absorbs its error.
+            if guard.is_err() && holds != Ok(false) {
+                holds = guard;
             }
-            other => other,
-        };
+        }
         match holds {
             Ok(true) => self.enter_rule(index, entry, decision),
             Ok(false) => {
