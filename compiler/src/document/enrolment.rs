@@ -232,7 +232,8 @@ impl Reader<'_, '_> {
         match timestamp(&text.value) {
             Ok(value) => Some(Spanned { span: text.span, value }),
             Err(problem) => {
-                let help = "write it like 2026-01-31T08:00:00Z";
+                let help =
+                    format!("write it like 2026-01-31T08:00:00Z, or leave {what} out if there is none");
                 self.diagnostics.report_with_help(Code::InvalidConstant, &text.span, problem, help);
                 None
             }
