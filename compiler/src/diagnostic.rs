@@ -179,9 +179,20 @@ impl<'a> Diagnostics<'a> {
         }
     }
 
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// Whether whatever else is found is left out.
     pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= crate::limits::MAX_DIAGNOSTICS
+    }
+
+    /// Replaces what the problem reported last says to do.
+    pub(crate) fn advise(&mut self, help: &str) {
+        if let Some(last) = self.found.last_mut() {
+            last.help = Some(brief(help));
+        }
     }
 
     pub(crate) fn has_errors(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{
     Arm, Control, Forced, Layer, Override, Rule, Spanned,
-    fields::Fields,
+    fields::{Fields, comment_follows},
     reader::Reader,
     shape::{ARM, CONTROL, EXPERIMENT, EXPERIMENT_ARM, LAYER, OVERRIDE, RULE, Shape},
 };
@@ -10,7 +10,7 @@ use crate::{
     diagnostic::{Code, Span},
     expression::{Expr, SourceMap, parse, timestamp},
     limits::MAX_CONDITION_BYTES,
-    yaml::{Kind, Node},
+    yaml::{Kind, Node, quoted},
 };
 use halftone_rules::{
     bucket::{BUCKETS, share},
@@ -279,6 +279,17 @@ impl Reader<'_, '_> {
     }
 
     fn condition(&mut self, node: &Node) -> Option<Expr> {
+        let Kind::Scalar { plain, .. } = node.kind else {
+            let written = self.text.get(node.span.clone()).unwrap_or_default();
+            let message = format!("`condition` is a text, but this is {}", node.describe());
+            let help = if written.contains('\n') {
+                "put the whole condition into quotes".into()
+            } else {
+                format!("put the whole text into quotes: `condition: {}`", quoted(written))
+            };
+            self.wrong(&node.span, &message, &help);
+            return None;
+        };
         let condition = self.text(node, "`condition`")?;
         let length = condition.value.len();
         if length > MAX_CONDITION_BYTES {
@@ -289,7 +300,11 @@ impl Reader<'_, '_> {
             return None;
         }
         let map = SourceMap::new(self.text, &condition.span, &condition.value);
-        parse(&condition.value, &map, &mut self.next_id, self.diagnostics)
+        let parsed = parse(&condition.value, &map, &mut self.next_id, self.diagnostics);
+        if parsed.is_none() && plain && comment_follows(self.text, condition.span.end) {
+            self.diagnostics.advise("a ` #` starts a comment in YAML: put the whole condition into quotes");
+        }
+        parsed
     }
 
     /// A number from 0 to 1 as buckets.
