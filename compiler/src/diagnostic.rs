@@ -54,6 +54,8 @@ codes! {
     Overlap = "E0210";
     /// A layer, a rule, an experiment or an arm that does not exist.
     UnknownReference = "E0211";
+    /// A ruleset that governs the same requests as another one.
+    SameScope = "E0212";
     /// A condition that does not parse.
     ConditionSyntax = "E0301";
     /// A feature of CEL that is outside of the subset.
@@ -82,6 +84,10 @@ codes! {
     OverlappingExperiments = "W0405";
     /// An expression that never has a value.
     NeverHasValue = "W0406";
+    /// A target without endpoints beside others that have some.
+    MissingEndpoints = "W0407";
+    /// A share that is less than one bucket away from nobody or everybody.
+    ShareOfABucket = "W0408";
 }
 
 /// How bad a problem is.

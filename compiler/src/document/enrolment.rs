@@ -312,7 +312,9 @@ impl Reader<'_, '_> {
         let text = self.text(node, &format!("`{what}`"))?;
         let number = text.value.parse::<f64>().ok();
         let share = number.and_then(share);
-        if share.is_none() {
+        if let (Some(number), Some(share)) = (number, share) {
+            self.less_than_a_bucket(number, share, what, &text.span);
+        } else {
             let message = format!("the {what} {} is not a number from 0 to 1", text.value);
             let help = match text.value.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()) {
                 Some(percent) => format!("write {}", percent / 100.0),
@@ -321,6 +323,20 @@ impl Reader<'_, '_> {
             self.diagnostics.report_with_help(Code::WeightOutOfRange, &text.span, message, help);
         }
         share
+    }
+
+    /// Reports a share that is not 0 and not 1, but counts as the one bucket that is next to it.
+    fn less_than_a_bucket(&mut self, number: f64, share: u32, what: &str, span: &Span) {
+        if (number * f64::from(BUCKETS)).round() == f64::from(share) {
+            return;
+        }
+        let message = format!("the {what} {number:?} counts as {share} of {BUCKETS} buckets");
+        let help = if share == 1 {
+            "write 0 if nobody is meant, and at least 0.000001 otherwise"
+        } else {
+            "write 1 if everybody is meant, and at most 0.999999 otherwise"
+        };
+        self.diagnostics.report_with_help(Code::ShareOfABucket, span, message, help);
     }
 
     fn seed(&mut self, node: &Node) -> Option<String> {

@@ -344,7 +344,7 @@ impl Reader<'_, '_> {
                 continue;
             }
             let endpoints = if node.is_null() { Vec::new() } else { self.endpoints(node) };
-            targets.push(Target { name: key.text, endpoints });
+            targets.push(Target { span: key.span, name: key.text, endpoints });
         }
         targets
     }

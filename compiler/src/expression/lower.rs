@@ -73,8 +73,11 @@ fn key(constant: &Constant) -> ConstantKey {
         Constant::Timestamp(value) => ConstantKey::Bits(ty, value.0.cast_unsigned()),
         Constant::Uint(value) => ConstantKey::Bits(ty, *value),
         Constant::Double(value) => ConstantKey::Bits(ty, value.to_bits()),
-        Constant::String(value) | Constant::Semver(value) => {
-            ConstantKey::Text(ty, value.clone().into_bytes())
+        Constant::String(value) => ConstantKey::Text(ty, value.clone().into_bytes()),
+        // Build metadata does not count.
+        Constant::Semver(value) => {
+            let counts = value.split_once('+').map_or(value.as_str(), |(counts, _)| counts);
+            ConstantKey::Text(ty, counts.into())
         }
         Constant::Bytes(value) => ConstantKey::Text(ty, value.clone()),
     }
