@@ -1,7 +1,7 @@
 //! Bad input: each problem gets its code and its place, all in one pass.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use halftone_compiler::{Code, compile, render};
+use halftone_compiler::{Code, LinkError, Member, compile, compile_file, conflicts, link, render};
 
 /// The codes and places of a text's problems, and the part of the text that each one marks.
 fn problems(text: &str) -> Vec<(Code, String)> {
@@ -583,6 +583,63 @@ fn surprises_are_told() {
             ),
             vec![],
         ),
+        // Equal values, written differently.
+        (
+            rules(
+                "  - {name: a, condition: v.x == semver('1.0.0+a'), target: v2}\n  - {name: b, condition: v.x == semver('1.0.0+b') && t.y == 'c', target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: \"v.x in [semver('1.0.0'), semver('2.0.0+x')]\", target: v2}\n  - {name: b, condition: v.x == semver('2.0.0'), target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: v.x >= semver('1.0.0+a'), target: v2}\n  - {name: b, condition: v.x >= semver('1.0.0'), target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: v.x == semver('1.0.0-a'), target: v2}\n  - {name: b, condition: v.x == semver('1.0.0'), target: v3}",
+            ),
+            vec![],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: d.x == 0.0, target: v2}\n  - {name: b, condition: \"d.x in [-0.0]\", target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  []\nexperiments:\n  - {name: e, condition: v.x == semver('1.0.0+a'), arms: [{name: x}, {name: y}]}\n  - {name: f, condition: v.x == semver('1.0.0'), arms: [{name: x}, {name: y}]}",
+            ),
+            vec![Code::OverlappingExperiments],
+        ),
+        // Shares that are less than a bucket away from 0 and from 1.
+        (rules("  - {name: a, weight: 1e-7, target: v2}"), vec![Code::ShareOfABucket]),
+        (rules("  - {name: a, weight: 0.99999999, target: v2}"), vec![Code::ShareOfABucket]),
+        (rules("  - {name: a, weight: 0.1, control: 1e-9, target: v2}"), vec![Code::ShareOfABucket]),
+        (rules("  - {name: a, weight: 0.000001, target: v2}"), vec![]),
+        (rules("  - {name: a, weight: 0.1234567, target: v2}"), vec![]),
+        // Targets that the proxy does not know beside some that it knows.
+        (
+            rules(
+                "  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets: {v1: {endpoints: ['10.0.0.1:80']}, v2: , v3: }",
+            ),
+            vec![Code::MissingEndpoints],
+        ),
+        (
+            rules(
+                "  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets: {v1: , v2: {endpoints: ['10.0.0.1:80']}}",
+            ),
+            vec![],
+        ),
+        (rules("  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets: {v1: , v2: }"), vec![]),
         (
             rules(
                 "  - {name: a, target: v2, weight: 0.5}\nexperiments:\n  - {name: e, arms: [{name: x}, {name: y}]}\n  - {name: f, arms: [{name: x}, {name: y}]}",
@@ -605,4 +662,68 @@ fn surprises_are_told() {
         "the rule reaches about 1 % of the units: 10 % by the condition, and of those 10 % by the weight"
     );
     assert!(render("r.yaml", &documents, std::slice::from_ref(warning)).starts_with("warning[W0404]: "));
+    let said = |text: &str| compile(text, "test").unwrap().warnings.swap_remove(0);
+    let warning = said(&rules("  - {name: a, weight: 1e-7, target: v2}"));
+    assert_eq!(warning.message, "the weight 1e-7 counts as 1 of 1000000 buckets");
+    let text = rules(
+        "  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets:\n  v1: {endpoints: ['10.0.0.1:80']}\n  v2:\n",
+    );
+    let warning = said(&text);
+    assert_eq!(
+        warning.message,
+        "`v2` has no endpoints, but others have: the proxy sends its requests to `v1`"
+    );
+    assert_eq!((warning.place.line, warning.place.column), (7, 3));
+}
+
+#[test]
+fn rulesets_that_cannot_be_published_together_are_told_where() {
+    let texts = [
+        (
+            "a.yaml",
+            "version: v1\nname: chat\nmatch: {hosts: [a.example.com, b.example.com], path_prefixes: [/v2]}\nrules: []",
+        ),
+        (
+            "b.yaml",
+            "version: v1\nname: search\nmatch:\n  hosts: [b.example.com]\n  path_prefixes: [/v1, /v2]\nrules: []",
+        ),
+        ("c.yaml", "version: v1\nmatch: {hosts: [c.example.com]}\nname: chat\nrules: []"),
+        ("other/a.yaml", "version: v1\nrules: []\n"),
+        ("d.yaml", "version: v1\nname: d\nrules: []\n"),
+        (
+            "e.yaml",
+            "version: v1\nname: e\nmatch: {hosts: [c.example.com], path_prefixes: [/v2]}\nrules: []\n",
+        ),
+    ];
+    let compiled = texts.map(|(_, text)| compile_file(text, "a").unwrap());
+    let members: Vec<Member<'_>> =
+        texts.iter().zip(&compiled).map(|((file, text), compiled)| Member { file, text, compiled }).collect();
+    let found: Vec<_> = conflicts(&members)
+        .into_iter()
+        .zip(texts)
+        .flat_map(|(found, (file, _))| found.into_iter().map(move |problem| (file, problem)))
+        .map(|(file, problem)| {
+            (file, problem.code, problem.place.line, problem.place.column, problem.message)
+        })
+        .collect();
+    let expected = [
+        ("b.yaml", Code::SameScope, 3, 1, "`chat` in a.yaml governs the same requests: b.example.com, /v2"),
+        ("c.yaml", Code::DuplicateName, 3, 7, "there is a ruleset `chat` already, in a.yaml"),
+        (
+            "d.yaml",
+            Code::SameScope,
+            1,
+            1,
+            "`a` in other/a.yaml governs the same requests: any host, any path",
+        ),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(file, code, line, column, message)| (file, code, line, column, message.to_owned()))
+    );
+    let link = |some: &[usize]| link(1, some.iter().map(|at| &compiled[*at])).map(|_| ());
+    assert_eq!(link(&[0, 3, 5]), Ok(()));
+    assert_eq!(link(&[0, 2]), Err(LinkError::SameName("chat".into())));
+    let error = link(&[0, 1]).unwrap_err();
+    assert_eq!(error, LinkError::SameScope { ruleset: "search".into(), other: "chat".into() });
 }
