@@ -45,7 +45,7 @@ pub struct TargetSpec {
 }
 
 /// The target of a ruleset that names no other default.
-const DEFAULT_TARGET: &str = "default";
+pub(crate) const DEFAULT_TARGET: &str = "default";
 /// What is randomised unless the ruleset says otherwise.
 const DEFAULT_UNIT: &str = "user.id";
 
@@ -272,23 +272,7 @@ fn entries(document: &Document) -> impl Iterator<Item = &document::Rule> {
 
 /// The declared targets, to which every name has to belong; or, without a declaration, the names used.
 fn targets(document: &Document, diagnostics: &mut Diagnostics<'_>) -> Vec<TargetSpec> {
-    let of_rule = |rule: &'_ document::Rule| {
-        let arms = rule.arms.iter().filter_map(|arm| arm.target.clone());
-        let control = rule.control.as_ref().and_then(|control| control.target.clone());
-        rule.target.clone().into_iter().chain(arms).chain(control).collect::<Vec<_>>()
-    };
-    let of_override = |other: &document::Override| match &other.forced {
-        document::Forced::Target(target) => Some(target.clone()),
-        _ => None,
-    };
-    let named: Vec<Spanned<String>> = document
-        .rules
-        .iter()
-        .flat_map(of_rule)
-        .chain(document.overrides.iter().filter_map(of_override))
-        .chain(document.default.clone())
-        .collect();
-    let named = named.iter();
+    let named = document.named_targets().chain(&document.default);
     let mut targets: Vec<TargetSpec> = Vec::new();
     if let Some(declared) = &document.targets {
         let names: HashSet<&str> = declared.iter().map(|target| target.name.as_str()).collect();

@@ -54,6 +54,8 @@ codes! {
     Overlap = "E0210";
     /// A layer, a rule, an experiment or an arm that does not exist.
     UnknownReference = "E0211";
+    /// A ruleset that governs the same requests as another one.
+    SameScope = "E0212";
     /// A condition that does not parse.
     ConditionSyntax = "E0301";
     /// A feature of CEL that is outside of the subset.
@@ -82,6 +84,10 @@ codes! {
     OverlappingExperiments = "W0405";
     /// An expression that never has a value.
     NeverHasValue = "W0406";
+    /// A target without endpoints beside others that have some.
+    MissingEndpoints = "W0407";
+    /// A share that is less than one bucket away from nobody or everybody.
+    ShareOfABucket = "W0408";
 }
 
 /// How bad a problem is.
@@ -179,9 +185,20 @@ impl<'a> Diagnostics<'a> {
         }
     }
 
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// Whether whatever else is found is left out.
     pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= crate::limits::MAX_DIAGNOSTICS
+    }
+
+    /// Replaces what the problem reported last says to do.
+    pub(crate) fn advise(&mut self, help: &str) {
+        if let Some(last) = self.found.last_mut() {
+            last.help = Some(brief(help));
+        }
     }
 
     pub(crate) fn has_errors(&self) -> bool {

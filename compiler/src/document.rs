@@ -42,9 +42,27 @@ pub(crate) struct Document {
     pub(crate) overrides: Vec<Override>,
 }
 
+impl Document {
+    /// The targets that rules and overrides name, each as often as it is named.
+    pub(crate) fn named_targets(&self) -> impl Iterator<Item = &Spanned<String>> {
+        let of_rules = self.rules.iter().flat_map(|rule| {
+            let arms = rule.arms.iter().filter_map(|arm| arm.target.as_ref());
+            let control = rule.control.as_ref().and_then(|control| control.target.as_ref());
+            rule.target.iter().chain(arms).chain(control)
+        });
+        let of_overrides = self.overrides.iter().filter_map(|other| match &other.forced {
+            Forced::Target(target) => Some(target),
+            Forced::Rule(_) | Forced::Experiment(_) => None,
+        });
+        of_rules.chain(of_overrides)
+    }
+}
+
 /// A declared target.
 #[derive(Debug)]
 pub(crate) struct Target {
+    /// Of its name.
+    pub(crate) span: Span,
     pub(crate) name: String,
     pub(crate) endpoints: Vec<SocketAddr>,
 }

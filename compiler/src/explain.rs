@@ -2,8 +2,10 @@
 
 use crate::show::{self, source};
 use halftone_rules::{
-    Observer, Outcome, Request, Ruleset, Source, Timestamp, Value, VerifiedBundle,
+    EvalError, Observer, Outcome, Request, Ruleset, Timestamp, Value, VerifiedBundle,
     bundle::{Allocation, Enrolment, Space},
+    isa::AttributeId,
+    limits::MAX_VALUE_BYTES,
 };
 use serde::Serialize;
 
@@ -71,26 +73,17 @@ pub fn explain(bundle: &VerifiedBundle, request: &impl Request, now: Timestamp) 
     let decision = bundle.decide_by_each_rule(request, now, &mut outcomes)?;
     let ruleset = bundle.bundle().rulesets.iter().find(|ruleset| ruleset.name == decision.ruleset)?;
     let unit = ruleset.attributes.get(usize::from(ruleset.unit.0)).and_then(|unit| request.attribute(unit));
-    let attribute = |attribute: &halftone_rules::Attribute| AttributeValue {
+    let attribute = |(id, attribute): (u16, &halftone_rules::Attribute)| AttributeValue {
         name: attribute.name.clone(),
         source: source(&attribute.source),
         ty: attribute.ty.name(),
-        value: request.attribute(attribute).map_or("missing".into(), |bytes| {
-            let value = match attribute.source {
-                Source::Property(_) => attribute.ty.parse_property(bytes),
-                _ => attribute.ty.parse(bytes),
-            };
-            match value {
-                Value::Error(_) => format!("{:?} is not of this type", String::from_utf8_lossy(bytes)),
-                value => show::value(&value),
-            }
-        }),
+        value: value(request, AttributeId(id), attribute),
     };
     Some(Explanation {
         ruleset: decision.ruleset.into(),
         revision: decision.revision,
         unit: unit.filter(|unit| !unit.is_empty()).map(|unit| String::from_utf8_lossy(unit).into_owned()),
-        attributes: ruleset.attributes.iter().map(attribute).collect(),
+        attributes: (0..).zip(&ruleset.attributes).map(attribute).collect(),
         rules: outcomes.rules,
         experiments: outcomes.experiments,
         overridden: decision.overridden,
@@ -99,6 +92,21 @@ pub fn explain(bundle: &VerifiedBundle, request: &impl Request, now: Timestamp) 
         arm: decision.arm.map(ToOwned::to_owned),
         reason: decision.reason.name(),
     })
+}
+
+/// What conditions see of an attribute, or why they see nothing.
+fn value(request: &impl Request, id: AttributeId, attribute: &halftone_rules::Attribute) -> String {
+    let bytes = || request.attribute(attribute).unwrap_or_default();
+    match request.value(id, attribute) {
+        Value::Error(EvalError::Missing) => "missing".into(),
+        Value::Error(EvalError::Malformed) => {
+            format!("{:?} is not of this type", String::from_utf8_lossy(bytes()))
+        }
+        Value::Error(EvalError::TooLong) => {
+            format!("{} bytes, more than the {MAX_VALUE_BYTES} that conditions work on", bytes().len())
+        }
+        value => show::value(&value),
+    }
 }
 
 #[derive(Default)]

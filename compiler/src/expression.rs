@@ -18,6 +18,9 @@ pub(crate) use calendar::{show_duration, show_timestamp};
 pub(crate) use check::{Checker, Resolved};
 pub use lower::Optimisation;
 pub(crate) use lower::{Lowering, Node, chain};
-pub(crate) use names::{DeclaredAttribute, NOW, Names, UnknownName, cookie_source, header_source};
+pub(crate) use names::{
+    DeclaredAttribute, KEYWORDS, NOW, Names, RESERVED, UnknownName, cookie_source, header_source,
+    is_attribute_name, query_source,
+};
 pub(crate) use parser::parse;
 pub(crate) use source_map::SourceMap;

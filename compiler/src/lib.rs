@@ -37,7 +37,7 @@ pub use document::json_schema;
 pub use explain::{AttributeValue, Explanation, RuleOutcome, explain};
 pub use expression::{Optimisation, timestamp};
 pub use limits::MAX_TEXT_BYTES;
-pub use link::{LinkError, link};
+pub use link::{LinkError, Member, conflicts, link};
 pub use show::source;
 pub use simulate::Simulation;
 pub use suggest::did_you_mean;

@@ -1,50 +1,149 @@
 //! Joins compiled rulesets into the bundle of a revision.
 
-use crate::Compiled;
-use halftone_rules::{Bundle, Scope};
-use std::collections::HashMap;
+use crate::{
+    Compiled,
+    diagnostic::{Code, Diagnostic, Diagnostics, Span},
+    yaml::{self, Kind},
+};
+use halftone_rules::{Bundle, Ruleset, Scope};
+use std::collections::{HashMap, HashSet};
 
 /// Why rulesets do not fit together.
 #[derive(Debug, PartialEq, Eq)]
-pub struct LinkError {
-    /// The ruleset that cannot join.
-    pub ruleset: String,
-    /// The one that is in its way.
-    pub other: String,
+pub enum LinkError {
+    /// Two have one name.
+    SameName(String),
+    /// Two govern the same requests.
+    SameScope {
+        /// The ruleset that cannot join.
+        ruleset: String,
+        /// The one that is in its way.
+        other: String,
+    },
 }
 
 impl std::fmt::Display for LinkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "rulesets {:?} and {:?} govern the same requests: give one of them another `match`, or delete it",
-            self.other, self.ruleset
-        )
+        match self {
+            Self::SameName(name) => write!(f, "there are two rulesets {name:?}: give each its own name"),
+            Self::SameScope { ruleset, other } => write!(
+                f,
+                "rulesets {other:?} and {ruleset:?} govern the same requests: give one of them another `match`, or delete it"
+            ),
+        }
     }
 }
 
 impl std::error::Error for LinkError {}
 
-/// The bundle of all `rulesets`, whose names are distinct.
+/// The bundle of all `rulesets`.
 ///
 /// # Errors
-/// When the `match` of two of them shares a host and a path prefix, so that both fit a request equally well.
+/// When two of them have one name, or their `match` shares a host and a path prefix, so that both fit a request equally
+/// well.
 pub fn link<'a>(
     revision: u64,
     rulesets: impl IntoIterator<Item = &'a Compiled>,
 ) -> Result<Bundle, LinkError> {
-    let rulesets: Vec<_> = rulesets.into_iter().map(|compiled| compiled.ruleset.clone()).collect();
-    let mut governed: HashMap<(&str, &str), &str> = HashMap::new();
-    for ruleset in &rulesets {
-        for (host, prefix) in combinations(&ruleset.scope) {
-            if let Some(other) = governed.insert((host, prefix), &ruleset.name)
-                && other != ruleset.name
-            {
-                return Err(LinkError { ruleset: ruleset.name.clone(), other: other.into() });
+    let rulesets: Vec<Ruleset> = rulesets.into_iter().map(|compiled| compiled.ruleset.clone()).collect();
+    let references: Vec<&Ruleset> = rulesets.iter().collect();
+    if let Some(Clash { later, earlier, what }) = clashes(&references).into_iter().next() {
+        let name = |at: usize| references.get(at).map(|ruleset| ruleset.name.clone()).unwrap_or_default();
+        return Err(match what {
+            Shared::Name => LinkError::SameName(name(later)),
+            Shared::Scope(..) => LinkError::SameScope { ruleset: name(later), other: name(earlier) },
+        });
+    }
+    Ok(Bundle::new(revision, rulesets))
+}
+
+/// A ruleset that is to be joined with others, and where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// The name of its file.
+    pub file: &'a str,
+    /// Its text.
+    pub text: &'a str,
+    /// What the text compiled to.
+    pub compiled: &'a Compiled,
+}
+
+/// Why the members cannot be joined: what [`link`] refuses, with places. One list for each member, in their order.
+#[must_use]
+pub fn conflicts(members: &[Member<'_>]) -> Vec<Vec<Diagnostic>> {
+    let rulesets: Vec<&Ruleset> = members.iter().map(|member| &member.compiled.ruleset).collect();
+    let mut found: Vec<Diagnostics<'_>> =
+        members.iter().map(|member| Diagnostics::new(member.text)).collect();
+    for Clash { later, earlier, what } in clashes(&rulesets) {
+        let (Some(diagnostics), Some(own), Some(other)) =
+            (found.get_mut(later), members.get(later), members.get(earlier))
+        else {
+            continue;
+        };
+        let name = &other.compiled.ruleset.name;
+        match what {
+            Shared::Name => {
+                let message = format!("there is a ruleset `{name}` already, in {}", other.file);
+                let help = "give each its own `name`; one that is not written is the file's";
+                diagnostics.report_with_help(Code::DuplicateName, &place(own.text, "name"), message, help);
+            }
+            Shared::Scope(host, prefix) => {
+                let host = if host.is_empty() { "any host" } else { host };
+                let paths = if prefix.is_empty() { "any path" } else { prefix };
+                let message =
+                    format!("`{name}` in {} governs the same requests: {host}, {paths}", other.file);
+                let help = "give one of them another `match`";
+                diagnostics.report_with_help(Code::SameScope, &place(own.text, "match"), message, help);
             }
         }
     }
-    Ok(Bundle::new(revision, rulesets))
+    found.into_iter().map(Diagnostics::into_sorted).collect()
+}
+
+/// Where a field's value stands, on one line; the beginning of the text when it is not written.
+fn place(text: &str, field: &str) -> Span {
+    let fields = match yaml::parse(text, &mut Diagnostics::new(text)).map(|root| root.kind) {
+        Some(Kind::Mapping(fields)) => fields,
+        _ => Vec::new(),
+    };
+    fields.into_iter().find(|(key, _)| key.text == field).map_or(0..0, |(key, node)| match node.kind {
+        Kind::Scalar { .. } => node.span,
+        _ => key.span,
+    })
+}
+
+/// A ruleset that cannot be joined with one before it.
+struct Clash<'a> {
+    later: usize,
+    earlier: usize,
+    what: Shared<'a>,
+}
+
+enum Shared<'a> {
+    Name,
+    /// A host and a path prefix; an empty one stands for all.
+    Scope(&'a str, &'a str),
+}
+
+/// Each ruleset with those before it that have its name or its scope, once.
+fn clashes<'a>(rulesets: &[&'a Ruleset]) -> Vec<Clash<'a>> {
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let mut governed: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut clashes = Vec::new();
+    for (later, ruleset) in rulesets.iter().enumerate() {
+        let mut seen = HashSet::from([later]);
+        let earlier = *names.entry(&ruleset.name).or_insert(later);
+        if seen.insert(earlier) {
+            clashes.push(Clash { later, earlier, what: Shared::Name });
+        }
+        for (host, prefix) in combinations(&ruleset.scope) {
+            let earlier = *governed.entry((host, prefix)).or_insert(later);
+            if seen.insert(earlier) {
+                clashes.push(Clash { later, earlier, what: Shared::Scope(host, prefix) });
+            }
+        }
+    }
+    clashes
 }
 
 /// Every host with every path prefix; an empty one stands for all.

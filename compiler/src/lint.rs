@@ -5,6 +5,7 @@ mod split;
 
 use crate::{
     allocation::coincide,
+    compile::DEFAULT_TARGET,
     diagnostic::{Code, Diagnostics},
     document::{Document, Rule},
     expression::{Checker, Expr, ExprKind, Lowering, Node, Resolved},
@@ -17,6 +18,7 @@ use halftone_rules::{
     isa::{ConstantId, Op},
     operator::Binary,
 };
+use std::collections::HashSet;
 
 /// Reports all surprises of a document that has no errors. `conditions` are those of its rules and then its
 /// experiments.
@@ -52,7 +54,8 @@ pub(crate) fn lint(
             split::effective_share(rule, condition, diagnostics);
         }
     }
-    overlapping(document, conditions, diagnostics);
+    overlapping(document, conditions, lowering, diagnostics);
+    targets_without_endpoints(document, diagnostics);
 }
 
 /// Calls `f` on the expression and everything in it.
@@ -127,15 +130,9 @@ fn contradiction(node: &Node, lowering: &Lowering) -> Option<&'static str> {
         _ => None,
     });
     let mut seen: Vec<(halftone_rules::isa::AttributeId, ConstantId)> = Vec::new();
-    let value = |id: ConstantId| lowering.constants.get(id.0 as usize);
     for (attribute, constant) in equalities {
-        let differs = |other: &ConstantId| match (value(*other), value(constant)) {
-            (Some(a), Some(b)) => {
-                Binary::Equal.apply(a.value(), b.value()) == halftone_rules::Value::Bool(false)
-            }
-            _ => false,
-        };
-        if seen.iter().any(|(id, other)| *id == attribute && differs(other)) {
+        let differs = |other| cover::differ(other, constant, lowering);
+        if seen.iter().any(|(id, other)| *id == attribute && differs(*other)) {
             return Some("an attribute");
         }
         seen.push((attribute, constant));
@@ -158,7 +155,12 @@ fn negative_remainder(expr: &Expr, checker: &Checker, diagnostics: &mut Diagnost
 }
 
 /// Two experiments that run at the same time on the same units and share no layer.
-fn overlapping(document: &Document, conditions: &[Option<Node>], diagnostics: &mut Diagnostics<'_>) {
+fn overlapping(
+    document: &Document,
+    conditions: &[Option<Node>],
+    lowering: &Lowering,
+    diagnostics: &mut Diagnostics<'_>,
+) {
     let compares = |rule: &Rule| rule.arms.len() > 1 || rule.control.is_some();
     let entries: Vec<(&Rule, bool, Option<&Node>)> = document
         .rules
@@ -176,12 +178,34 @@ fn overlapping(document: &Document, conditions: &[Option<Node>], diagnostics: &m
             (*reported || *other)
                 && (layer(earlier).is_none() || layer(earlier) != layer(later))
                 && coincide(earlier.schedule, later.schedule)
-                && !cover::disjoint(*other_condition, *condition)
+                && !cover::disjoint(*other_condition, *condition, lowering)
         });
         if let Some((earlier, ..)) = clash {
             let message = format!("units can be in `{}` and `{}` at the same time", earlier.name, later.name);
             let help = "if one can influence the other, put both into a layer, each with a range";
             diagnostics.report_with_help(Code::OverlappingExperiments, &later.span, message, help);
+        }
+    }
+}
+
+/// Targets of rules that the proxy does not know, while it knows others.
+fn targets_without_endpoints(document: &Document, diagnostics: &mut Diagnostics<'_>) {
+    let declared = document.targets.as_deref().unwrap_or_default();
+    if declared.iter().all(|target| target.endpoints.is_empty()) {
+        return;
+    }
+    let named: HashSet<&str> = document.named_targets().map(|name| name.value.as_str()).collect();
+    let default = document.default.as_ref().map_or(DEFAULT_TARGET, |default| &default.value);
+    for target in declared {
+        // The default may be what the proxy has anyway.
+        if target.endpoints.is_empty() && target.name != default && named.contains(target.name.as_str()) {
+            let message = format!(
+                "`{}` has no endpoints, but others have: the proxy sends its requests to `{default}`",
+                target.name
+            );
+            let help =
+                "give it endpoints, or leave out those of all if something else routes by x-halftone-target";
+            diagnostics.report_with_help(Code::MissingEndpoints, &target.span, message, help);
         }
     }
 }

@@ -11,7 +11,12 @@ pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     if length > MAX_COMPARED_CHARS {
         return None;
     }
-    let limit = length.div_ceil(3).max(1);
+    // Of short names every other one is close: there only the case may differ.
+    let limit = match length {
+        ..4 => 0,
+        4..6 => 1,
+        _ => length / 3,
+    };
     candidates
         .into_iter()
         .take(MAX_CANDIDATES)
@@ -32,4 +37,30 @@ pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str
     }
     let all: Vec<&str> = candidates.into_iter().take(20).collect();
     if all.is_empty() { "there is none".into() } else { format!("known are: {}", all.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_likely_is_suggested() {
+        let known = ["id", "hosts", "weight", "v2", "user.tier", "condition"];
+        for (name, expected) in [
+            ("weigth", Some("weight")),
+            ("host", Some("hosts")),
+            ("conditions", Some("condition")),
+            ("user.teir", Some("user.tier")),
+            ("ID", Some("id")),
+            ("a", None),
+            ("is", None),
+            ("v1", None),
+            ("idx", None),
+            ("ghost", None),
+            ("weird", None),
+        ] {
+            assert_eq!(closest(name, known), expected, "{name}");
+        }
+        assert_eq!(did_you_mean("v1", ["v2", "v3"]), "known are: v2, v3");
+    }
 }

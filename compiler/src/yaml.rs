@@ -59,7 +59,8 @@ enum Open {
 /// Reads one document. `None` when the text is unusable; the reason is reported.
 pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Node> {
     if text.len() > MAX_TEXT_BYTES {
-        let message = format!("the text has {} bytes, more than the {MAX_TEXT_BYTES} allowed", text.len());
+        // How many there are is not known: whoever reads texts stops here.
+        let message = format!("the text has more than the {MAX_TEXT_BYTES} bytes that are allowed");
         diagnostics.report(Code::TooLarge, &(0..0), message);
         return None;
     }
@@ -75,7 +76,12 @@ pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Nod
             }
             Err(error) => {
                 let at = reader.offsets.byte(error.marker().index());
-                reader.diagnostics.report(Code::Syntax, &(at..at), error.info());
+                match quoting_help(text, at) {
+                    Some(help) => {
+                        reader.diagnostics.report_with_help(Code::Syntax, &(at..at), error.info(), help);
+                    }
+                    None => reader.diagnostics.report(Code::Syntax, &(at..at), error.info()),
+                }
                 return None;
             }
         }
@@ -104,28 +110,24 @@ impl Reader<'_, '_> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
             Event::DocumentStart(_) if self.root.is_some() => {
-                return self.unsupported("several documents in one text", &span);
+                let message = "a text has one ruleset, but here a second document starts";
+                return self.unsupported(message, &span, "put each ruleset into a file of its own");
             }
             Event::DocumentStart(_) => {}
-            Event::Alias(_) => return self.unsupported("an alias", &span),
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => {
+                let help = quoting_help(self.diagnostics.text(), span.start)
+                    .unwrap_or_else(|| "a text that starts with `!` needs quotes in YAML".into());
+                return self.unsupported("tags are not supported in rulesets", &span, &help);
+            }
+            Event::Alias(_) => return self.shared("aliases", &span),
             Event::Scalar(_, _, anchor, _)
             | Event::SequenceStart(anchor, _)
             | Event::MappingStart(anchor, _)
                 if anchor != 0 =>
             {
-                return self.unsupported("an anchor", &span);
-            }
-            Event::Scalar(_, _, _, Some(_))
-            | Event::SequenceStart(_, Some(_))
-            | Event::MappingStart(_, Some(_)) => {
-                let help = "a word that starts with `!` is a tag in YAML: put a text that starts like this into quotes";
-                self.diagnostics.report_with_help(
-                    Code::UnsupportedYaml,
-                    &span,
-                    "tags are not supported in rulesets",
-                    help,
-                );
-                return None;
+                return self.shared("anchors", &span);
             }
             Event::Scalar(text, style, ..) => {
                 let kind = Kind::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
@@ -188,21 +190,58 @@ impl Reader<'_, '_> {
                     Kind::Scalar { text, .. } => {
                         *key = Some(Key { span: node.span, text });
                     }
-                    _ => return self.unsupported("a key that is not a scalar", &node.span),
+                    _ => return self.unsupported("a key is not a scalar", &node.span, "keys are names"),
                 },
             },
         }
         Some(())
     }
 
-    fn unsupported(&mut self, what: &str, span: &Span) -> Option<()> {
-        self.diagnostics.report_with_help(
-            Code::UnsupportedYaml,
-            span,
-            format!("{what} is not supported in rulesets"),
-            "write the value out where it is needed",
-        );
+    /// Reports YAML's ways to use one value in several places.
+    fn shared(&mut self, what: &str, span: &Span) -> Option<()> {
+        let help = "write the value out where it is needed; a text that starts with `&` or `*` needs quotes";
+        self.unsupported(&format!("{what} are not supported in rulesets"), span, help)
+    }
+
+    fn unsupported(&mut self, message: &str, span: &Span, help: &str) -> Option<()> {
+        self.diagnostics.report_with_help(Code::UnsupportedYaml, span, message, help);
         None
+    }
+}
+
+/// What to do about a text that YAML reads as something else, because it has no quotes around it.
+fn quoting_help(text: &str, at: usize) -> Option<String> {
+    let (before, rest) = (text.get(..at)?, text.get(at..)?);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(start..)?.lines().next()?;
+    let (key, value) = line.trim_start_matches([' ', '-']).split_once(": ").unwrap_or_default();
+    let value = value.trim();
+    let misread = !value.starts_with(['[', '{', '&'])
+        && (value.contains(": ") || value.starts_with(['"', '\'', '|', '>', '?', '-']));
+    let first = rest.chars().next();
+    if key == "condition" || misread && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+        Some(format!("put the whole text into quotes: `{key}: {}`", quoted(value)))
+    } else if let Some(first @ ('*' | '&' | '!' | '%' | '@' | '`')) = first {
+        let word = rest.split([' ', ',', ']', '}', '\r', '\n']).next()?;
+        Some(format!("a text that starts with `{first}` needs quotes in YAML: `{}`", quoted(word)))
+    } else {
+        // On a line with several fields: the one that the place is in.
+        let (_, behind) = before.get(start..)?.rsplit_once("condition")?;
+        let help = if behind.starts_with('"') {
+            "within double quotes a double quote is written `\\\"`"
+        } else {
+            "put the whole condition into quotes"
+        };
+        (!behind.contains(", ")).then(|| help.into())
+    }
+}
+
+/// A text in quotes, as YAML reads it.
+pub(crate) fn quoted(text: &str) -> String {
+    if text.contains('\'') && !text.contains(['"', '\\']) {
+        format!("\"{text}\"")
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
     }
 }
 

@@ -177,6 +177,8 @@ fn true_conditions() {
         "request.query['q'] == '7' && 'q' in request.query && request.cookies['c'] == '42'",
         "request.headers.`s` == s && has(request.headers.`s`) && !has(request.headers.`x-none`)",
         "now in [timestamp('2026-01-31T08:30:00Z')] && b in [false, true] && !(b in [false])",
+        "!(b in []) && !(now in []) && !(raw in []) && !(v in []) && !(s in []) && !(now - now in [])",
+        "- 7 == n && -(7) == n && - 2.5 == -d && 1 -5 == -4 && -7.0 < -d && .s == s",
     ] {
         assert_eq!(outcome(condition), TAKEN, "{condition}");
     }
@@ -201,6 +203,7 @@ fn conditions_without_a_value() {
         ("gone == 1 ? true : true", EvalError::Missing),
         ("request.headers['nope'] == ''", EvalError::Missing),
         ("bad == 1", EvalError::Malformed),
+        ("gone.flag in [] || (gone.flag ? false : false)", EvalError::Missing),
         ("x.raw == 'a'", EvalError::Missing),
         ("raw.x == 'a' || request.headers['x-raw'] == 'a'", EvalError::Missing),
         ("request.headers['x-raw'] == 'a'", EvalError::Malformed),

@@ -1,7 +1,7 @@
 //! Bad input: each problem gets its code and its place, all in one pass.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use halftone_compiler::{Code, compile, render};
+use halftone_compiler::{Code, LinkError, Member, compile, compile_file, conflicts, link, render};
 
 /// The codes and places of a text's problems, and the part of the text that each one marks.
 fn problems(text: &str) -> Vec<(Code, String)> {
@@ -84,7 +84,29 @@ fn fields() {
     assert_problem("version: v1\nmatch: {hosts: [a/b]}\nrules: []", Code::WrongForm, "a/b");
     assert_problem("version: v1\nmatch: {hosts: ['a.com:80']}\nrules: []", Code::WrongForm, "'a.com:80'");
     assert_problem("version: v1\nmatch: {hosts: ['[::1]', '[a]']}\nrules: []", Code::WrongForm, "'[a]'");
+    for host in ["...", "a..b", ".a", "*", "*.", "*.[::1]", "*.10.0.0.1"] {
+        let host = format!("'{host}'");
+        assert_problem(
+            &format!("version: v1\nmatch: {{hosts: [{host}]}}\nrules: []"),
+            Code::WrongForm,
+            &host,
+        );
+    }
+    for host in ["example.com.", "_a.b-c", "10.0.0.1", "'[::1]'", "'*.example.com'"] {
+        assert_eq!(problems(&format!("version: v1\nmatch: {{hosts: [{host}]}}\nrules: []")), [], "{host}");
+    }
     assert_problem("version: v1\nmatch: {path_prefixes: [v2]}\nrules: []", Code::WrongForm, "v2");
+    for query in ["''", "'a=b'", "'a&b'", "'a#b'"] {
+        let text = format!("version: v1\nattributes: {{a: {{query: {query}}}}}\nrules: []");
+        assert_problem(&text, Code::InvalidName, query);
+    }
+    for name in ["in", "true", "false", "null", "if", "while", "if.x"] {
+        let text = format!("version: v1\nattributes: {{{name}: {{header: h}}}}\nrules: []");
+        assert_problem(&text, Code::InvalidName, name);
+    }
+    // What conditions can use may be declared.
+    let text = "version: v1\nattributes: {has: {header: h}, a.if: {header: i}, a.in: {header: j}}\nrules:\n  - {name: r, condition: has == a.if && a.`in` != 'x', target: v2}";
+    assert_eq!(problems(text), []);
     assert_problem("version: v1\nattributes: {a: {type: int}}\nrules: []", Code::MissingField, "a");
     assert_problem("version: v1\nattributes: {a: {cookie: 'a=b'}}\nrules: []", Code::InvalidName, "'a=b'");
     assert_problem("version: v1\nattributes: {a: {cookie: c, header: d}}\nrules: []", Code::WrongForm, "c");
@@ -155,6 +177,16 @@ fn conditions() {
         ("(now - now).getHours('+02:00') == 1", Code::TypeMismatch, "now - now"),
         ("null == null", Code::UnsupportedFeature, "null"),
         ("{}", Code::WrongForm, "{}"),
+        (".true", Code::ConditionSyntax, "true"),
+        (". 5 == 1", Code::ConditionSyntax, "5"),
+        ("in == 1", Code::ConditionSyntax, "in"),
+        ("a.in == 1", Code::ConditionSyntax, "in"),
+        ("if.a == 1", Code::ConditionSyntax, "if"),
+        ("size('a',) == 1", Code::ConditionSyntax, ")"),
+        ("-(9223372036854775808) < n.a", Code::NumberOutOfRange, "9223372036854775808"),
+        ("-9223372036854775809 < n.a", Code::NumberOutOfRange, "-9223372036854775809"),
+        ("user.id > -1", Code::TypeMismatch, "-1"),
+        ("request.query[''] == 'x'", Code::InvalidName, "request.query['']"),
     ] {
         let found = problems(&with_condition(condition));
         assert!(found.contains(&(code, marked.into())), "{condition}: {found:?}");
@@ -293,6 +325,177 @@ fn a_rendered_problem_shows_a_caret_at_its_place() {
     assert_eq!(normalise(&rendered), normalise(expected));
 }
 
+/// The first problem's message and help.
+fn said(text: &str) -> (String, String) {
+    let first = compile(text, "test").unwrap_err().swap_remove(0);
+    (first.message, first.help.unwrap_or_default())
+}
+
+#[test]
+fn texts_that_yaml_reads_as_something_else_need_quotes() {
+    for (condition, quoted) in [
+        ("a: b", "'a: b'"),
+        ("a.b ? b.c : d.e", "'a.b ? b.c : d.e'"),
+        ("a.b == \"x: y\"", "'a.b == \"x: y\"'"),
+        ("\"x\" == a.b", "'\"x\" == a.b'"),
+        ("'x' == a.b", "\"'x' == a.b\""),
+        ("\"a\" in x.y && x.z == 'b'", "'\"a\" in x.y && x.z == ''b'''"),
+        ("!a.b", "'!a.b'"),
+        ("!has(a.b) && c.d == 1", "'!has(a.b) && c.d == 1'"),
+        ("{a.b}", "'{a.b}'"),
+        ("[a.b]", "'[a.b]'"),
+        ("{1: 2}[1] == 2", "'{1: 2}[1] == 2'"),
+        ("[1] == [1]", "'[1] == [1]'"),
+        ("*a", "'*a'"),
+        ("> 3", "'> 3'"),
+        ("`a`", "'`a`'"),
+    ] {
+        let text = with_condition(condition);
+        let help = format!("put the whole text into quotes: `condition: {quoted}`");
+        assert_eq!(said(&text).1, help, "{text}");
+        // What is advised is what was meant.
+        let problems = problems(&with_condition(quoted));
+        assert!(!problems.iter().any(|(code, _)| matches!(code, Code::Syntax | Code::WrongForm)), "{quoted}");
+    }
+    for (text, help) in [
+        (
+            with_condition("# a.b"),
+            "a `#` starts a comment in YAML: put a text that starts with it into quotes",
+        ),
+        (
+            with_condition("a.b == \"/a #b\""),
+            "a ` #` starts a comment in YAML: put the whole condition into quotes",
+        ),
+        (
+            "version: v1\nmatch: {hosts: [api.example.com, *.example.com]}\nrules: []".into(),
+            "a text that starts with `*` needs quotes in YAML: `'*.example.com'`",
+        ),
+        (
+            "version: v1\nmatch:\n  hosts:\n  - *.example.com\nrules: []".into(),
+            "a text that starts with `*` needs quotes in YAML: `'*.example.com'`",
+        ),
+        (
+            "version: v1\nrules:\n  - {name: r, condition: \"x\" == a.b, target: v2}".into(),
+            "put the whole condition into quotes",
+        ),
+        (
+            r#"{"version": "v1", "rules": [{"name": "r", "condition": "a.b == "x"", "target": "v2"}]}"#
+                .into(),
+            r#"within double quotes a double quote is written `\"`"#,
+        ),
+        (
+            "version: v1\nrules: &a []".into(),
+            "write the value out where it is needed; a text that starts with `&` or `*` needs quotes",
+        ),
+    ] {
+        assert_eq!(said(&text).1, help, "{text}");
+    }
+    let (message, help) = said("version: v1\nrules: []\n---\nversion: v1\nrules: []");
+    assert_eq!(message, "a text has one ruleset, but here a second document starts");
+    assert_eq!(help, "put each ruleset into a file of its own");
+    // Whoever reads files and uploads stops at the limit, so how much more there is is not said.
+    let (message, _) = said(&"x".repeat((4 << 20) + 1));
+    assert_eq!(message, "the text has more than the 4194304 bytes that are allowed");
+}
+
+#[test]
+fn operators_of_other_languages_are_translated() {
+    for (condition, help) in [
+        ("a.b = 1", "write `==` to compare"),
+        ("a.b === 1", "write `==` to compare"),
+        ("a.b !== 1", "write `!=`"),
+        ("a.b <> 1", "write `!=`"),
+        ("a.b =< 1", "write `<=`"),
+        ("a.b => 1", "write `>=`"),
+        ("a.b =~ 'x'", "write text.matches(\"^expression$\")"),
+        ("a.b == 1 and c.d == 2", "write `&&`"),
+        ("a.b == 1 & c.d == 2", "write `&&`"),
+        ("a.b == 1 OR c.d == 2", "write `||`"),
+        ("a.b is 1", "write `==`"),
+        ("not a.b", "write `!`"),
+        ("not(a.b)", "write `!`"),
+        ("a.b not in ['x']", "write `!` before the whole, for example !(a.b in [\"x\"])"),
+        ("len(a.b) == 1", "write size(x)"),
+        ("a.b == “x”", "write straight quotes: \" or '"),
+        ("a.in == 1", "a field with the name of a word of CEL stands in backquotes: .`in`"),
+    ] {
+        assert_eq!(said(&with_condition(condition)).1, help, "{condition}");
+    }
+}
+
+#[test]
+fn what_lists_of_the_request_can_do_is_said() {
+    let can = "write \"x\" in groups, or size(groups)";
+    for (condition, message, help) in [
+        ("groups[0] == 'a'", "`[]` does not work on a list of the request", can),
+        ("groups == ['a']", "`==` does not work on a list of the request", can),
+        ("groups == groups", "`==` does not work on a list of the request", can),
+        ("a.b == 'y' || 'a' != groups", "`!=` does not work on a list of the request", can),
+        ("groups.contains('a')", "`contains` does not work on a list of the request", can),
+        (
+            "groups in ['a']",
+            "`in` looks for one value, but this is a list of the request",
+            "write \"x\" in groups, joined by `||` for several",
+        ),
+        (
+            "groups in []",
+            "`in` looks for one value, but this is a list of the request",
+            "write \"x\" in groups, joined by `||` for several",
+        ),
+    ] {
+        let text = with_condition(condition)
+            .replace("rules:", "attributes: {groups: {header: g, type: list}}\nrules:");
+        assert_eq!(said(&text), (message.into(), help.into()), "{text}");
+    }
+}
+
+#[test]
+fn what_has_to_be_of_one_type_is_named() {
+    for (condition, message) in [
+        ("\"[1, 'a'] == [1]\"", "a list needs elements of one type, but these are int and string"),
+        ("\"{1: 2, 'a': 2} == {1: 2}\"", "a map needs keys of one type, but these are int and string"),
+        ("\"{1: 2, 2: 'a'} == {1: 2}\"", "a map needs values of one type, but these are int and string"),
+        ("\"{1: 2}['a'] == 2\"", "a map needs keys of one type, but these are int and string"),
+        ("\"[1]['a'] == 2\"", "`[]` on a list needs an int, but this is a string"),
+        ("\"'a' in [1]\"", "`in` needs values of one type, but these are string and int"),
+    ] {
+        assert_eq!(said(&with_condition(condition)).0, message, "{condition}");
+    }
+}
+
+#[test]
+fn a_unit_is_named_as_an_attribute() {
+    for (unit, help) in [
+        ("x-user-id", "write `user.id`, which is the header x-user-id"),
+        ("X-Tenant", "declare `attributes: {tenant: {header: x-tenant}}` and write `tenant`"),
+        ("device-id", "declare `attributes: {device.id: {header: device-id}}` and write `device.id`"),
+        ("x-1", "name an attribute, for example `user.id`; `attributes` says where it comes from"),
+        ("'a b'", "name an attribute, for example `user.id`; `attributes` says where it comes from"),
+        ("''", "name an attribute, for example `user.id`; `attributes` says where it comes from"),
+        ("tenant", "an attribute that is not declared has the form `a.b` and means the header x-a-b"),
+    ] {
+        let text = format!("version: v1\nunit: {unit}\nrules: []");
+        assert_problem(&text, Code::UnknownName, unit);
+        assert_eq!(said(&text).1, help, "{unit}");
+    }
+    assert_eq!(problems("version: v1\nunit: request.headers.x-tenant\nrules: []"), []);
+}
+
+#[test]
+fn times_that_cannot_be_are_told_the_range() {
+    let (message, help) = said(&with_field("end: 9999-12-31T23:59:59Z"));
+    assert_eq!(
+        message,
+        "times lie between 1677-09-21T00:12:44Z and 2262-04-11T23:47:16Z: they are nanoseconds in 64 bits"
+    );
+    assert_eq!(help, "write it like 2026-01-31T08:00:00Z, or leave `end` out if there is none");
+    for time in ["2026-01-31 08:00:00Z", "2026-01-31t08:00:00Z", "2026-01-31T08:00Z", "2026-01-31T08:00:00"] {
+        assert_problem(&with_field(&format!("start: {time}")), Code::InvalidConstant, time);
+        let condition = with_condition(&format!("now > timestamp('{time}')"));
+        assert_problem(&condition, Code::InvalidConstant, &format!("'{time}'"));
+    }
+}
+
 #[test]
 fn misspelt_names_get_a_suggestion() {
     let help = |text: &str| compile(text, "test").unwrap_err()[0].help.clone().unwrap();
@@ -380,6 +583,63 @@ fn surprises_are_told() {
             ),
             vec![],
         ),
+        // Equal values, written differently.
+        (
+            rules(
+                "  - {name: a, condition: v.x == semver('1.0.0+a'), target: v2}\n  - {name: b, condition: v.x == semver('1.0.0+b') && t.y == 'c', target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: \"v.x in [semver('1.0.0'), semver('2.0.0+x')]\", target: v2}\n  - {name: b, condition: v.x == semver('2.0.0'), target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: v.x >= semver('1.0.0+a'), target: v2}\n  - {name: b, condition: v.x >= semver('1.0.0'), target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: v.x == semver('1.0.0-a'), target: v2}\n  - {name: b, condition: v.x == semver('1.0.0'), target: v3}",
+            ),
+            vec![],
+        ),
+        (
+            rules(
+                "  - {name: a, condition: d.x == 0.0, target: v2}\n  - {name: b, condition: \"d.x in [-0.0]\", target: v3}",
+            ),
+            vec![Code::NeverMatches],
+        ),
+        (
+            rules(
+                "  []\nexperiments:\n  - {name: e, condition: v.x == semver('1.0.0+a'), arms: [{name: x}, {name: y}]}\n  - {name: f, condition: v.x == semver('1.0.0'), arms: [{name: x}, {name: y}]}",
+            ),
+            vec![Code::OverlappingExperiments],
+        ),
+        // Shares that are less than a bucket away from 0 and from 1.
+        (rules("  - {name: a, weight: 1e-7, target: v2}"), vec![Code::ShareOfABucket]),
+        (rules("  - {name: a, weight: 0.99999999, target: v2}"), vec![Code::ShareOfABucket]),
+        (rules("  - {name: a, weight: 0.1, control: 1e-9, target: v2}"), vec![Code::ShareOfABucket]),
+        (rules("  - {name: a, weight: 0.000001, target: v2}"), vec![]),
+        (rules("  - {name: a, weight: 0.1234567, target: v2}"), vec![]),
+        // Targets that the proxy does not know beside some that it knows.
+        (
+            rules(
+                "  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets: {v1: {endpoints: ['10.0.0.1:80']}, v2: , v3: }",
+            ),
+            vec![Code::MissingEndpoints],
+        ),
+        (
+            rules(
+                "  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets: {v1: , v2: {endpoints: ['10.0.0.1:80']}}",
+            ),
+            vec![],
+        ),
+        (rules("  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets: {v1: , v2: }"), vec![]),
         (
             rules(
                 "  - {name: a, target: v2, weight: 0.5}\nexperiments:\n  - {name: e, arms: [{name: x}, {name: y}]}\n  - {name: f, arms: [{name: x}, {name: y}]}",
@@ -402,4 +662,68 @@ fn surprises_are_told() {
         "the rule reaches about 1 % of the units: 10 % by the condition, and of those 10 % by the weight"
     );
     assert!(render("r.yaml", &documents, std::slice::from_ref(warning)).starts_with("warning[W0404]: "));
+    let said = |text: &str| compile(text, "test").unwrap().warnings.swap_remove(0);
+    let warning = said(&rules("  - {name: a, weight: 1e-7, target: v2}"));
+    assert_eq!(warning.message, "the weight 1e-7 counts as 1 of 1000000 buckets");
+    let text = rules(
+        "  - {name: a, weight: 0.1, target: v2}\ndefault: v1\ntargets:\n  v1: {endpoints: ['10.0.0.1:80']}\n  v2:\n",
+    );
+    let warning = said(&text);
+    assert_eq!(
+        warning.message,
+        "`v2` has no endpoints, but others have: the proxy sends its requests to `v1`"
+    );
+    assert_eq!((warning.place.line, warning.place.column), (7, 3));
+}
+
+#[test]
+fn rulesets_that_cannot_be_published_together_are_told_where() {
+    let texts = [
+        (
+            "a.yaml",
+            "version: v1\nname: chat\nmatch: {hosts: [a.example.com, b.example.com], path_prefixes: [/v2]}\nrules: []",
+        ),
+        (
+            "b.yaml",
+            "version: v1\nname: search\nmatch:\n  hosts: [b.example.com]\n  path_prefixes: [/v1, /v2]\nrules: []",
+        ),
+        ("c.yaml", "version: v1\nmatch: {hosts: [c.example.com]}\nname: chat\nrules: []"),
+        ("other/a.yaml", "version: v1\nrules: []\n"),
+        ("d.yaml", "version: v1\nname: d\nrules: []\n"),
+        (
+            "e.yaml",
+            "version: v1\nname: e\nmatch: {hosts: [c.example.com], path_prefixes: [/v2]}\nrules: []\n",
+        ),
+    ];
+    let compiled = texts.map(|(_, text)| compile_file(text, "a").unwrap());
+    let members: Vec<Member<'_>> =
+        texts.iter().zip(&compiled).map(|((file, text), compiled)| Member { file, text, compiled }).collect();
+    let found: Vec<_> = conflicts(&members)
+        .into_iter()
+        .zip(texts)
+        .flat_map(|(found, (file, _))| found.into_iter().map(move |problem| (file, problem)))
+        .map(|(file, problem)| {
+            (file, problem.code, problem.place.line, problem.place.column, problem.message)
+        })
+        .collect();
+    let expected = [
+        ("b.yaml", Code::SameScope, 3, 1, "`chat` in a.yaml governs the same requests: b.example.com, /v2"),
+        ("c.yaml", Code::DuplicateName, 3, 7, "there is a ruleset `chat` already, in a.yaml"),
+        (
+            "d.yaml",
+            Code::SameScope,
+            1,
+            1,
+            "`a` in other/a.yaml governs the same requests: any host, any path",
+        ),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(file, code, line, column, message)| (file, code, line, column, message.to_owned()))
+    );
+    let link = |some: &[usize]| link(1, some.iter().map(|at| &compiled[*at])).map(|_| ());
+    assert_eq!(link(&[0, 3, 5]), Ok(()));
+    assert_eq!(link(&[0, 2]), Err(LinkError::SameName("chat".into())));
+    let error = link(&[0, 1]).unwrap_err();
+    assert_eq!(error, LinkError::SameScope { ruleset: "search".into(), other: "chat".into() });
 }

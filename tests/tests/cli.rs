@@ -38,7 +38,7 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn lint_tells_errors_and_warnings_by_its_exit_code() -> Result<()> {
-    let surprising = "version: v1\nrules:\n  - {name: a, condition: user.id % 2 == 0, target: v2}\n";
+    let surprising = "version: v1\nmatch: {hosts: [b.example]}\nrules:\n  - {name: a, condition: user.id % 2 == 0, target: v2}\n";
     let wrong = "version: v1\nrules:\n  - {name: a, condition: user.id == 'x', target: v2}\n";
     let cli = Cli::new(&[("good.yaml", RULES), ("surprising.yaml", surprising), ("wrong.yaml", wrong)])?;
     for (args, code) in [
@@ -67,6 +67,29 @@ fn lint_tells_errors_and_warnings_by_its_exit_code() -> Result<()> {
     assert_eq!(reports[0]["diagnostics"][0]["severity"], "warning");
     let error = &reports[1]["diagnostics"][0];
     assert_eq!((&error["code"], &error["line"], &error["column"]), (&"E0305".into(), &3.into(), &26.into()));
+    Ok(())
+}
+
+#[test]
+fn lint_tells_what_cannot_be_published_together() -> Result<()> {
+    let other = "version: v1\nname: other\nrules: []\n";
+    let cli = Cli::new(&[("a.yaml", RULES), ("b.yaml", other), ("c.yaml", other)])?;
+    let output = cli.run(&["lint", "a.yaml", "b.yaml", "c.yaml"])?;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let said = stdout(&output);
+    for line in [
+        "error[E0212]: `a` in a.yaml governs the same requests: any host, any path",
+        " --> b.yaml:1:1",
+        "error[E0205]: there is a ruleset `other` already, in b.yaml",
+        " --> c.yaml:2:7",
+        "files: 3, errors: 3, warnings: 0",
+    ] {
+        assert!(said.lines().any(|other| other == line), "{line:?} is missing in\n{said}");
+    }
+    let output = cli.run(&["lint", "--format", "json", "a.yaml", "c.yaml"])?;
+    let reports: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(reports[0]["diagnostics"], serde_json::json!([]));
+    assert_eq!(reports[1]["diagnostics"][0]["code"], "E0212");
     Ok(())
 }
 

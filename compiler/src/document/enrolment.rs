@@ -2,7 +2,7 @@
 
 use super::{
     Arm, Control, Forced, Layer, Override, Rule, Spanned,
-    fields::Fields,
+    fields::{Fields, comment_follows},
     reader::Reader,
     shape::{ARM, CONTROL, EXPERIMENT, EXPERIMENT_ARM, LAYER, OVERRIDE, RULE, Shape},
 };
@@ -10,7 +10,7 @@ use crate::{
     diagnostic::{Code, Span},
     expression::{Expr, SourceMap, parse, timestamp},
     limits::MAX_CONDITION_BYTES,
-    yaml::{Kind, Node},
+    yaml::{Kind, Node, quoted},
 };
 use halftone_rules::{
     bucket::{BUCKETS, share},
@@ -232,7 +232,8 @@ impl Reader<'_, '_> {
         match timestamp(&text.value) {
             Ok(value) => Some(Spanned { span: text.span, value }),
             Err(problem) => {
-                let help = "write it like 2026-01-31T08:00:00Z";
+                let help =
+                    format!("write it like 2026-01-31T08:00:00Z, or leave {what} out if there is none");
                 self.diagnostics.report_with_help(Code::InvalidConstant, &text.span, problem, help);
                 None
             }
@@ -278,6 +279,17 @@ impl Reader<'_, '_> {
     }
 
     fn condition(&mut self, node: &Node) -> Option<Expr> {
+        let Kind::Scalar { plain, .. } = node.kind else {
+            let written = self.text.get(node.span.clone()).unwrap_or_default();
+            let message = format!("`condition` is a text, but this is {}", node.describe());
+            let help = if written.contains('\n') {
+                "put the whole condition into quotes".into()
+            } else {
+                format!("put the whole text into quotes: `condition: {}`", quoted(written))
+            };
+            self.wrong(&node.span, &message, &help);
+            return None;
+        };
         let condition = self.text(node, "`condition`")?;
         let length = condition.value.len();
         if length > MAX_CONDITION_BYTES {
@@ -288,7 +300,11 @@ impl Reader<'_, '_> {
             return None;
         }
         let map = SourceMap::new(self.text, &condition.span, &condition.value);
-        parse(&condition.value, &map, &mut self.next_id, self.diagnostics)
+        let parsed = parse(&condition.value, &map, &mut self.next_id, self.diagnostics);
+        if parsed.is_none() && plain && comment_follows(self.text, condition.span.end) {
+            self.diagnostics.advise("a ` #` starts a comment in YAML: put the whole condition into quotes");
+        }
+        parsed
     }
 
     /// A number from 0 to 1 as buckets.
@@ -296,7 +312,9 @@ impl Reader<'_, '_> {
         let text = self.text(node, &format!("`{what}`"))?;
         let number = text.value.parse::<f64>().ok();
         let share = number.and_then(share);
-        if share.is_none() {
+        if let (Some(number), Some(share)) = (number, share) {
+            self.less_than_a_bucket(number, share, what, &text.span);
+        } else {
             let message = format!("the {what} {} is not a number from 0 to 1", text.value);
             let help = match text.value.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()) {
                 Some(percent) => format!("write {}", percent / 100.0),
@@ -305,6 +323,20 @@ impl Reader<'_, '_> {
             self.diagnostics.report_with_help(Code::WeightOutOfRange, &text.span, message, help);
         }
         share
+    }
+
+    /// Reports a share that is not 0 and not 1, but counts as the one bucket that is next to it.
+    fn less_than_a_bucket(&mut self, number: f64, share: u32, what: &str, span: &Span) {
+        if (number * f64::from(BUCKETS)).round() == f64::from(share) {
+            return;
+        }
+        let message = format!("the {what} {number:?} counts as {share} of {BUCKETS} buckets");
+        let help = if share == 1 {
+            "write 0 if nobody is meant, and at least 0.000001 otherwise"
+        } else {
+            "write 1 if everybody is meant, and at most 0.999999 otherwise"
+        };
+        self.diagnostics.report_with_help(Code::ShareOfABucket, span, message, help);
     }
 
     fn seed(&mut self, node: &Node) -> Option<String> {

@@ -7,6 +7,11 @@ use crate::{
     yaml::{Key, Kind, Node},
 };
 
+/// Whether a comment stands on the same line behind a place, and nothing else but a colon.
+pub(crate) fn comment_follows(text: &str, place: usize) -> bool {
+    text.get(place..).is_some_and(|rest| rest.trim_start_matches([':', ' ', '\t']).starts_with('#'))
+}
+
 /// The fields of a mapping.
 pub(crate) struct Fields {
     entries: Vec<(Key, Node)>,
@@ -39,7 +44,11 @@ impl Fields {
             let known = shape.names().any(|name| name == key.text);
             if node.is_null() && known {
                 let message = format!("`{}` is empty", key.text);
-                let help = "give it a value, or leave it out";
+                let help = if comment_follows(diagnostics.text(), key.span.end) {
+                    "a `#` starts a comment in YAML: put a text that starts with it into quotes"
+                } else {
+                    "give it a value, or leave it out"
+                };
                 diagnostics.report_with_help(Code::WrongForm, &key.span, message, help);
             } else if !known {
                 let message = format!("{} has no field `{}`", shape.what, key.text);

@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
-    expression::{DeclaredAttribute, NOW, UnknownName, cookie_source, header_source},
+    expression::{
+        DeclaredAttribute, KEYWORDS, NOW, RESERVED, UnknownName, cookie_source, header_source,
+        is_attribute_name, query_source,
+    },
     limits::MAX_ENDPOINTS,
     suggest::did_you_mean,
     yaml::{Key, Kind, Node},
@@ -15,7 +18,7 @@ use crate::{
 use halftone_rules::{Scope, Source, Type, Value, bundle::Constant, limits::MAX_NAME_BYTES};
 use std::{
     collections::{BTreeMap, HashSet},
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// Reads the document out of its tree. Whatever is wrong is reported and left out.
@@ -138,18 +141,25 @@ impl Reader<'_, '_> {
 
     fn host(&mut self, node: &Node) -> Option<String> {
         let host = self.text(node, "a host")?;
-        let name = host.value.strip_prefix("*.").unwrap_or(&host.value);
+        let below = host.value.strip_prefix("*.");
+        let name = below.unwrap_or(&host.value);
         // An IPv6 address stands in brackets; any other colon would start a port, which no host name has.
         let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-        let valid = host.value.len() <= 253
-            && match address {
-                Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-                None => {
-                    !name.is_empty()
-                        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-                }
-            };
-        if !valid {
+        let is_address = match address {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => name.parse::<Ipv4Addr>().is_ok(),
+        };
+        if below.is_some() && is_address {
+            let help = "write the address alone: no names are below it";
+            self.diagnostics.report_with_help(Code::WrongForm, &host.span, "this is not a host name", help);
+            return None;
+        }
+        let is_label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        // The dot of a fully qualified name may stand at the end.
+        let is_name = name.strip_suffix('.').unwrap_or(name).split('.').all(is_label);
+        if host.value.len() > 253 || !(is_address || is_name) {
             let help = "write a host name without port, or *.example.com for all names below example.com";
             self.diagnostics.report_with_help(Code::WrongForm, &host.span, "this is not a host name", help);
             return None;
@@ -178,12 +188,16 @@ impl Reader<'_, '_> {
     fn attributes(&mut self, node: Node) -> BTreeMap<String, DeclaredAttribute> {
         let mut attributes = BTreeMap::new();
         for (key, node) in self.mapping(node, "`attributes`") {
-            let valid = key.text.len() <= MAX_NAME_BYTES
-                && key.text.split('.').all(|part| {
-                    part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-                        && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-                });
-            if !valid || key.text.split('.').next() == Some("request") || key.text == NOW {
+            let first = key.text.split('.').next().unwrap_or_default();
+            if KEYWORDS.contains(&first) || RESERVED.contains(&first) {
+                let help =
+                    format!("conditions cannot use it: `{first}` is a word of CEL; write `{first}_value`");
+                let message = format!("{:?} is not a name for an attribute", key.text);
+                self.diagnostics.report_with_help(Code::InvalidName, &key.span, message, help);
+                continue;
+            }
+            let valid = key.text.len() <= MAX_NAME_BYTES && is_attribute_name(&key.text);
+            if !valid || first == "request" || key.text == NOW {
                 let help = "use the form `user.tier`: letters, digits and `_`, parts joined by dots, not starting with `request`, and not `now`";
                 let message = format!("{:?} is not a name for an attribute", key.text);
                 self.diagnostics.report_with_help(Code::InvalidName, &key.span, message, help);
@@ -221,7 +235,7 @@ impl Reader<'_, '_> {
         let source = match field {
             "header" => self.named(&node, "`header`", header_source)?,
             "cookie" => self.named(&node, "`cookie`", cookie_source)?,
-            "query" => Source::Query(self.text(&node, "`query`")?.value),
+            "query" => self.named(&node, "`query`", query_source)?,
             "property" => self.property(node)?,
             "constant" => return self.constant(&node, ty),
             _ => self.source(&node)?,
@@ -330,7 +344,7 @@ impl Reader<'_, '_> {
                 continue;
             }
             let endpoints = if node.is_null() { Vec::new() } else { self.endpoints(node) };
-            targets.push(Target { name: key.text, endpoints });
+            targets.push(Target { span: key.span, name: key.text, endpoints });
         }
         targets
     }

@@ -79,6 +79,8 @@ pub(crate) enum Literal {
     Bool(bool),
     /// Digits without a suffix: int, or uint where a uint is needed.
     Integer(u64),
+    /// Digits without a suffix and with a minus before them: int.
+    Negative(u64),
     /// Digits with the suffix `u`.
     Uint(u64),
     Double(f64),

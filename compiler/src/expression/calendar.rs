@@ -2,21 +2,59 @@
 
 use halftone_rules::{Timestamp, time::SECOND};
 
-/// Reads a point in time by RFC 3339.
+/// Reads a point in time by RFC 3339, with the letters in upper case and without leap seconds as CEL has it.
 ///
 /// # Errors
 /// What is wrong, in words.
 pub fn timestamp(text: &str) -> Result<Timestamp, String> {
-    let time: jiff::Timestamp = text.parse().map_err(|_| format!("{text:?} is not a time by RFC 3339"))?;
-    // jiff reads more than RFC 3339; what CEL does not read is refused.
-    let has_form =
-        text.len() >= 20 && text.as_bytes().get(10).is_some_and(|byte| matches!(byte, b'T' | b't'));
-    if !has_form {
-        return Err(format!("{text:?} is not a time by RFC 3339"));
+    let wrong = |problem: &str| format!("{text:?} is not a time by RFC 3339: {problem}");
+    if let Some(problem) = form_problem(text.as_bytes()) {
+        return Err(wrong(problem));
     }
-    i64::try_from(time.as_nanosecond())
-        .map(Timestamp)
-        .map_err(|_| "times lie between 1677-09-21 and 2262-04-11".into())
+    let out_of_range = || {
+        "times lie between 1677-09-21T00:12:44Z and 2262-04-11T23:47:16Z: they are nanoseconds in 64 bits"
+            .into()
+    };
+    // jiff's years end a day before those of RFC 3339.
+    if text.starts_with("9999-12-3") {
+        return Err(out_of_range());
+    }
+    let time: jiff::Timestamp = text.parse().map_err(|_| wrong("there is no such day or hour"))?;
+    i64::try_from(time.as_nanosecond()).map(Timestamp).map_err(|_| out_of_range())
+}
+
+/// What keeps a text from having the form of a time.
+fn form_problem(text: &[u8]) -> Option<&'static str> {
+    const FORM: &[u8] = b"0000-00-00T00:00:00";
+    for (at, form) in FORM.iter().enumerate() {
+        let fits = |byte: &u8| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+        if !text.get(at).is_some_and(fits) {
+            return Some(match at {
+                ..10 => "it starts with the date, as 2026-01-31",
+                10 => "a `T` follows the date",
+                _ => "hours, minutes and seconds follow the `T`, as 08:00:00",
+            });
+        }
+    }
+    if text.get(17..19) == Some(b"60") {
+        return Some("seconds end at 59, there are no leap seconds");
+    }
+    let mut offset = text.get(FORM.len()..).unwrap_or_default();
+    if let [b'.', fraction @ ..] = offset {
+        let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if !(1..=9).contains(&digits) {
+            return Some("a fraction of a second has one to nine digits");
+        }
+        offset = fraction.get(digits..).unwrap_or_default();
+    }
+    let is_offset = match offset {
+        b"Z" => true,
+        [b'+' | b'-', h1, h2, b':', m1 @ b'0'..=b'5', m2] => {
+            [h1, h2, m1, m2].iter().all(|byte| byte.is_ascii_digit()) && [*h1, *h2] < *b"24"
+        }
+        _ => false,
+    };
+    (!is_offset).then_some("it ends with `Z` or an offset, as +02:00")
 }
 
 /// A time as RFC 3339 in UTC.
@@ -132,15 +170,45 @@ mod tests {
         assert_eq!(timestamp("1970-01-01T00:00:01.5Z"), Ok(Timestamp(1_500_000_000)));
         assert_eq!(timestamp("1970-01-01T02:00:00+02:00"), Ok(Timestamp(0)));
         assert_eq!(show_timestamp(Timestamp(1_500_000_000)), "1970-01-01T00:00:01.5Z");
-        for text in [
-            "",
-            "1970-01-01",
-            "1970-01-01 00:00:00Z",
-            "1970-01-01T00:00:00",
-            "1970-13-01T00:00:00Z",
-            "9999-12-31T23:59:59Z",
+        assert_eq!(timestamp("1970-01-01T00:00:00.123456789-00:00"), Ok(Timestamp(123_456_789)));
+        assert_eq!(timestamp("2262-04-11T23:47:16Z"), Ok(Timestamp(9_223_372_036 * SECOND)));
+        assert_eq!(timestamp("1677-09-21T00:12:44Z"), Ok(Timestamp(-9_223_372_036 * SECOND)));
+        for (text, problem) in [
+            ("", "it starts with the date, as 2026-01-31"),
+            ("tomorrow", "it starts with the date, as 2026-01-31"),
+            ("+001970-01-01T00:00:00Z", "it starts with the date, as 2026-01-31"),
+            ("19700101T000000Z", "it starts with the date, as 2026-01-31"),
+            ("1970-01-01", "a `T` follows the date"),
+            ("1970-01-01 00:00:00Z", "a `T` follows the date"),
+            ("1970-01-01t00:00:00Z", "a `T` follows the date"),
+            ("1970-01-01T00:00Z", "hours, minutes and seconds follow the `T`, as 08:00:00"),
+            ("1970-01-01T000000Z", "hours, minutes and seconds follow the `T`, as 08:00:00"),
+            ("1970-01-01T0:00:00Z", "hours, minutes and seconds follow the `T`, as 08:00:00"),
+            ("2016-12-31T23:59:60Z", "seconds end at 59, there are no leap seconds"),
+            ("1970-01-01T00:00:00.Z", "a fraction of a second has one to nine digits"),
+            ("1970-01-01T00:00:00.1234567890Z", "a fraction of a second has one to nine digits"),
+            ("1970-01-01T00:00:00", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00z", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00,5Z", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00+02", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00+0200", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00+24:00", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00+02:60", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00+02:00:00", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00+01:00[Europe/Berlin]", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-01-01T00:00:00Z ", "it ends with `Z` or an offset, as +02:00"),
+            ("1970-13-01T00:00:00Z", "there is no such day or hour"),
+            ("1970-02-29T00:00:00Z", "there is no such day or hour"),
+            ("1970-01-01T24:00:00Z", "there is no such day or hour"),
         ] {
-            assert!(timestamp(text).is_err(), "{text}");
+            let expected = format!("{text:?} is not a time by RFC 3339: {problem}");
+            assert_eq!(timestamp(text), Err(expected));
+        }
+        for text in
+            ["0000-01-01T00:00:00Z", "1677-09-21T00:12:43Z", "2262-04-11T23:47:17Z", "9999-12-31T23:59:59Z"]
+        {
+            let problem = timestamp(text).unwrap_err();
+            assert!(problem.starts_with("times lie between 1677-09-21T00:12:44Z and "), "{text}: {problem}");
         }
         assert_eq!(zone("+02:00"), Some(7_200 * SECOND));
         assert_eq!(zone("-11:30"), Some(-41_400 * SECOND));

@@ -8,7 +8,7 @@
 use super::{
     ast::{BinaryOp, Call, Expr, ExprId, ExprKind, Literal},
     functions::{self, Kind},
-    names::{Named, Names, UnknownName, UsedAttribute, map_entry},
+    names::{Named, Names, UnknownName, UsedAttribute, how_to_declare, is_attribute_name, map_entry},
 };
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
@@ -111,6 +111,9 @@ pub(crate) struct Checker {
     demands: Vec<Demand>,
 }
 
+/// What asks for the type of a list's index, for messages.
+const INDEX: &str = "`[]` on a list";
+
 const COMPARABLE: [Type; 9] = [
     Type::String,
     Type::Int,
@@ -150,6 +153,12 @@ impl Checker {
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<AttributeId> {
         let path: Vec<String> = name.split('.').map(ToString::to_string).collect();
+        // The request's own names have dashes in them: `request.headers.x-tier`.
+        if !is_attribute_name(name) && path.first().is_none_or(|first| first != "request") {
+            let message = format!("{name:?} is not the name of an attribute");
+            diagnostics.report_with_help(Code::UnknownName, span, message, how_to_declare(name));
+            return None;
+        }
         match self.names.resolve(&path) {
             Ok(Named::Attribute(source, ty)) => Some(self.use_attribute(name.into(), source, ty, span).0),
             Ok(Named::Constant(_) | Named::Now) => {
@@ -189,6 +198,10 @@ impl Checker {
                 let message = format!("{} of {} works on constants only", demand.by, resolved.with_article());
                 let help = "at run time it would need memory for each request";
                 diagnostics.report_with_help(Code::UnsupportedFeature, &demand.span, message, help);
+                continue;
+            }
+            if resolved == Resolved::Scalar(Type::List) {
+                not_on_a_list(&demand.by, &demand.span, &demand.span, diagnostics);
                 continue;
             }
             let wanted = wanted(&demand.allowed);
@@ -357,27 +370,33 @@ impl Checker {
     /// The variable of an expression; `None` when something in it is wrong, which is then reported.
     fn infer(&mut self, expr: &Expr, diagnostics: &mut Diagnostics<'_>) -> Option<TypeVar> {
         let var = match &expr.kind {
-            ExprKind::Literal(literal) => self.fresh(match literal {
-                Literal::Bool(_) => Binding::Known(Type::Bool),
-                Literal::Integer(_) => Binding::Integer,
-                Literal::Uint(_) => Binding::Known(Type::Uint),
-                Literal::Double(_) => Binding::Known(Type::Double),
-                Literal::String(_) => Binding::Known(Type::String),
-                Literal::Bytes(_) => Binding::Known(Type::Bytes),
-            }),
+            ExprKind::Literal(literal) => {
+                let var = self.fresh(match literal {
+                    Literal::Bool(_) => Binding::Known(Type::Bool),
+                    Literal::Integer(_) | Literal::Negative(_) => Binding::Integer,
+                    Literal::Uint(_) => Binding::Known(Type::Uint),
+                    Literal::Double(_) => Binding::Known(Type::Double),
+                    Literal::String(_) => Binding::Known(Type::String),
+                    Literal::Bytes(_) => Binding::Known(Type::Bytes),
+                });
+                if let Literal::Negative(_) = literal {
+                    self.demand(var, &[Type::Int], expr, "`-`");
+                }
+                var
+            }
             ExprKind::List(elements) => {
                 let element = self.fresh(Binding::Open);
-                self.all_alike(element, elements.iter(), "a list", diagnostics)?;
+                self.all_alike(element, elements.iter(), ("a list", "elements"), diagnostics)?;
                 self.fresh(Binding::List(element))
             }
             ExprKind::Map(entries) => {
                 let (key, value) = (self.fresh(Binding::Open), self.fresh(Binding::Open));
                 let keys =
-                    self.all_alike(key, entries.iter().map(|(key, _)| key), "the keys of a map", diagnostics);
+                    self.all_alike(key, entries.iter().map(|(key, _)| key), ("a map", "keys"), diagnostics);
                 let values = self.all_alike(
                     value,
                     entries.iter().map(|(_, value)| value),
-                    "the values of a map",
+                    ("a map", "values"),
                     diagnostics,
                 );
                 keys.and(values)?;
@@ -429,7 +448,7 @@ impl Checker {
                     return None;
                 };
                 self.demand(chooser, &[Type::Bool], condition, "`?`");
-                self.same((a, then), (b, otherwise), "`? :`", &expr.span, diagnostics)?;
+                self.same((a, then), (b, otherwise), ("`? :`", "values"), &expr.span, diagnostics)?;
                 a
             }
             ExprKind::In(value, list) => {
@@ -447,7 +466,7 @@ impl Checker {
         &mut self,
         var: TypeVar,
         elements: impl Iterator<Item = &'e Expr>,
-        what: &str,
+        what: (&str, &str),
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<()> {
         let mut first = None;
@@ -526,13 +545,16 @@ impl Checker {
         let (base_var, key_var) = (base_var?, key_var?);
         match self.binding(base_var) {
             Binding::List(element) => {
-                let int = self.known(Type::Int);
-                self.same((int, key), (key_var, key), "the index of a list", &key.span, diagnostics)?;
+                self.demand(key_var, &[Type::Int], key, INDEX);
                 Some(element)
             }
             Binding::Map(keys, value) => {
-                self.same((keys, base), (key_var, key), "the key of a map", &key.span, diagnostics)?;
+                self.same((keys, base), (key_var, key), ("a map", "keys"), &key.span, diagnostics)?;
                 Some(value)
+            }
+            Binding::Known(Type::List) => {
+                not_on_a_list("`[]`", &base.span, &base.span, diagnostics);
+                None
             }
             _ => {
                 let message = format!("{} cannot be indexed", self.resolved(base_var).with_article());
@@ -574,7 +596,7 @@ impl Checker {
     ) -> Option<TypeVar> {
         if let Binding::Map(keys, value) = self.binding(base_var) {
             let string = self.known(Type::String);
-            self.same((keys, base), (string, base), "a field of a map", &base.span, diagnostics)?;
+            self.same((keys, base), (string, base), ("a map", "keys"), &base.span, diagnostics)?;
             return Some(value);
         }
         let message =
@@ -610,7 +632,7 @@ impl Checker {
             diagnostics.report_with_help(Code::TypeMismatch, &expr.span, message, help);
             return None;
         }
-        self.same((a, left), (b, right), &by, &expr.span, diagnostics)?;
+        self.same((a, left), (b, right), (&by, "values"), &expr.span, diagnostics)?;
         match op.op {
             Binary::Equal | Binary::NotEqual => {
                 self.demand_constant(a, &COMPARABLE, ConstantOnly::TypesAndContainers(&[]), expr, &by);
@@ -636,12 +658,12 @@ impl Checker {
         }
     }
 
-    /// Unifies two operands or reports that they differ.
+    /// Unifies two operands or reports that they differ: `by` needs `parts` of one type.
     fn same(
         &mut self,
         (a, left): (TypeVar, &Expr),
         (b, right): (TypeVar, &Expr),
-        by: &str,
+        (by, parts): (&str, &str),
         span: &Span,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<()> {
@@ -659,10 +681,16 @@ impl Checker {
             return Some(());
         }
         let (a, b) = (self.resolved(a), self.resolved(b));
+        if let Some((list, _)) =
+            [(left, a), (right, b)].into_iter().find(|(_, found)| *found == Resolved::Scalar(Type::List))
+        {
+            not_on_a_list(by, span, &list.span, diagnostics);
+            return None;
+        }
         let message = if matches!((a, b), (Resolved::List, Resolved::List) | (Resolved::Map, Resolved::Map)) {
-            format!("{by} needs values of one type, but the elements of these have different types")
+            format!("{by} needs {parts} of one type, but the elements of these have different types")
         } else {
-            format!("{by} needs values of one type, but these are {} and {}", a.name(), b.name())
+            format!("{by} needs {parts} of one type, but these are {} and {}", a.name(), b.name())
         };
         match difference_help((a, left), (b, right)) {
             Some(help) => diagnostics.report_with_help(Code::TypeMismatch, span, message, help),
@@ -694,15 +722,22 @@ impl Checker {
         let (value_var, list_var) = (self.infer(value, diagnostics), self.infer(list, diagnostics));
         let (value_var, list_var) = (value_var?, list_var?);
         match self.binding(list_var) {
+            Binding::List(_) if matches!(self.binding(value_var), Binding::Known(Type::List)) => {
+                let name = diagnostics.text().get(value.span.clone()).unwrap_or_default();
+                let message = "`in` looks for one value, but this is a list of the request";
+                let help = format!("write \"x\" in {name}, joined by `||` for several");
+                diagnostics.report_with_help(Code::TypeMismatch, &value.span, message, help);
+                None
+            }
             Binding::List(element) => {
-                self.same((value_var, value), (element, list), "`in`", &expr.span, diagnostics)
+                self.same((value_var, value), (element, list), ("`in`", "values"), &expr.span, diagnostics)
             }
             Binding::Map(keys, _) => {
-                self.same((value_var, value), (keys, list), "`in`", &expr.span, diagnostics)
+                self.same((value_var, value), (keys, list), ("`in`", "values"), &expr.span, diagnostics)
             }
             Binding::Known(Type::List) => {
                 let string = self.known(Type::String);
-                self.same((value_var, value), (string, list), "`in`", &expr.span, diagnostics)
+                self.same((value_var, value), (string, list), ("`in`", "values"), &expr.span, diagnostics)
             }
             _ => {
                 let message = format!(
@@ -726,7 +761,8 @@ impl Checker {
                 }
                 None => {
                     let message = format!("there is no function `{}`", call.name);
-                    let help = did_you_mean(&call.name, functions::names());
+                    let help = functions::other_spelling(&call.name)
+                        .map_or_else(|| did_you_mean(&call.name, functions::names()), ToOwned::to_owned);
                     diagnostics.report_with_help(Code::UnknownFunction, &call.name_span, message, help);
                 }
             }
@@ -852,8 +888,17 @@ fn wanted(allowed: &[Type]) -> String {
     }
 }
 
+/// Reports an operation that attributes of type `list` do not have; `list` is where one stands.
+fn not_on_a_list(by: &str, span: &Span, list: &Span, diagnostics: &mut Diagnostics<'_>) {
+    let name = diagnostics.text().get(list.clone()).unwrap_or_default();
+    let message = format!("{by} does not work on a list of the request");
+    let help = format!("write \"x\" in {name}, or size({name})");
+    diagnostics.report_with_help(Code::TypeMismatch, span, message, help);
+}
+
 fn mismatch_help(demand: &Demand, found: Resolved) -> Option<&'static str> {
     Some(match (demand.allowed.as_slice(), found) {
+        ([Type::Int], Resolved::Scalar(Type::String)) if demand.by == INDEX => return None,
         ([Type::Bool], _) => "compare it with something, for example with `==`",
         (_, Resolved::Scalar(Type::Double)) if demand.by == "`%`" => "`%` works on integers only",
         (_, Resolved::Scalar(Type::Uint)) if demand.by == "`-`" => {

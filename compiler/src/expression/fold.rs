@@ -30,13 +30,8 @@ pub(crate) type Folded = Result<Const, EvalError>;
 pub(crate) fn fold(expr: &Expr, checker: &Checker) -> Option<Folded> {
     let fold = |expr: &Expr| fold(expr, checker);
     match &expr.kind {
-        ExprKind::Literal(literal) => Some(value(literal, false, expr, checker).ok_or(EvalError::Overflow)),
-        ExprKind::Negate(operand) => {
-            if let ExprKind::Literal(literal) = &operand.kind {
-                return Some(value(literal, true, operand, checker).ok_or(EvalError::Overflow));
-            }
-            Some(fold(operand)?.and_then(|value| unary(Unary::Negate, &value)))
-        }
+        ExprKind::Literal(literal) => Some(value(literal, expr, checker).ok_or(EvalError::Overflow)),
+        ExprKind::Negate(operand) => Some(fold(operand)?.and_then(|value| unary(Unary::Negate, &value))),
         ExprKind::Name(_) | ExprKind::Index(..) | ExprKind::Select(..)
             if checker.meaning(expr.id).is_some() =>
         {
@@ -111,17 +106,17 @@ fn boolean(value: bool) -> Const {
 }
 
 /// The value of a literal in the type that the checker found; `None` when the type cannot hold it.
-pub(crate) fn value(literal: &Literal, negative: bool, expr: &Expr, checker: &Checker) -> Option<Const> {
+pub(crate) fn value(literal: &Literal, expr: &Expr, checker: &Checker) -> Option<Const> {
     Some(Const::Scalar(match literal {
         Literal::Bool(value) => Constant::Bool(*value),
         Literal::Uint(value) => Constant::Uint(*value),
-        Literal::Double(value) => Constant::Double(if negative { -value } else { *value }),
+        Literal::Double(value) => Constant::Double(*value),
         Literal::String(value) => Constant::String(value.clone()),
         Literal::Bytes(value) => Constant::Bytes(value.clone()),
         Literal::Integer(value) if checker.type_of(expr.id) == Some(Resolved::Scalar(Type::Uint)) => {
             Constant::Uint(*value)
         }
-        Literal::Integer(value) if negative => Constant::Int(0i64.checked_sub_unsigned(*value)?),
+        Literal::Negative(value) => Constant::Int(0i64.checked_sub_unsigned(*value)?),
         Literal::Integer(value) => Constant::Int(i64::try_from(*value).ok()?),
     }))
 }

@@ -100,6 +100,17 @@ pub(crate) fn left_out(name: &str) -> Option<&'static str> {
     })
 }
 
+/// What to write instead of a function of another language.
+pub(crate) fn other_spelling(name: &str) -> Option<&'static str> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "not" => "write `!`",
+        "and" => "write `&&` between the two",
+        "or" => "write `||` between the two",
+        "len" | "length" | "count" => "write size(x)",
+        _ => return None,
+    })
+}
+
 macro_rules! functions {
     ($( $name:literal $style:ident $min:literal..=$max:literal $kind:expr, $form:literal; )+) => {
         const FUNCTIONS: &[Function] = &[$( Function {

@@ -133,7 +133,13 @@ impl<'a> Lexer<'a> {
             return Ok(Token::Symbol(symbol));
         }
         let help = match first {
+            '=' if self.text[..start].ends_with("!=") => Some("write `!=`"),
+            '=' if self.rest().starts_with("=<") => Some("write `<=`"),
+            '=' if self.rest().starts_with("=>") => Some("write `>=`"),
+            '=' if self.rest().starts_with("=~") => Some("write text.matches(\"^expression$\")"),
             '=' => Some("write `==` to compare"),
+            '“' | '”' | '„' | '‘' | '’' => Some("write straight quotes: \" or '"),
+            '#' => Some("a comment starts with `//`"),
             '&' => Some("write `&&`"),
             '|' => Some("write `||`"),
             _ => None,

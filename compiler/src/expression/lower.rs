@@ -73,8 +73,11 @@ fn key(constant: &Constant) -> ConstantKey {
         Constant::Timestamp(value) => ConstantKey::Bits(ty, value.0.cast_unsigned()),
         Constant::Uint(value) => ConstantKey::Bits(ty, *value),
         Constant::Double(value) => ConstantKey::Bits(ty, value.to_bits()),
-        Constant::String(value) | Constant::Semver(value) => {
-            ConstantKey::Text(ty, value.clone().into_bytes())
+        Constant::String(value) => ConstantKey::Text(ty, value.clone().into_bytes()),
+        // Build metadata does not count.
+        Constant::Semver(value) => {
+            let counts = value.split_once('+').map_or(value.as_str(), |(counts, _)| counts);
+            ConstantKey::Text(ty, counts.into())
         }
         Constant::Bytes(value) => ConstantKey::Text(ty, value.clone()),
     }
@@ -218,10 +221,7 @@ impl Emitter<'_, '_> {
     /// Whether all literals are values of their types, and all constants in them well formed.
     fn literals(&mut self, expr: &Expr) -> bool {
         let own = match &expr.kind {
-            ExprKind::Negate(operand) if matches!(operand.kind, ExprKind::Literal(_)) => {
-                return self.literal(operand, true).is_ok();
-            }
-            ExprKind::Literal(_) => self.literal(expr, false),
+            ExprKind::Literal(literal) => self.literal(literal, expr),
             ExprKind::Map(entries) => self.map_keys(entries),
             ExprKind::Call(call) => self.arguments(call),
             _ => Ok(()),
@@ -229,9 +229,8 @@ impl Emitter<'_, '_> {
         expr.parts().into_iter().fold(own.is_ok(), |valid, part| self.literals(part) && valid)
     }
 
-    fn literal(&mut self, expr: &Expr, negative: bool) -> Result<(), Reported> {
-        let ExprKind::Literal(literal) = &expr.kind else { return Ok(()) };
-        if super::fold::value(literal, negative, expr, self.checker).is_some() {
+    fn literal(&mut self, literal: &Literal, expr: &Expr) -> Result<(), Reported> {
+        if super::fold::value(literal, expr, self.checker).is_some() {
             return Ok(());
         }
         let help = "an int goes from -9223372036854775808 to 9223372036854775807; for larger ones write 1u";
@@ -337,10 +336,6 @@ impl Emitter<'_, '_> {
                 ops.push(Op::Unary(Unary::Not));
             }
             ExprKind::Negate(operand) => {
-                if let ExprKind::Literal(_) = operand.kind {
-                    let folded = fold(expr, self.checker).unwrap_or(Err(EvalError::Fault));
-                    return self.folded(expr, folded, ops);
-                }
                 self.emit(operand, ops)?;
                 ops.push(Op::Unary(Unary::Negate));
             }
@@ -536,7 +531,11 @@ impl Emitter<'_, '_> {
         }
         // Of types that lists have no elements of there are few values, or few uses: one comparison each.
         if elements.is_empty() {
-            return self.report(Code::UnsupportedFeature, list, "an empty list", "the condition never holds");
+            // What has a value does not differ from itself; what has none is not in a list either.
+            self.emit(value, ops)?;
+            self.emit(value, ops)?;
+            ops.push(Op::Binary(Binary::NotEqual));
+            return Ok(());
         }
         let mut operands = Vec::with_capacity(elements.len());
         for element in elements {

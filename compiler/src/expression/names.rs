@@ -55,6 +55,30 @@ const REQUEST_FIELDS: [&str; 7] = [
     "request.query",
 ];
 
+/// Words of CEL that are no names, not even behind a dot.
+pub(crate) const KEYWORDS: [&str; 4] = ["false", "in", "null", "true"];
+
+/// Words that CEL keeps for later: names do not start with them.
+pub(crate) const RESERVED: [&str; 17] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
 /// The name of the time of the request.
 pub(crate) const NOW: &str = "now";
 
@@ -104,11 +128,13 @@ impl Names {
             return Ok(Named::Attribute(source, Some(Type::String)));
         }
         if rest.is_empty() {
-            let candidates: Vec<&str> = self.declared.keys().map(String::as_str).collect();
-            let help = format!(
-                "{}; an attribute that is not declared has the form `a.b` and means the header x-a-b",
-                did_you_mean(&name, candidates)
+            let mut help = String::from(
+                "an attribute that is not declared has the form `a.b` and means the header x-a-b",
             );
+            if !self.declared.is_empty() {
+                let candidates: Vec<&str> = self.declared.keys().map(String::as_str).collect();
+                help = format!("{}; {help}", did_you_mean(&name, candidates));
+            }
             return Err(UnknownName {
                 code: Code::UnknownName,
                 message: format!("`{name}` is not declared"),
@@ -135,9 +161,30 @@ pub(crate) fn map_entry(map: &str, key: &str) -> Option<Result<Source, UnknownNa
     Some(match map {
         "request.headers" => header_source(key),
         "request.cookies" => cookie_source(key),
-        "request.query" => Ok(Source::Query(key.into())),
+        "request.query" => query_source(key),
         _ => return None,
     })
+}
+
+/// Whether a text has the form of an attribute's name: parts of letters, digits and `_`, joined by dots.
+pub(crate) fn is_attribute_name(name: &str) -> bool {
+    name.split('.').all(|part| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
+}
+
+/// What to write for a name that is no attribute's: most likely it is a header's.
+pub(crate) fn how_to_declare(name: &str) -> String {
+    let header = name.to_ascii_lowercase();
+    let attribute = header.strip_prefix("x-").unwrap_or(&header).replace('-', ".");
+    if !is_token(name) || !is_attribute_name(&attribute) {
+        "name an attribute, for example `user.id`; `attributes` says where it comes from".into()
+    } else if header.starts_with("x-") && attribute.contains('.') {
+        format!("write `{attribute}`, which is the header {header}")
+    } else {
+        format!("declare `attributes: {{{attribute}: {{header: {header}}}}}` and write `{attribute}`")
+    }
 }
 
 fn unknown_field(name: &str) -> UnknownName {
@@ -147,6 +194,18 @@ fn unknown_field(name: &str) -> UnknownName {
         did_you_mean(name, REQUEST_FIELDS)
     };
     UnknownName { code: Code::UnknownName, message: format!("`{name}` is not an attribute"), help }
+}
+
+/// The parameter of the query of a name, when it can be one.
+pub(crate) fn query_source(name: &str) -> Result<Source, UnknownName> {
+    if !name.is_empty() && !name.contains(['&', '=', '#']) {
+        return Ok(Source::Query(name.into()));
+    }
+    Err(UnknownName {
+        code: Code::InvalidName,
+        message: format!("{name:?} is not the name of a query parameter"),
+        help: "the name is what stands before the `=`, for example `tier` in /v2/models?tier=gold".into(),
+    })
 }
 
 /// The cookie of a name, when it is one.

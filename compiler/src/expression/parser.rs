@@ -3,6 +3,7 @@
 use super::{
     ast::{BinaryOp, Call, Expr, ExprId, ExprKind, Literal},
     lexer::{Token, tokens},
+    names::{KEYWORDS, RESERVED},
     source_map::SourceMap,
 };
 use crate::{
@@ -46,27 +47,6 @@ struct Parser<'a, 'b> {
     next_id: &'a mut usize,
     diagnostics: &'a mut Diagnostics<'b>,
 }
-
-/// Words that CEL does not let stand as names.
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// The left-associative binary operators by rising precedence; `in` stands with the comparisons.
 const COMPARISONS: [BinaryOp; 6] = [
@@ -124,8 +104,29 @@ impl Parser<'_, '_> {
     fn unexpected<T>(&mut self, wanted: &str) -> Option<T> {
         let message = format!("expected {wanted}, found {}", self.peek().describe());
         let span = self.here();
-        self.diagnostics.report(Code::ConditionSyntax, &span, message);
+        match self.other_spelling() {
+            Some(help) => self.diagnostics.report_with_help(Code::ConditionSyntax, &span, message, help),
+            None => self.diagnostics.report(Code::ConditionSyntax, &span, message),
+        }
         None
+    }
+
+    /// What to write instead of an operator of another language, at the current token or right before it.
+    fn other_spelling(&self) -> Option<&'static str> {
+        let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map(|(token, _)| token);
+        let word = |token: &Token| match token {
+            Token::Identifier(name) => name.to_ascii_lowercase(),
+            _ => String::new(),
+        };
+        Some(match (word(self.peek()).as_str(), before.map(word).as_deref()) {
+            ("and", _) => "write `&&`",
+            ("or", _) => "write `||`",
+            ("is", _) => "write `==`",
+            ("not", _) => "write `!` before the whole, for example !(a.b in [\"x\"])",
+            (_, Some("not")) => "write `!`",
+            _ if *self.peek() == Token::Symbol(">") && before == Some(&Token::Symbol("<")) => "write `!=`",
+            _ => return None,
+        })
     }
 
     fn expr(&mut self, start: usize, kind: ExprKind) -> Expr {
@@ -237,6 +238,9 @@ impl Parser<'_, '_> {
 
     fn unary(&mut self) -> Option<Expr> {
         let start = self.here().start;
+        if self.at_negative_number() {
+            return self.member();
+        }
         if self.accept("!") {
             let operand = self.nested(Self::unary)?;
             return Some(self.expr(start, ExprKind::Not(Box::new(operand))));
@@ -248,6 +252,12 @@ impl Parser<'_, '_> {
         self.member()
     }
 
+    /// Whether the current token is the sign of a number, which is a part of the literal.
+    fn at_negative_number(&self) -> bool {
+        let number = self.tokens.get(self.at + 1).map(|(token, _)| token);
+        *self.peek() == Token::Symbol("-") && matches!(number, Some(Token::Integer(_) | Token::Double(_)))
+    }
+
     /// A primary with selections, indexings and method calls behind it.
     fn member(&mut self) -> Option<Expr> {
         let start = self.here().start;
@@ -257,6 +267,14 @@ impl Parser<'_, '_> {
             if self.accept(".") {
                 let name_span = self.here();
                 let (name, quoted) = match self.next() {
+                    Token::Identifier(name) if KEYWORDS.contains(&name.as_str()) => {
+                        self.at -= 1;
+                        let message = format!("expected a name, found `{name}`");
+                        let help =
+                            format!("a field with the name of a word of CEL stands in backquotes: .`{name}`");
+                        self.diagnostics.report_with_help(Code::ConditionSyntax, &name_span, message, help);
+                        return None;
+                    }
                     Token::Identifier(name) => (name, false),
                     Token::Quoted(name) => (name, true),
                     _ => {
@@ -290,20 +308,33 @@ impl Parser<'_, '_> {
 
     fn primary(&mut self) -> Option<Expr> {
         let start = self.here().start;
+        let negative = self.at_negative_number();
+        if negative {
+            self.at += 1;
+        }
         let kind = match self.next() {
+            Token::Integer(value) if negative => ExprKind::Literal(Literal::Negative(value)),
+            Token::Double(value) if negative => ExprKind::Literal(Literal::Double(-value)),
             Token::Integer(value) => ExprKind::Literal(Literal::Integer(value)),
             Token::Uint(value) => ExprKind::Literal(Literal::Uint(value)),
             Token::Double(value) => ExprKind::Literal(Literal::Double(value)),
             Token::String(value) => ExprKind::Literal(Literal::String(value)),
             Token::Bytes(value) => ExprKind::Literal(Literal::Bytes(value)),
             // `.a.b` is `a.b` outside of every container, and there are no containers.
-            Token::Symbol(".") if matches!(self.peek(), Token::Identifier(_)) => return self.primary(),
+            Token::Symbol(".") => match self.peek() {
+                Token::Identifier(name) if !KEYWORDS.contains(&name.as_str()) => return self.primary(),
+                _ => return self.unexpected("a name"),
+            },
             Token::Identifier(name) => match name.as_str() {
                 "true" => ExprKind::Literal(Literal::Bool(true)),
                 "false" => ExprKind::Literal(Literal::Bool(false)),
                 "null" => {
                     self.at -= 1;
                     return self.unsupported("null", "use `has(a.b)` to ask whether an attribute is there");
+                }
+                "in" => {
+                    self.at -= 1;
+                    return self.unexpected("a value");
                 }
                 _ if RESERVED.contains(&name.as_str()) => {
                     self.at -= 1;
@@ -373,11 +404,12 @@ impl Parser<'_, '_> {
         None
     }
 
-    /// Expressions separated by commas, up to the closing symbol. A comma may stand before it.
+    /// Expressions separated by commas, up to the closing symbol. Before a bracket, not before a parenthesis, a comma
+    /// may stand.
     fn list(&mut self, close: &str) -> Option<Vec<Expr>> {
         let mut items = Vec::new();
         loop {
-            if self.accept(close) {
+            if (items.is_empty() || close == "]") && self.accept(close) {
                 return Some(items);
             }
             if items.len() >= MAX_LIST_ELEMENTS {

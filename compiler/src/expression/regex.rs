@@ -1,20 +1,17 @@
 //! Regular expressions: RE2's syntax and meaning, compiled to an automaton.
 
+mod re2;
+
 use halftone_rules::{bundle::Automaton, limits::MAX_AUTOMATON_BYTES};
 use regex_automata::{
     MatchKind,
     dfa::{StartKind, dense},
     nfa::thompson,
 };
-use regex_syntax::{
-    ast::{self, Ast, ClassSet, ClassSetItem, visit},
-    hir::translate::TranslatorBuilder,
-};
+use regex_syntax::{ast, hir::translate::TranslatorBuilder};
 
 /// Bytes that the making of an automaton may use. Expressions that need more are refused.
 const MAX_WORK_BYTES: usize = 2 << 20;
-/// Repetitions that RE2 counts to.
-const MAX_REPETITIONS: u32 = 1_000;
 /// Levels of groups in an expression.
 const MAX_NESTING: u32 = 50;
 
@@ -23,15 +20,16 @@ const MAX_NESTING: u32 = 50;
 pub(crate) fn compile(pattern: &str) -> Result<Automaton, String> {
     let mut tree = ast::parse::ParserBuilder::new()
         .nest_limit(MAX_NESTING)
+        .octal(true)
         .build()
         .parse(pattern)
-        .map_err(|error| describe(error.kind(), error.span()))?;
-    visit(&tree, OnlyRe2)?;
-    make_ascii(&mut tree);
+        .map_err(|error| re2::describe(&error))?;
+    re2::check(pattern, &tree)?;
+    re2::give_meaning(&mut tree);
     let hir = TranslatorBuilder::new()
         .build()
         .translate(pattern, &tree)
-        .map_err(|error| describe(error.kind(), error.span()))?;
+        .map_err(|error| re2::at(error.span(), error.kind()))?;
     let nfa = thompson::Compiler::new()
         .configure(
             thompson::Config::new()
@@ -60,161 +58,6 @@ pub(crate) fn compile(pattern: &str) -> Result<Automaton, String> {
 
 fn too_large() -> String {
     format!("the expression makes an automaton larger than {} KiB", MAX_AUTOMATON_BYTES >> 10)
-}
-
-fn describe(kind: &impl std::fmt::Display, span: &ast::Span) -> String {
-    format!("{kind} (character {})", span.start.column)
-}
-
-/// Refuses what `regex-syntax` reads and RE2 does not, or reads otherwise.
-struct OnlyRe2;
-
-impl ast::Visitor for OnlyRe2 {
-    type Output = ();
-    type Err = String;
-
-    fn finish(self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn visit_pre(&mut self, node: &Ast) -> Result<(), String> {
-        match node {
-            Ast::Flags(flags) => only_known_flags(&flags.flags),
-            Ast::Group(group) => group.flags().map_or(Ok(()), only_known_flags),
-            Ast::Assertion(assertion) => match assertion.kind {
-                ast::AssertionKind::StartLine
-                | ast::AssertionKind::EndLine
-                | ast::AssertionKind::StartText
-                | ast::AssertionKind::EndText
-                | ast::AssertionKind::WordBoundary
-                | ast::AssertionKind::NotWordBoundary => Ok(()),
-                _ => Err(not_in_re2("this kind of boundary", &assertion.span)),
-            },
-            Ast::Repetition(repetition) => match &repetition.op.kind {
-                ast::RepetitionKind::Range(range) if largest(range) > MAX_REPETITIONS => Err(format!(
-                    "more than {MAX_REPETITIONS} repetitions (character {})",
-                    repetition.op.span.start.column
-                )),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
-        }
-    }
-
-    fn visit_class_set_binary_op_pre(&mut self, op: &ast::ClassSetBinaryOp) -> Result<(), String> {
-        Err(not_in_re2("operations on classes", &op.span))
-    }
-
-    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), String> {
-        match item {
-            ClassSetItem::Bracketed(class) => Err(not_in_re2("a class within a class", &class.span)),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn not_in_re2(what: &str, span: &ast::Span) -> String {
-    format!("RE2 has no {what} (character {})", span.start.column)
-}
-
-fn only_known_flags(flags: &ast::Flags) -> Result<(), String> {
-    let unknown = flags.items.iter().find(|item| {
-        matches!(
-            item.kind,
-            ast::FlagsItemKind::Flag(ast::Flag::Unicode | ast::Flag::CRLF | ast::Flag::IgnoreWhitespace)
-        )
-    });
-    unknown.map_or(Ok(()), |item| Err(not_in_re2("such flag", &item.span)))
-}
-
-fn largest(range: &ast::RepetitionRange) -> u32 {
-    match *range {
-        ast::RepetitionRange::Exactly(n) | ast::RepetitionRange::AtLeast(n) => n,
-        ast::RepetitionRange::Bounded(low, high) => low.max(high),
-    }
-}
-
-/// Gives `\d`, `\s`, `\w` and `\b` RE2's meaning: they are about ASCII only.
-fn make_ascii(node: &mut Ast) {
-    let replacement = match node {
-        Ast::ClassPerl(class) => Some(Ast::class_bracketed(ast::ClassBracketed {
-            span: class.span,
-            negated: false,
-            kind: ClassSet::Item(ascii_class(class)),
-        })),
-        Ast::Assertion(assertion)
-            if matches!(
-                assertion.kind,
-                ast::AssertionKind::WordBoundary | ast::AssertionKind::NotWordBoundary
-            ) =>
-        {
-            let span = assertion.span;
-            let item = |kind| ast::FlagsItem { span, kind };
-            let without_unicode = ast::Flags {
-                span,
-                items: vec![
-                    item(ast::FlagsItemKind::Negation),
-                    item(ast::FlagsItemKind::Flag(ast::Flag::Unicode)),
-                ],
-            };
-            Some(Ast::group(ast::Group {
-                span,
-                kind: ast::GroupKind::NonCapturing(without_unicode),
-                ast: Box::new(Ast::assertion(assertion.as_ref().clone())),
-            }))
-        }
-        Ast::ClassBracketed(class) => {
-            if let ClassSet::Item(item) = &mut class.kind {
-                make_item_ascii(item);
-            }
-            None
-        }
-        Ast::Repetition(repetition) => {
-            make_ascii(&mut repetition.ast);
-            None
-        }
-        Ast::Group(group) => {
-            make_ascii(&mut group.ast);
-            None
-        }
-        Ast::Alternation(alternation) => {
-            alternation.asts.iter_mut().for_each(make_ascii);
-            None
-        }
-        Ast::Concat(concat) => {
-            concat.asts.iter_mut().for_each(make_ascii);
-            None
-        }
-        _ => None,
-    };
-    if let Some(replacement) = replacement {
-        *node = replacement;
-    }
-}
-
-fn make_item_ascii(item: &mut ClassSetItem) {
-    match item {
-        ClassSetItem::Perl(class) => *item = ascii_class(class),
-        ClassSetItem::Union(union) => union.items.iter_mut().for_each(make_item_ascii),
-        _ => {}
-    }
-}
-
-/// `\d` as `[0-9]`, and so on; negated ones as the rest of Unicode.
-fn ascii_class(class: &ast::ClassPerl) -> ClassSetItem {
-    let span = class.span;
-    let ranges: &[(char, char)] = match class.kind {
-        ast::ClassPerlKind::Digit => &[('0', '9')],
-        ast::ClassPerlKind::Space => &[('\t', '\n'), ('\x0c', '\r'), (' ', ' ')],
-        ast::ClassPerlKind::Word => &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')],
-    };
-    let literal = |c| ast::Literal { span, kind: ast::LiteralKind::Verbatim, c };
-    let range = |(start, end): &(char, char)| {
-        ClassSetItem::Range(ast::ClassSetRange { span, start: literal(*start), end: literal(*end) })
-    };
-    let items = ranges.iter().map(range).collect();
-    let set = ClassSet::Item(ClassSetItem::Union(ast::ClassSetUnion { span, items }));
-    ClassSetItem::Bracketed(Box::new(ast::ClassBracketed { span, negated: class.negated, kind: set }))
 }
 
 #[cfg(test)]
@@ -286,31 +129,79 @@ mod tests {
             ("^a{2,3}$", "aaaa", false),
             ("x*y?$", "", true),
             (r"^v[0-9]+\.[0-9]+$", "v1.42", true),
+            (r"^\x41\x{42}\103\0$", "ABC\0", true),
+            (r"^\<\>\_$", "<>_", true),
+            (r"^\p{^Greek}[\p{^Greek}\d]\P{^Greek}$", "a1α", true),
+            (r"^\pN\p{Lu}\p{Any}$", "1Äx", true),
+            ("^(?P<a>x)(?<b>y)(?:a*)*$", "xyaa", true),
+            ("^(a{31}b){32}$", &format!("{}b", "a".repeat(31)).repeat(32), true),
+            ("^[[:word:]]+$", "a_1", true),
         ] {
             assert_eq!(finds(pattern, text), expected, "{pattern:?} in {text:?}");
         }
     }
 
     #[test]
-    fn what_re2_has_not_is_refused() {
-        for pattern in [
-            "(",
-            "a**b{",
-            r"(?=a)",
-            r"\1",
-            "[a&&b]",
-            "[a[b]]",
-            "(?x)a",
-            "(?u)a",
-            r"\b{start}",
-            "a{1001}",
-            "[b-a]",
-            r"\Z",
-            "*",
-            r"\C",
+    fn what_re2_reads_otherwise_is_refused() {
+        let nested = "those of nested ones multiplied";
+        let brace = "a brace that is no repetition: write `\\{`";
+        let class = "it has general categories, for example `\\p{Lu}`, and scripts, for example `\\p{Greek}`";
+        for (pattern, problem) in [
+            ("(", "unclosed group (character 1)".into()),
+            (
+                "(?=a)",
+                "look-around, including look-ahead and look-behind, is not supported (character 1)".into(),
+            ),
+            ("*", "there is nothing to repeat (character 1)".into()),
+            ("(*)", "there is nothing to repeat (character 2)".into()),
+            (r"\Z", r"`\Z` is not known (character 1)".into()),
+            (r"a\Qb\E", r"`\Q` is left out: put a `\` before each character instead (character 2)".into()),
+            (r"\1", r"RE2 has no backreference `\1` (character 1)".into()),
+            (r"[\7]", r"RE2 has no backreference `\7` (character 2)".into()),
+            (
+                "ab**",
+                "RE2 has no `**`: put what the first one repeats into a group, `(?:a*)*` (character 3)"
+                    .into(),
+            ),
+            (
+                "x*+",
+                "RE2 has no `*+`: put what the first one repeats into a group, `(?:a*)*` (character 2)"
+                    .into(),
+            ),
+            (
+                "x{2}{3}",
+                "RE2 has no `{2}{3}`: put what the first one repeats into a group, `(?:a*)*` (character 2)"
+                    .into(),
+            ),
+            (r"\u0041", r"RE2 has no `\u0041`: write `\x{41}` (character 1)".into()),
+            (r"[\U00000041-Z]", r"RE2 has no `\U00000041`: write `\x{41}` (character 2)".into()),
+            (
+                r"\p{Script=Greek}",
+                r"RE2 has no class `\p{Script=Greek}`: write `\p{Greek}` (character 1)".into(),
+            ),
+            (r"\p{Letter}", format!(r"RE2 has no class `\p{{Letter}}`: {class} (character 1)")),
+            (r"[\p{greek}]", format!(r"RE2 has no class `\p{{greek}}`: {class} (character 2)")),
+            (r"\pX", format!(r"RE2 has no class `\pX`: {class} (character 1)")),
+            ("[a&&b]", "RE2 has no operation `&&` on classes: write the character once (character 2)".into()),
+            ("[a--b]", "RE2 has no operation `--` on classes: write the character once (character 2)".into()),
+            ("[a~~b]", "RE2 has no operation `~~` on classes: write the character once (character 2)".into()),
+            ("[a[b]]", r"RE2 has no class within a class: write `\[` for the character (character 3)".into()),
+            ("(?x)a", "RE2 has no flag `x`: it has `i`, `m`, `s` and `U` (character 3)".into()),
+            ("(?-u:a)", "RE2 has no flag `u`: it has `i`, `m`, `s` and `U` (character 4)".into()),
+            ("(?R)a", "RE2 has no flag `R`: it has `i`, `m`, `s` and `U` (character 3)".into()),
+            ("(?<a.b>x)", "RE2 has no group name `a.b`: write letters, digits and `_` (character 4)".into()),
+            (r"\b{start}", r"RE2 has no `\b{start}` (character 1)".into()),
+            ("a{1001}", format!("more than 1000 repetitions, {nested} (character 2)")),
+            ("(a{40}b){40}", format!("more than 1000 repetitions, {nested} (character 3)")),
+            (
+                "a{ 2 }",
+                "a brace that is no repetition: write it without blanks, or `\\{` (character 2)".into(),
+            ),
+            ("a{,2}", format!("{brace} (character 3)")),
+            ("a{", format!("{brace} (character 2)")),
+            ("[b-a]", "invalid character class range, the start must be <= the end (character 2)".into()),
         ] {
-            let refused = compile(pattern);
-            assert!(refused.is_err(), "{pattern}: {refused:?}");
+            assert_eq!(compile(pattern).err(), Some(problem), "{pattern}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use crate::expression::{Lowering, Node};
 use halftone_rules::{
-    bundle::Constant,
-    isa::{AttributeId, Op},
+    Value,
+    isa::{AttributeId, ConstantId, Op},
     operator::Binary,
 };
 use std::collections::{BTreeSet, HashMap};
@@ -33,36 +33,48 @@ fn form(node: &Node) -> String {
     format!("{node:?}")
 }
 
+/// A value in a form that is the same for all that are equal to it.
+fn shown(value: &Value<'_>) -> String {
+    match value {
+        // -0.0 and 0.0 are equal.
+        Value::Double(value) => format!("{:?}", Value::Double(value + 0.0)),
+        Value::Semver(version) => format!("Semver({:?})", version.split('+').next()),
+        value => format!("{value:?}"),
+    }
+}
+
 /// The attribute and the values that a demand leaves it.
 fn values(node: &Node, lowering: &Lowering) -> Option<(AttributeId, Vec<String>)> {
-    let shown = |constant: &Constant| format!("{constant:?}");
+    let mut parts = Vec::new();
     match node {
-        Node::Leaf(ops) => match ops.as_slice() {
-            [Op::Test(attribute, Binary::Equal, constant)] => {
-                Some((*attribute, vec![shown(lowering.constants.get(constant.0 as usize)?)]))
-            }
-            [Op::TestIn(attribute, list)] => {
-                let list = lowering.lists.get(list.0 as usize)?;
-                let element = |at| list.get(at).map(|value| format!("{value:?}"));
-                Some((*attribute, (0..list.len()).filter_map(element).collect()))
-            }
-            _ => None,
-        },
-        Node::Or(operands) => {
-            let mut all = Vec::new();
-            let mut attribute = None;
-            for operand in operands {
-                let (id, values) = values(operand, lowering)?;
-                if attribute.is_some_and(|other| other != id) {
-                    return None;
+        Node::Leaf(ops) => {
+            for op in ops {
+                match op {
+                    Op::Test(attribute, Binary::Equal, constant) => {
+                        let constant = lowering.constants.get(constant.0 as usize)?;
+                        parts.push((*attribute, vec![shown(&constant.value())]));
+                    }
+                    Op::TestIn(attribute, list) => {
+                        let list = lowering.lists.get(list.0 as usize)?;
+                        let elements = (0..list.len()).filter_map(|at| list.get(at));
+                        parts.push((*attribute, elements.map(|element| shown(&element)).collect()));
+                    }
+                    // `in` a list of versions is several tests joined by `||`.
+                    Op::SkipIfTrue(_) | Op::Or => {}
+                    _ => return None,
                 }
-                attribute = Some(id);
-                all.extend(values);
             }
-            Some((attribute?, all))
         }
-        Node::And(_) => None,
+        Node::Or(operands) => {
+            for operand in operands {
+                parts.push(values(operand, lowering)?);
+            }
+        }
+        Node::And(_) => return None,
     }
+    let attribute = parts.first()?.0;
+    let alike = parts.iter().all(|(other, _)| *other == attribute);
+    alike.then(|| (attribute, parts.into_iter().flat_map(|(_, values)| values).collect()))
 }
 
 impl Cover {
@@ -105,8 +117,8 @@ impl Cover {
 }
 
 /// Whether two conditions demand different values of one attribute.
-pub(super) fn disjoint(a: Option<&Node>, b: Option<&Node>) -> bool {
-    let equalities = |node: Option<&Node>| -> Vec<(AttributeId, halftone_rules::isa::ConstantId)> {
+pub(super) fn disjoint(a: Option<&Node>, b: Option<&Node>, lowering: &Lowering) -> bool {
+    let equalities = |node: Option<&Node>| -> Vec<(AttributeId, ConstantId)> {
         node.map(demands)
             .unwrap_or_default()
             .into_iter()
@@ -120,6 +132,18 @@ pub(super) fn disjoint(a: Option<&Node>, b: Option<&Node>) -> bool {
             .collect()
     };
     let (a, b) = (equalities(a), equalities(b));
-    a.iter()
-        .any(|(attribute, constant)| b.iter().any(|(other, value)| other == attribute && value != constant))
+    let differs = |attribute, constant| {
+        b.iter().any(|(other, value)| *other == attribute && differ(*value, constant, lowering))
+    };
+    a.iter().any(|(attribute, constant)| differs(*attribute, *constant))
+}
+
+/// Whether nothing equals both constants.
+pub(super) fn differ(a: ConstantId, b: ConstantId, lowering: &Lowering) -> bool {
+    let value =
+        |id: ConstantId| lowering.constants.get(id.0 as usize).map(halftone_rules::bundle::Constant::value);
+    match (value(a), value(b)) {
+        (Some(a), Some(b)) => Binary::Equal.apply(a, b) == Value::Bool(false),
+        _ => false,
+    }
 }

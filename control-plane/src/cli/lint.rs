@@ -3,7 +3,7 @@
 use super::{Format, Source};
 use anyhow::Result;
 use clap::Args;
-use halftone_compiler::{Diagnostic, Severity, render};
+use halftone_compiler::{Diagnostic, Member, Severity, conflicts, render};
 use serde::Serialize;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -25,26 +25,44 @@ pub struct LintArgs {
 #[derive(Serialize)]
 struct Report<'a> {
     file: &'a str,
-    diagnostics: &'a [Diagnostic],
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// What there is to say about each file: about itself, and about publishing it together with the others.
+fn reports<'a>(sources: &'a [Source]) -> Vec<Report<'a>> {
+    let members: Vec<Member<'_>> = sources
+        .iter()
+        .filter_map(|source| {
+            let compiled = source.outcome.as_ref().ok()?;
+            Some(Member { file: &source.file, text: &source.text, compiled })
+        })
+        .collect();
+    let mut conflicts = conflicts(&members).into_iter();
+    let mut report = |source: &'a Source| {
+        let mut diagnostics = source.diagnostics().to_vec();
+        if source.outcome.is_ok() {
+            diagnostics.extend(conflicts.next().unwrap_or_default());
+        }
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.place.line, diagnostic.place.column));
+        Report { file: &source.file, diagnostics }
+    };
+    sources.iter().map(&mut report).collect()
 }
 
 impl LintArgs {
-    /// Prints every problem. Exits with 1 when there are errors, with 2 when there are warnings and
+    /// Prints every problem, also that of rulesets that cannot be published together. Exits with 1 when there are errors, with 2 when there are warnings and
     /// `--deny-lints`.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn run(&self) -> Result<ExitCode> {
         let sources = self.files.iter().map(|file| Source::read(file)).collect::<Result<Vec<_>>>()?;
-        let reports: Vec<Report<'_>> = sources
-            .iter()
-            .map(|source| Report { file: &source.file, diagnostics: source.diagnostics() })
-            .collect();
+        let reports = reports(&sources);
         match self.format {
             Format::Json => println!("{}", serde_json::to_string_pretty(&reports)?),
             Format::Text => {
-                for source in &sources {
-                    print!("{}", render(&source.file, &source.text, source.diagnostics()));
+                for (source, report) in sources.iter().zip(&reports) {
+                    print!("{}", render(&source.file, &source.text, &report.diagnostics));
                 }
             }
         }
