@@ -113,6 +113,26 @@ fn an_invalid_program_is_refused() {
         assert!(VerifiedBundle::new(bundle.clone()).is_err(), "{what}");
         assert!(codec::decode(&codec::encode(&bundle).unwrap()).is_err(), "{what}");
     }
+    let mut overlapping = sample();
+    let ruleset = &mut overlapping.rulesets[0];
+    ruleset.constants = vec![Constant::Bool(true)];
+    ruleset.code = vec![Op::Constant(ConstantId(0))];
+    ruleset.code.extend([Op::Unary(Unary::Not); 63]);
+    ruleset.rules = (0..63u32)
+        .map(|n| {
+            let mut rule = ruleset.rules[1].clone();
+            rule.name = format!("r{n}");
+            rule.enrolment.condition = Some(Condition { start: 0, length: n + 1 });
+            rule
+        })
+        .collect();
+    let error = VerifiedBundle::new(overlapping.clone()).unwrap_err().to_string();
+    assert!(error.ends_with("conditions overlap"), "{error}");
+    // The same condition for all of them is no overlap.
+    for rule in &mut overlapping.rulesets[0].rules {
+        rule.enrolment.condition = Some(Condition { start: 0, length: 64 });
+    }
+    assert!(VerifiedBundle::new(overlapping).is_ok());
     let mut deep = sample();
     let ruleset = &mut deep.rulesets[0];
     ruleset.code = vec![Op::Constant(ConstantId(0)); 65];

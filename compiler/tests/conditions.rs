@@ -268,3 +268,29 @@ fn long_chains_compile() {
     let nested = format!("{}b{}", "(".repeat(40), ")".repeat(40));
     assert_eq!(outcome(&nested), TAKEN);
 }
+
+/// A condition that is nested too deep for a graph is run as code, and so is the predicate in it, which another
+/// condition shares: each of them needs nearly the whole stack.
+#[test]
+fn a_shared_predicate_has_the_stack_for_itself() {
+    let sum = format!("{}n{} < 0", "(n + ".repeat(60), ")".repeat(60));
+    let deep = (0..12).fold(sum.clone(), |inner, level| {
+        if level % 2 == 0 { format!("b && ({inner})") } else { format!("!b || ({inner})") }
+    });
+    let text = format!(
+        "version: v1\nattributes:{ATTRIBUTES}rules:\n  - {{name: r, condition: \"{deep}\", target: v2}}\n  - {{name: other, condition: \"{sum} && !b\", target: v1}}\n"
+    );
+    let request = Headers(vec![("n", b"-7"), ("b", b"true"), ("s", b"y")]);
+    for optimisation in [Optimisation::None, Optimisation::Full] {
+        let Ok(bundle) = bundle(&text, optimisation) else {
+            // What is not shared is too deep for the compiler, and it says so.
+            assert_eq!(optimisation, Optimisation::None);
+            continue;
+        };
+        assert!(!bundle.bundle().rulesets[0].predicates.is_empty());
+        let mut first = First::default();
+        let decision = bundle.decide(&request, NOW, &mut first);
+        assert_eq!(first.0, Some(TAKEN));
+        assert_eq!(decision.and_then(|decision| decision.rule), Some("r"));
+    }
+}

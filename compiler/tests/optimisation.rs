@@ -6,7 +6,7 @@ mod random;
 
 use halftone_compiler::{Compiled, Optimisation, compile_with, link};
 use halftone_rules::{
-    EvalError, Observer, Outcome, Ruleset, VerifiedBundle, bundle::Guard, codec, isa::AttributeId,
+    EvalError, Observer, Outcome, Ruleset, Timestamp, VerifiedBundle, bundle::Guard, codec, isa::AttributeId,
 };
 use proptest::{
     prelude::*,
@@ -151,5 +151,30 @@ fn the_optimised_form_decides_as_each_rule_by_itself() {
         ("decisions for a unit held out", "decisions", 5),
     ] {
         assert!(reached.0[what] * 100 >= reached.0[of] * percent, "too few {what}: {reached:#?}");
+    }
+}
+
+/// Each of these rules would enter a whole list into the index; most are tried instead.
+#[test]
+fn rules_that_share_a_long_list_are_all_found() {
+    let list = (0..2_000).map(|n| format!("{n}.5")).collect::<Vec<_>>().join(", ");
+    let rules = (0..100)
+        .map(|n| format!("  - {{name: r{n}, condition: 'x in [{list}] && y == {n}', target: v2}}\n"))
+        .collect::<String>();
+    let text = format!(
+        "version: v1\nattributes: {{x: {{header: x, type: double}}, y: {{header: y, type: int}}}}\nrules:\n{rules}"
+    );
+    let bundle = verified(&compiled(&text, Optimisation::Full).expect("compiles"));
+    assert_eq!(bundle.bundle().rulesets[0].lists.len(), 1);
+    for (x, y, expected) in [
+        ("1999.5", "99", Some("r99")),
+        ("0.5", "0", Some("r0")),
+        ("0.5", "7", Some("r7")),
+        ("2000.5", "7", None),
+        ("NaN", "7", None),
+    ] {
+        let request = random::Headers(vec![("x", x.into()), ("y", y.into())]);
+        let decision = bundle.decide(&request, Timestamp(0), &mut Outcomes::default());
+        assert_eq!(decision.and_then(|decision| decision.rule), expected, "{x} {y}");
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     value::{Type, Value},
 };
 use bincode::{Decode, Encode};
+use std::cmp::Ordering;
 
 /// All rulesets of one revision.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -262,7 +263,7 @@ pub enum Forced {
 }
 
 /// A range of a ruleset's code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Condition {
     /// Index of the first operation.
     pub start: u32,
@@ -454,9 +455,11 @@ impl List {
         Ok(match (self, value) {
             (Self::Int(values), Value::Int(value)) => values.binary_search(value).ok(),
             (Self::Uint(values), Value::Uint(value)) => values.binary_search(value).ok(),
-            // By IEEE equality, so that -0.0 is found as 0.0 and NaN never.
-            #[allow(clippy::float_cmp)]
-            (Self::Double(values), Value::Double(value)) => values.iter().position(|other| other == value),
+            // By IEEE order, so that -0.0 is found as 0.0. NaN has none, and is not found.
+            (Self::Double(_), Value::Double(value)) if value.is_nan() => None,
+            (Self::Double(values), Value::Double(value)) => {
+                values.binary_search_by(|other| other.partial_cmp(value).unwrap_or(Ordering::Less)).ok()
+            }
             // Texts mostly differ in length already: among few, no order is faster.
             (Self::String(values), Value::String(value)) if values.len() <= 8 => {
                 values.iter().position(|other| other == value)

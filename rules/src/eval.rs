@@ -2,7 +2,7 @@
 
 use crate::{
     bucket::{Bucketing, Seed},
-    bundle::{Attribute, Condition, Guard, Map, Ruleset, order_key},
+    bundle::{Attribute, Condition, Constant, Guard, Map, Ruleset, order_key},
     graph::{Exit, Test, Tri, outcome},
     isa::{AttributeId, Buckets, ConstantId, ListId, Op, PredicateId},
     limits::{MAX_ATTRIBUTES, MAX_PREDICATES, MAX_STACK},
@@ -50,12 +50,16 @@ impl<'a, R: Request> Inputs<'a, R> {
         }
     }
 
-    /// The value of an attribute that is a string.
+    /// An attribute and a constant that are strings.
     #[inline(always)]
-    fn text(&mut self, id: AttributeId) -> Result<&'a str, EvalError> {
-        match self.value(id) {
-            Value::String(text) => Ok(text),
-            Value::Error(error) => Err(error),
+    fn texts(
+        &mut self,
+        attribute: AttributeId,
+        constant: ConstantId,
+    ) -> Result<(&'a str, &'a str), EvalError> {
+        match (self.value(attribute), self.ruleset.constants.get(constant.0 as usize)) {
+            (Value::String(value), Some(Constant::String(text))) => Ok((value, text)),
+            (Value::Error(error), _) => Err(error),
             _ => Err(EvalError::Fault),
         }
     }
@@ -216,15 +220,17 @@ impl<'a, R: Request> Evaluation<'a, R> {
         let (mut at, mut error) = (start, EvalError::Fault);
         while let Some(node) = nodes.get(at as usize) {
             let result = match &node.test {
-                Test::Equals(attribute, text) => self.inputs.text(*attribute).map(|value| value == &**text),
+                Test::Equals(attribute, text) => {
+                    self.inputs.texts(*attribute, *text).map(|(value, text)| value == text)
+                }
                 Test::StartsWith(attribute, text) => {
-                    self.inputs.text(*attribute).map(|value| value.starts_with(&**text))
+                    self.inputs.texts(*attribute, *text).map(|(value, text)| value.starts_with(text))
                 }
                 Test::EndsWith(attribute, text) => {
-                    self.inputs.text(*attribute).map(|value| value.ends_with(&**text))
+                    self.inputs.texts(*attribute, *text).map(|(value, text)| value.ends_with(text))
                 }
                 Test::Contains(attribute, text) => {
-                    self.inputs.text(*attribute).map(|value| value.contains(&**text))
+                    self.inputs.texts(*attribute, *text).map(|(value, text)| value.contains(text))
                 }
                 Test::Between(attribute, first, last) => match self.inputs.value(*attribute) {
                     Value::Error(error) => Err(error),
@@ -248,7 +254,7 @@ impl<'a, R: Request> Evaluation<'a, R> {
                     _ if SHARED => self.predicate(*id),
                     _ => Err(EvalError::Fault),
                 },
-                Test::Code(condition) => self.result(*condition),
+                Test::Code(condition) => self.result::<SHARED>(*condition),
             };
             at = node.next(result, &mut error);
         }
@@ -263,12 +269,13 @@ impl<'a, R: Request> Evaluation<'a, R> {
         result
     }
 
+    /// What code comes to.
     #[inline(never)]
-    fn result(&mut self, condition: Condition) -> Tri {
+    fn result<const SHARED: bool>(&mut self, condition: Condition) -> Tri {
         let [first, rest @ ..] = code(self.inputs.ruleset, condition).ok_or(EvalError::Fault)? else {
             return Err(EvalError::Fault);
         };
-        match self.run(*first, rest) {
+        match self.run::<SHARED>(*first, rest) {
             Some(Value::Bool(holds)) => Ok(holds),
             Some(Value::Error(error)) => Err(error),
             _ => Err(EvalError::Fault),
@@ -277,17 +284,15 @@ impl<'a, R: Request> Evaluation<'a, R> {
 
     /// Runs operations; `None` when an invariant that verification guarantees is broken.
     #[inline]
-    fn run(&mut self, first: Op, rest: &'a [Op]) -> Option<Value<'a>> {
-        let Self { inputs, stack, predicates } = self;
-        let ruleset = inputs.ruleset;
-        stack.clear();
+    fn run<const SHARED: bool>(&mut self, first: Op, rest: &'a [Op]) -> Option<Value<'a>> {
+        let ruleset = self.inputs.ruleset;
+        self.stack.clear();
         // The top of the stack is at hand; what is below lies in `stack`. The first value has nothing below it but
         // this, which nobody takes.
         let mut top = Value::Bool(false);
         let (mut op, mut ops) = (first, rest.iter());
-        // Predicates do not use predicates, so there is at most one place to come back to.
-        let mut caller = None;
         loop {
+            let Self { inputs, stack, .. } = self;
             match op {
                 Op::Test(attribute, op, constant) => {
                     stack.try_push(top).ok()?;
@@ -305,16 +310,20 @@ impl<'a, R: Request> Evaluation<'a, R> {
                 }
                 Op::And => top = logic(stack.pop()?, top, false),
                 Op::Or => top = logic(stack.pop()?, top, true),
-                Op::Predicate(id) => match predicates.get(usize::from(id.0))? {
-                    Some(known) => {
-                        stack.try_push(top).ok()?;
-                        top = value(*known);
-                    }
-                    None => {
-                        let predicate = ruleset.predicates.get(usize::from(id.0))?;
-                        caller = Some((std::mem::replace(&mut ops, code(ruleset, *predicate)?.iter()), id));
-                    }
-                },
+                Op::Predicate(PredicateId(id)) => {
+                    stack.try_push(top).ok()?;
+                    top = value(match self.predicates.get(usize::from(id))? {
+                        Some(known) => *known,
+                        None if SHARED => {
+                            // It has the stack for itself.
+                            let stack = std::mem::take(&mut self.stack);
+                            let result = self.predicate(id);
+                            self.stack = stack;
+                            result
+                        }
+                        None => Err(EvalError::Fault),
+                    });
+                }
                 Op::TestIn(attribute, list) => {
                     stack.try_push(top).ok()?;
                     let attribute = inputs.value(attribute);
@@ -365,18 +374,10 @@ impl<'a, R: Request> Evaluation<'a, R> {
                 }
                 Op::Bucket(seed, buckets) => top = inputs.spread(top, seed, buckets)?,
             }
-            while ops.as_slice().is_empty() {
-                let Some((back, PredicateId(id))) = caller.take() else {
-                    return Some(top);
-                };
-                *predicates.get_mut(usize::from(id))? = Some(match top {
-                    Value::Bool(holds) => Ok(holds),
-                    Value::Error(error) => Err(error),
-                    _ => Err(EvalError::Fault),
-                });
-                ops = back;
+            match ops.next() {
+                Some(next) => op = *next,
+                None => return Some(top),
             }
-            op = *ops.next()?;
         }
     }
 }
@@ -409,12 +410,7 @@ fn logic<'a>(left: Value<'a>, right: Value<'a>, decisive: bool) -> Value<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        bundle::{Constant, Source},
-        isa::Skip,
-        operator::Unary,
-        value::Type,
-    };
+    use crate::{bundle::Source, graph::GraphBuilder, isa::Skip, operator::Unary, value::Type};
     use proptest::prelude::*;
 
     /// A condition as one would write it, of attributes that are bools.
@@ -539,7 +535,9 @@ mod tests {
             }
             let condition = add(&condition, &mut ruleset);
             let mut plan = Plan::new(&ruleset, vec![]);
-            let start = plan.graph.add(&ruleset, condition);
+            let mut graph = GraphBuilder::new(&ruleset);
+            let start = graph.add(condition);
+            plan.graph = graph.finish();
             let request = Bools(
                 values
                     .into_iter()
@@ -554,7 +552,7 @@ mod tests {
             let evaluate = |by_graph: bool| {
                 let mut evaluation = Evaluation::new(&ruleset, &plan, &request, Timestamp(0));
                 evaluation.prepare();
-                if by_graph { evaluation.holds(start) } else { evaluation.result(condition) }
+                if by_graph { evaluation.holds(start) } else { evaluation.result::<true>(condition) }
             };
             prop_assert_eq!(evaluate(true), evaluate(false));
         }

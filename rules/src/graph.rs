@@ -14,6 +14,7 @@ use crate::{
     value::EvalError,
     verify::code,
 };
+use std::collections::HashMap;
 
 /// A node of a graph, or an outcome.
 pub(crate) type Exit = u32;
@@ -39,8 +40,16 @@ pub(crate) struct Graph {
     predicates: Vec<Exit>,
 }
 
+/// A graph in the making.
+pub(crate) struct GraphBuilder<'a> {
+    ruleset: &'a Ruleset,
+    graph: Graph,
+    /// Where each condition starts: what stands in the bundle once is there once.
+    starts: HashMap<Condition, Exit>,
+}
+
 /// A test, and where it leads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Node {
     pub(crate) test: Test,
     exits: Exits,
@@ -57,16 +66,16 @@ struct Exits {
 }
 
 /// Something to ask about a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Test {
     /// Whether an attribute is this text.
-    Equals(AttributeId, Box<str>),
+    Equals(AttributeId, ConstantId),
     /// Whether an attribute starts with this text.
-    StartsWith(AttributeId, Box<str>),
+    StartsWith(AttributeId, ConstantId),
     /// Whether an attribute ends with this text.
-    EndsWith(AttributeId, Box<str>),
+    EndsWith(AttributeId, ConstantId),
     /// Whether an attribute contains this text.
-    Contains(AttributeId, Box<str>),
+    Contains(AttributeId, ConstantId),
     /// Whether an attribute's [`order_key`] lies between the two, both included.
     Between(AttributeId, u64, u64),
     /// As `Between`, of what an operation makes of an attribute and a constant: `user.id % 100 < 5`.
@@ -81,29 +90,42 @@ pub(crate) enum Test {
     Code(Condition),
 }
 
-impl Graph {
-    /// Brings the shared predicates of a ruleset that has been verified into the graph.
-    pub(crate) fn new(ruleset: &Ruleset) -> Self {
-        let mut graph = Self::default();
-        graph.predicates = ruleset.predicates.iter().map(|code| graph.add(ruleset, *code)).collect();
-        graph
+impl<'a> GraphBuilder<'a> {
+    /// Begins with the shared predicates of a ruleset that has been verified.
+    pub(crate) fn new(ruleset: &'a Ruleset) -> Self {
+        let mut builder = Self { ruleset, graph: Graph::default(), starts: HashMap::new() };
+        builder.graph.predicates = ruleset.predicates.iter().map(|code| builder.add(*code)).collect();
+        builder
     }
 
     /// Brings a condition into the graph; the answer is where it starts.
-    pub(crate) fn add(&mut self, ruleset: &Ruleset, condition: Condition) -> Exit {
-        let before = self.nodes.len();
+    pub(crate) fn add(&mut self, condition: Condition) -> Exit {
+        if let Some(start) = self.starts.get(&condition) {
+            return *start;
+        }
+        let nodes = &mut self.graph.nodes;
+        let before = nodes.len();
         // Copies of copies: a condition may be nested so that its graph is much larger than its code.
         let limit = before.saturating_add((condition.length as usize).saturating_mul(4));
         let outcomes = Exits { holds: HOLDS, fails: FAILS, error: ERROR };
-        let built = logic(ruleset, condition)
-            .and_then(|logic| Builder { nodes: &mut self.nodes, limit }.add(&logic, outcomes, true));
-        built.unwrap_or_else(|| {
-            self.nodes.truncate(before);
-            self.nodes.push(Node { test: Test::Code(condition), exits: outcomes, first: true });
+        let built = logic(self.ruleset, condition)
+            .and_then(|logic| Branches { nodes, limit }.add(&logic, outcomes, true));
+        let start = built.unwrap_or_else(|| {
+            nodes.truncate(before);
+            nodes.push(Node { test: Test::Code(condition), exits: outcomes, first: true });
             u32::try_from(before).unwrap_or(ERROR)
-        })
+        });
+        self.starts.insert(condition, start);
+        start
     }
 
+    /// The graph of all that was added.
+    pub(crate) fn finish(self) -> Graph {
+        self.graph
+    }
+}
+
+impl Graph {
     /// All nodes: exits are their places. Those that are no node's place are outcomes.
     #[inline]
     pub(crate) fn nodes(&self) -> &[Node] {
@@ -271,15 +293,13 @@ fn leaf(ruleset: &Ruleset, op: Op) -> Option<Logic> {
         Op::Test(attribute, op, constant) => {
             let value = ruleset.constants.get(constant.0 as usize)?;
             match (value, op) {
-                (Constant::String(text), Binary::Equal) => Test::Equals(attribute, text.as_str().into()),
-                (Constant::String(text), Binary::NotEqual) => {
-                    return Some(Logic::Test(Test::Equals(attribute, text.as_str().into())).not());
+                (Constant::String(_), Binary::Equal) => Test::Equals(attribute, constant),
+                (Constant::String(_), Binary::NotEqual) => {
+                    return Some(Logic::Test(Test::Equals(attribute, constant)).not());
                 }
-                (Constant::String(text), Binary::StartsWith) => {
-                    Test::StartsWith(attribute, text.as_str().into())
-                }
-                (Constant::String(text), Binary::EndsWith) => Test::EndsWith(attribute, text.as_str().into()),
-                (Constant::String(text), Binary::Contains) => Test::Contains(attribute, text.as_str().into()),
+                (Constant::String(_), Binary::StartsWith) => Test::StartsWith(attribute, constant),
+                (Constant::String(_), Binary::EndsWith) => Test::EndsWith(attribute, constant),
+                (Constant::String(_), Binary::Contains) => Test::Contains(attribute, constant),
                 _ => {
                     return compared(ruleset, op, constant, |first, last| {
                         Test::Between(attribute, first, last)
@@ -332,13 +352,13 @@ fn compared(
 }
 
 /// Brings a structure into the graph, from its end to its start: an exit is there before what leads to it.
-struct Builder<'a> {
+struct Branches<'a> {
     nodes: &'a mut Vec<Node>,
     /// So many nodes there may be.
     limit: usize,
 }
 
-impl Builder<'_> {
+impl Branches<'_> {
     /// `first` says whether no error is in question yet. `None` when there would be too many nodes.
     fn add(&mut self, logic: &Logic, exits: Exits, first: bool) -> Option<Exit> {
         if exits.holds == exits.fails && exits.fails == exits.error {
@@ -350,7 +370,7 @@ impl Builder<'_> {
                 if at >= self.limit {
                     return None;
                 }
-                self.nodes.push(Node { test: test.clone(), exits, first });
+                self.nodes.push(Node { test: *test, exits, first });
                 u32::try_from(at).ok()
             }
             Logic::Not(inner) => {

@@ -12,7 +12,6 @@ use crate::{
     value::{EvalError, Value},
 };
 use arrayvec::ArrayVec;
-use hashbrown::HashTable;
 use std::cmp::Ordering;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,12 +19,18 @@ use xxhash_rust::xxh3::xxh3_64;
 const MAX_CURSORS: usize = 1 + MAX_INDEXES
     * if MAX_PREFIX_LENGTHS > MAX_RANGE_LEVELS { MAX_PREFIX_LENGTHS } else { MAX_RANGE_LEVELS };
 
+/// Rules may share a list, and each of them enters all of its elements. So often, on average: an index stays in
+/// proportion to its bundle. Rules beyond are tried.
+const ENTRIES_PER_ELEMENT: usize = 16;
+
 /// The rules of a ruleset by their guards.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RuleIndex {
     /// Rules that are tried for every request, in order.
     unguarded: Vec<u32>,
     indexes: Vec<AttributeIndex>,
+    /// How many elements of lists may still be entered.
+    room: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -57,15 +62,17 @@ impl RuleIndex {
     /// Indexes the guards of a ruleset that has been verified. Guards beyond the limits stay without an
     /// index; their rules are tried like those without a guard.
     pub(crate) fn new(ruleset: &Ruleset) -> Self {
-        let mut index = Self::default();
+        let elements = ruleset.lists.iter().map(List::len).fold(ruleset.rules.len(), usize::saturating_add);
+        let mut index = Self { room: elements.saturating_mul(ENTRIES_PER_ELEMENT), ..Self::default() };
         for (rule, guard) in (0u32..).zip(ruleset.rules.iter().map(|rule| rule.guard)) {
             if !guard.is_some_and(|guard| index.add(ruleset, rule, guard)) {
                 index.unguarded.push(rule);
             }
         }
         for entry in &mut index.indexes {
-            if let Lookup::Ranges(tree) = &mut entry.rules {
-                tree.build();
+            match &mut entry.rules {
+                Lookup::Values(table) | Lookup::Prefixes { table, .. } => table.build(ruleset),
+                Lookup::Ranges(tree) => tree.build(),
             }
         }
         index
@@ -98,6 +105,8 @@ impl RuleIndex {
             }
             (Lookup::Values(table), Guard::OneOf(_, list)) => {
                 let elements = ruleset.lists.get(list.0 as usize).map_or(0, List::len);
+                let Some(room) = self.room.checked_sub(elements) else { return false };
+                self.room = room;
                 for element in 0u32.. {
                     if element as usize >= elements {
                         break;
@@ -199,51 +208,74 @@ impl Key {
     }
 }
 
-/// Rules by a value that an attribute has to have.
+/// Rules by a value that an attribute has to have: keys in order, so that no choice of keys makes a lookup slow.
 #[derive(Clone, Debug, Default)]
-struct ValueTable(HashTable<Entry>);
+struct ValueTable {
+    /// What has been added and is not in `entries` yet.
+    added: Vec<(u64, Key, u32)>,
+    /// By their hashes, those of one hash by their values.
+    entries: Vec<Entry>,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
-    key: Key,
     hash: u64,
+    key: Key,
     rules: Vec<u32>,
 }
 
 impl ValueTable {
     /// False when the key is not of a kind that can be looked up.
     fn add(&mut self, ruleset: &Ruleset, key: Key, rule: u32) -> bool {
-        let Some((value, hash)) = key.value(ruleset).and_then(|value| Some((value, hash(&value)?))) else {
-            return false;
-        };
-        match self.0.find_mut(hash, |entry| entry.key.value(ruleset) == Some(value)) {
-            // A list names an element once, so a rule comes at most once per key.
-            Some(entry) => entry.rules.push(rule),
-            None => {
-                self.0.insert_unique(hash, Entry { key, hash, rules: vec![rule] }, |entry| entry.hash);
-            }
-        }
+        let Some(hash) = key.value(ruleset).as_ref().and_then(hash) else { return false };
+        self.added.push((hash, key, rule));
         true
     }
 
+    fn build(&mut self, ruleset: &Ruleset) {
+        let mut added = std::mem::take(&mut self.added);
+        let order = |a: Key, b: Key| compare(a.value(ruleset).as_ref(), b.value(ruleset).as_ref());
+        // Stable, so rules stay in order.
+        added.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| order(a.1, b.1)));
+        for (hash, key, rule) in added {
+            match self.entries.last_mut() {
+                Some(last) if last.hash == hash && order(last.key, key).is_eq() => {
+                    // A rule that asks for a value twice is still one rule.
+                    if last.rules.last() != Some(&rule) {
+                        last.rules.push(rule);
+                    }
+                }
+                _ => self.entries.push(Entry { hash, key, rules: vec![rule] }),
+            }
+        }
+    }
+
     fn get(&self, ruleset: &Ruleset, value: &Value<'_>) -> &[u32] {
-        hash(value)
-            .and_then(|hash| {
-                self.0.find(hash, |entry| entry.key.value(ruleset).is_some_and(|key| key == *value))
-            })
-            .map_or(&[], |entry| &entry.rules)
+        let Some(hash) = hash(value) else { return &[] };
+        let found = self.entries.binary_search_by(|entry| {
+            entry.hash.cmp(&hash).then_with(|| compare(entry.key.value(ruleset).as_ref(), Some(value)))
+        });
+        found.ok().and_then(|at| self.entries.get(at)).map_or(&[], |entry| &entry.rules)
     }
 }
 
-/// Equal values of one type have equal hashes.
+/// Equal values of one type have equal hashes. Numbers are their own.
 fn hash(value: &Value<'_>) -> Option<u64> {
     Some(match value {
         Value::String(text) => xxh3_64(text.as_bytes()),
         Value::Bytes(bytes) => xxh3_64(bytes),
         Value::Bool(value) => u64::from(*value),
-        // Spreads neighbouring numbers over the table's two halves of the hash.
-        number => order_key(number)?.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32),
+        number => order_key(number)?,
     })
+}
+
+/// The order of values that have one hash.
+fn compare(a: Option<&Value<'_>>, b: Option<&Value<'_>>) -> Ordering {
+    match (a, b) {
+        (Some(Value::String(a)), Some(Value::String(b))) => a.cmp(b),
+        (Some(Value::Bytes(a)), Some(Value::Bytes(b))) => a.cmp(b),
+        _ => Ordering::Equal,
+    }
 }
 
 /// Rules by a range that an attribute has to lie in: a segment tree over the ends of all ranges. Each rule

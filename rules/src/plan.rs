@@ -4,7 +4,7 @@ use crate::{
     automaton::Matcher,
     bucket::{Bucketing, Seed},
     bundle::{self, Enrolment, Guard, Ruleset, Schedule},
-    graph::{Exit, Graph, HOLDS},
+    graph::{Exit, Graph, GraphBuilder, HOLDS},
     index::RuleIndex,
     scan::WantedHeaders,
 };
@@ -47,11 +47,11 @@ pub(crate) struct Space {
 impl Plan {
     /// The plan of a ruleset that has been verified.
     pub(crate) fn new(ruleset: &Ruleset, automata: Vec<Matcher>) -> Self {
-        let mut graph = Graph::new(ruleset);
+        let mut graph = GraphBuilder::new(ruleset);
         let mut entry = |name: &str, guard, enrolment: &Enrolment| Entry {
             guard,
             schedule: enrolment.schedule,
-            condition: enrolment.condition.map_or(HOLDS, |condition| graph.add(ruleset, condition)),
+            condition: enrolment.condition.map_or(HOLDS, |condition| graph.add(condition)),
             space: space(ruleset, name, enrolment),
         };
         let rules = ruleset.rules.iter().map(|rule| entry(&rule.name, rule.guard, &rule.enrolment)).collect();
@@ -60,7 +60,7 @@ impl Plan {
         Self {
             headers: WantedHeaders::new(&ruleset.attributes),
             automata,
-            graph,
+            graph: graph.finish(),
             index: RuleIndex::new(ruleset),
             holdout: (ruleset.holdout > 0).then(|| Seed::of_holdout(&ruleset.name).ready()),
             rules,

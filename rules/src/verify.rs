@@ -20,7 +20,7 @@ use crate::{
     plan::Plan,
     value::Type,
 };
-use std::collections::HashMap;
+use std::{cell::RefCell, collections::HashMap};
 
 /// A bundle that passed verification. Only such a bundle can decide.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ fn verify(bundle: &Bundle) -> Checked<Vec<Plan>> {
     ensure(bundle.rulesets.is_sorted_by(|a, b| a.name < b.name), || {
         "rulesets are not in ascending order of distinct names".into()
     })?;
-    let verified = |ruleset| Verifier { ruleset }.ruleset();
+    let verified = |ruleset| Verifier { ruleset, followed: RefCell::default() }.ruleset();
     bundle
         .rulesets
         .iter()
@@ -116,6 +116,16 @@ pub(crate) fn code(ruleset: &Ruleset, condition: Condition) -> Option<&[Op]> {
 /// Follows one ruleset.
 struct Verifier<'a> {
     ruleset: &'a Ruleset,
+    followed: RefCell<Followed>,
+}
+
+/// The conditions that have been followed.
+#[derive(Default)]
+struct Followed {
+    /// The largest number of steps of each.
+    steps: HashMap<(Condition, Sharing), u64>,
+    /// The operations of all of them.
+    operations: u64,
 }
 
 impl<'a> Verifier<'a> {
@@ -286,10 +296,24 @@ impl<'a> Verifier<'a> {
         }
     }
 
+    /// Follows a condition, unless that has been done, and answers with the largest number of steps that it can take.
+    /// What is built of a condition takes memory, so no code may be a part of many of them.
+    fn condition(&self, condition: Condition, sharing: Sharing) -> Checked<u64> {
+        let mut followed = self.followed.borrow_mut();
+        if let Some(steps) = followed.steps.get(&(condition, sharing)) {
+            return Ok(*steps);
+        }
+        followed.operations = followed.operations.saturating_add(u64::from(condition.length));
+        ensure(followed.operations <= 2 * self.ruleset.code.len() as u64, || "conditions overlap".into())?;
+        let steps = self.follow(condition, sharing)?;
+        followed.steps.insert((condition, sharing), steps);
+        Ok(steps)
+    }
+
     /// Follows the types on the stack through every operation; the answer is the largest number of steps that
     /// it can take. All jumps go forward, so one pass sees, for each operation, every stack that can arrive
     /// there; they have to be the same.
-    fn condition(&self, condition: Condition, sharing: Sharing) -> Checked<u64> {
+    fn follow(&self, condition: Condition, sharing: Sharing) -> Checked<u64> {
         let code = code(self.ruleset, condition)
             .ok_or_else(|| VerifyError::new("the condition lies outside of the code"))?;
         at_most("operations", code.len(), MAX_CONDITION_OPS)?;
@@ -355,7 +379,7 @@ fn meet(arriving: &mut HashMap<usize, Vec<Type>>, at: usize, stack: &[Type]) -> 
 }
 
 /// Whether the code may use shared predicates. They themselves may not: then nothing calls itself.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Sharing {
     Allowed,
     Refused,
