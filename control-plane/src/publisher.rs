@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 /// How long a request to a target may take.
 const TARGET_TIMEOUT: Duration = Duration::from_secs(15);
@@ -99,10 +99,19 @@ pub enum PublishError {
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Too many others wait for the same.
+    #[error("too many rulesets are being checked")]
+    Busy,
     /// The work was cut off, by a defect of ours.
     #[error("internal error: {0}")]
     Internal(String),
 }
+
+/// Rulesets that are checked at the same time without being published. Everybody may ask for that, and a large one takes
+/// a core for seconds and hundreds of megabytes.
+const CHECKS: usize = 2;
+/// Those and the ones that wait for their turn.
+const CHECKS_ACCEPTED: usize = 32;
 
 /// Owns what is in force. Cheap to clone.
 #[derive(Clone)]
@@ -115,6 +124,10 @@ struct Inner {
     resources: watch::Sender<Arc<Resources>>,
     /// Held by the one change that is under way.
     changing: Mutex<()>,
+    /// Held by those that [`Publisher::validate`] works for.
+    checking: Arc<Semaphore>,
+    /// Held by those that it has accepted.
+    accepted: Semaphore,
     current: watch::Sender<Arc<Current>>,
     bundle: watch::Sender<PublishedBundle>,
 }
@@ -151,6 +164,8 @@ impl Publisher {
             settings,
             resources: watch::Sender::new(Arc::new(proven.resources)),
             changing: Mutex::new(()),
+            checking: Arc::new(Semaphore::new(CHECKS)),
+            accepted: Semaphore::new(CHECKS_ACCEPTED),
             current: watch::Sender::new(Arc::new(proven.current)),
             bundle: watch::Sender::new(proven.bundle),
         })))
@@ -204,11 +219,15 @@ impl Publisher {
     /// Does all that [`Self::put`] does but keep and publish.
     ///
     /// # Errors
-    /// Those that [`Self::put`] would have.
+    /// Those that [`Self::put`] would have, and [`PublishError::Busy`].
     pub async fn validate(&self, name: &str, source: String) -> Result<Arc<Compiled>, PublishError> {
+        let _accepted = self.0.accepted.try_acquire().map_err(|_| PublishError::Busy)?;
+        let turn = self.0.checking.clone().acquire_owned().await.map_err(|_| PublishError::Busy)?;
         let (this, name) = (self.clone(), name.to_owned());
         let current = self.current();
         blocking(move || {
+            // The work does not end when the one who asked goes away.
+            let _turn = turn;
             let compiled = Arc::new(compile(&source, &name).map_err(PublishError::Invalid)?);
             let next = with(&current, &name, Some((source, compiled.clone())));
             prove(next, &this.0.gate, &this.0.settings)?;

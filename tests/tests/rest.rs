@@ -142,6 +142,37 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Anybody may have a ruleset checked; that must not take the machine away from those who publish one.
+#[tokio::test]
+async fn too_many_checks_are_turned_away() -> Result<()> {
+    let (control_plane, _folder) = start().await?;
+    let rules = (0..4_000)
+        .map(|n| format!("  - {{name: r{n}, condition: 'a.b == {n} && a.c != \"{n}\"', target: v2}}\n"));
+    let text =
+        format!("version: v1\nmatch: {{path_prefixes: [/large]}}\nrules:\n{}", rules.collect::<String>());
+    let (client, url) = (client()?, format!("http://{}/v1/rulesets/large:validate", control_plane.rest));
+    let check = || client.post(&url).body(text.clone()).send();
+    let mut checks = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        checks.spawn(check());
+    }
+    let published = control_plane.request(Method::PUT, "/v1/rulesets/digits", RULESET).await?;
+    assert_eq!(published.status(), StatusCode::CREATED);
+    let mut counts = std::collections::BTreeMap::<u16, usize>::new();
+    while let Some(response) = checks.join_next().await {
+        let response = response??;
+        *counts.entry(response.status().as_u16()).or_default() += 1;
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(response.headers()["retry-after"], "1");
+            assert_eq!(response.json::<Value>().await?["type"], "urn:halftone:problem:busy");
+        }
+    }
+    let (good, busy) = (counts.get(&200).copied().unwrap_or(0), counts.get(&503).copied().unwrap_or(0));
+    assert!(good >= 32 && busy > 0 && good + busy == 100, "{counts:?}");
+    assert_eq!(check().await?.status(), StatusCode::OK);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_change_can_be_made_conditional() -> Result<()> {
     let (control_plane, _folder) = start().await?;

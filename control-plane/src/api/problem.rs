@@ -129,6 +129,12 @@ impl Problem {
                 let kind = "urn:halftone:problem:precondition";
                 Self::new(StatusCode::PRECONDITION_FAILED, kind, "The ruleset has changed", detail)
             }
+            PublishError::Busy => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "urn:halftone:problem:busy",
+                "The control plane is busy",
+                format!("{detail}; try again in a moment"),
+            ),
             PublishError::Gate(_)
             | PublishError::Snapshot(_)
             | PublishError::Store(_)
@@ -145,6 +151,10 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = json::text(&self).unwrap_or_default();
         let content_type = HeaderValue::from_static("application/problem+json");
-        (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
