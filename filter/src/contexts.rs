@@ -99,6 +99,6 @@ pub(crate) fn response_headers(id: ContextId) {
     let target =
         with(|contexts| contexts.streams.get_mut(&id).and_then(|stream| stream.target.take())).flatten();
     if let Some(target) = target {
-        host::set_header(HeaderMap::Response, TARGET, &target);
+        host::set_header(HeaderMap::Response, TARGET, target);
     }
 }

@@ -49,6 +49,12 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub(super) fn proxy_set_property(
+            path: *const u8,
+            path_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
         pub(super) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         pub(super) fn proxy_replace_header_map_value(
             map: u32,
@@ -121,6 +127,13 @@ pub(crate) fn property(path: &str) -> Result<Vec<u8>, Status> {
     owned_bytes(|data, size| unsafe { abi::proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
+/// Publishes a property of the stream. A host that has no properties refuses, and then nobody reads it.
+pub(crate) fn set_property(path: &str, value: impl AsRef<[u8]>) {
+    let value = value.as_ref();
+    // SAFETY: pointers and lengths of living slices.
+    unsafe { abi::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
+}
+
 /// All headers in the ABI's serialised form, see [`crate::headers::Headers`].
 pub(crate) fn header_pairs(map: HeaderMap) -> Result<Vec<u8>, Status> {
     // SAFETY: the pointers are those of living variables.
@@ -129,8 +142,9 @@ pub(crate) fn header_pairs(map: HeaderMap) -> Result<Vec<u8>, Status> {
 
 /// Sets a header, in place of all there are of this name. A host refuses only where there is no such
 /// map, and then there is nothing to set.
-pub(crate) fn set_header(map: HeaderMap, name: &str, value: &str) {
-    // SAFETY: pointers and lengths of living strings.
+pub(crate) fn set_header(map: HeaderMap, name: &str, value: impl AsRef<[u8]>) {
+    let value = value.as_ref();
+    // SAFETY: pointers and lengths of living slices.
     unsafe {
         abi::proxy_replace_header_map_value(
             map as u32,

@@ -5,7 +5,7 @@ use crate::{
     host::{self, HeaderMap},
 };
 use halftone_rules::{
-    Decision, Timestamp, VerifiedBundle, context,
+    Decision, Timestamp, VerifiedBundle, baggage, context,
     headers::{CONTEXT, PREFIX, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
     trace,
 };
@@ -26,37 +26,79 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
     });
     // Setting a header replaces all inbound copies; those that are not set have to go.
     let set: &[&str] = if decision.is_some() { &[TARGET, CONTEXT, ROUTE] } else { &[ROUTE] };
-    for (name, _) in headers.iter() {
-        if name.starts_with(PREFIX.as_bytes()) && !set.iter().any(|own| own.as_bytes() == name) {
-            host::remove_header(HeaderMap::Request, name);
+    let mut inbound = Inbound::default();
+    for (name, value) in headers.iter() {
+        if name.starts_with(PREFIX.as_bytes()) {
+            if !set.iter().any(|own| own.as_bytes() == name) {
+                host::remove_header(HeaderMap::Request, name);
+            }
+        } else {
+            inbound.keep(name, value);
         }
     }
     let Some((decision, now)) = decision else {
         host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
+        if !inbound.baggage.is_empty() {
+            stamp_baggage(&inbound, None);
+        }
         return None;
     };
     decided(&decision, now);
-    continue_or_start_trace(&headers);
+    stamp_baggage(&inbound, Some(&decision));
+    continue_or_start_trace(&inbound);
     Some(decision.target.to_owned())
+}
+
+/// The request's headers about its trace. Each can have come in several lines.
+#[derive(Default)]
+struct Inbound<'a> {
+    traceparent: Vec<&'a [u8]>,
+    tracestate: Vec<&'a [u8]>,
+    baggage: Vec<&'a [u8]>,
+}
+
+impl<'a> Inbound<'a> {
+    fn keep(&mut self, name: &[u8], value: &'a [u8]) {
+        match name {
+            b"traceparent" => self.traceparent.push(value),
+            b"tracestate" => self.tracestate.push(value),
+            b"baggage" => self.baggage.push(value),
+            _ => {}
+        }
+    }
 }
 
 fn decided(decision: &Decision<'_>, now: Timestamp) {
     host::set_header(HeaderMap::Request, TARGET, decision.target);
-    host::set_header(HeaderMap::Request, ROUTE, &format!("{SCOPE_DECIDED}/{}", decision.ruleset));
-    host::set_header(HeaderMap::Request, CONTEXT, &context::header_value(decision, now.unix_millis()));
+    host::set_header(HeaderMap::Request, ROUTE, format!("{SCOPE_DECIDED}/{}", decision.ruleset));
+    host::set_header(HeaderMap::Request, CONTEXT, context::header_value(decision, now.unix_millis()));
+    host::set_property(context::PROPERTY, context::access_log_value(decision));
 }
 
-/// A valid `traceparent` is left alone. Otherwise a trace starts here; the `tracestate` of a trace that
-/// cannot be continued goes.
-fn continue_or_start_trace(headers: &Headers) {
-    if headers.get(b"traceparent").is_some_and(trace::is_valid_traceparent) {
-        return;
+/// Adds the decision to the client's baggage, where it travels further than headers of ours.
+fn stamp_baggage(inbound: &Inbound<'_>, decision: Option<&Decision<'_>>) {
+    let decision = decision.map(|decision| (decision.target, decision.revision));
+    match baggage::header_value(inbound.baggage.iter().copied(), decision) {
+        Some(value) => host::set_header(HeaderMap::Request, baggage::HEADER, value),
+        None => host::remove_header(HeaderMap::Request, baggage::HEADER.as_bytes()),
     }
-    // Without randomness there is no trace, but there is an answer.
-    if let Ok(random) = host::random() {
-        host::set_header(HeaderMap::Request, "traceparent", &trace::new_traceparent(&random));
-        if headers.get(b"tracestate").is_some() {
-            host::remove_header(HeaderMap::Request, b"tracestate");
-        }
+}
+
+/// A valid `traceparent` is left alone, and so is its `tracestate`, unless that does not parse. Otherwise a trace
+/// starts here; the `tracestate` of a trace that cannot be continued goes.
+fn continue_or_start_trace(inbound: &Inbound<'_>) {
+    let keeps_state = if let [traceparent] = inbound.traceparent.as_slice()
+        && trace::is_valid_traceparent(traceparent)
+    {
+        trace::is_valid_tracestate(inbound.tracestate.iter().copied())
+    } else if let Ok(random) = host::random() {
+        host::set_header(HeaderMap::Request, trace::TRACEPARENT, trace::new_traceparent(&random));
+        false
+    } else {
+        // Without randomness there is no trace, but there is an answer.
+        true
+    };
+    if !keeps_state && !inbound.tracestate.is_empty() {
+        host::remove_header(HeaderMap::Request, trace::TRACESTATE.as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! The decision on its way to the backend: `x-halftone-context`.
+//! The decision on its way to the backend, `x-halftone-context`, and to the access log.
 //!
 //! The message is `halftone.v1.EvaluationContext` (`proto/halftone/v1/evaluation_context.proto`). It is
 //! written by hand because the filter writes it once per request and nothing else; it is read with the
@@ -6,6 +6,7 @@
 
 use crate::decide::Decision;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::fmt::Write;
 
 /// The header's value: the unpadded base64url of the message. `timestamp_ms` counts from the Unix epoch.
 #[must_use]
@@ -32,6 +33,41 @@ pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
     message.uint64(11, u64::from(decision.overridden));
     message.uint64(12, u64::from(decision.held_out));
     URL_SAFE_NO_PAD.encode(&message.0)
+}
+
+/// The property of the stream that holds the decision for the access log. Envoy's filter state has it under
+/// `wasm.halftone`.
+pub const PROPERTY: &str = "halftone";
+
+/// The decision for the access log, as `key=value` pairs between blanks; what there is not is left out. Names contain
+/// neither blanks nor controls.
+#[must_use]
+pub fn access_log_value(decision: &Decision<'_>) -> String {
+    let mut text = format!("ruleset={} revision={}", decision.ruleset, decision.revision);
+    let mut add = |key: &str, value: &dyn std::fmt::Display| {
+        // Writing to a string does not fail.
+        let _ = write!(text, " {key}={value}");
+    };
+    if let Some(rule) = decision.rule {
+        add("rule", &rule);
+    }
+    if let Some(arm) = decision.arm {
+        add("arm", &arm);
+    }
+    add("target", &decision.target);
+    add("reason", &decision.reason.name());
+    if let Some(bucket) = decision.bucket {
+        add("bucket", &bucket);
+    }
+    for part in decision.experiments() {
+        add("experiment", &format_args!("{}/{}", part.experiment, part.arm));
+    }
+    for (key, holds) in [("overridden", decision.overridden), ("held_out", decision.held_out)] {
+        if holds {
+            add(key, &true);
+        }
+    }
+    text
 }
 
 const VARINT: u64 = 0;

@@ -33,6 +33,7 @@
 )]
 
 mod automaton;
+pub mod baggage;
 pub mod bucket;
 pub mod bundle;
 pub mod codec;

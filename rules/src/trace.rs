@@ -1,7 +1,59 @@
-//! W3C Trace Context, level 2: is a `traceparent` valid, and how to make one.
+//! W3C Trace Context, level 2: is a trace to be continued, and how to start one.
+//!
+//! Who passes a valid `traceparent` on unchanged must not change `tracestate` either; it may only drop one that does
+//! not parse.
+
+/// The header with the trace's id.
+pub const TRACEPARENT: &str = "traceparent";
+/// The header with what vendors add to it.
+pub const TRACESTATE: &str = "tracestate";
 
 /// Length of a version 00 `traceparent`.
 pub const TRACEPARENT_LENGTH: usize = 55;
+
+/// Members that a `tracestate` may have.
+const MAX_MEMBERS: usize = 32;
+/// Characters of a member's key, and of its value.
+const MAX_PART: usize = 256;
+
+/// Whether a `tracestate` parses. Several header lines are one list, in order; members may be empty.
+#[must_use]
+pub fn is_valid_tracestate<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
+    let members =
+        lines.flat_map(|line| line.split(|&byte| byte == b',')).map(trim).filter(|member| !member.is_empty());
+    let mut count = 0usize;
+    for member in members {
+        count = count.saturating_add(1);
+        if count > MAX_MEMBERS || !is_member(member) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Without the blanks and tabs around it.
+pub(crate) fn trim(mut member: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = member {
+        member = rest;
+    }
+    member
+}
+
+/// `key=value`.
+fn is_member(member: &[u8]) -> bool {
+    let Some(equals) = member.iter().position(|&byte| byte == b'=') else { return false };
+    let (key, value) = (member.get(..equals).unwrap_or_default(), member.get(equals..).unwrap_or_default());
+    let value = value.strip_prefix(b"=").unwrap_or_default();
+    let first = key.first().is_some_and(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'));
+    let rest = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@');
+    let printable = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'=');
+    first
+        && key.len() <= MAX_PART
+        && key.iter().all(rest)
+        && !value.is_empty()
+        && value.len() <= MAX_PART
+        && value.iter().all(printable)
+}
 
 /// Whether the header continues a trace. A higher version is read by the rule of forward compatibility.
 #[must_use]
@@ -83,6 +135,43 @@ mod tests {
         assert!(!is_valid_traceparent(&[0xff; 55]));
     }
 
+    #[test]
+    fn tracestates() {
+        let long = "k".repeat(256);
+        let lines = |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        let cases: [(&[&str], bool); 24] = [
+            (&[], true),
+            (&[""], true),
+            (&[",", " , \t,"], true),
+            (&["foo=1"], true),
+            (&["foo=1,bar=2", "rojo=1, congo=2"], true),
+            (&["foo=1 \t , \t bar=2, \t baz=3"], true),
+            (&["foo=1,foo=2"], true),
+            (&["foo=1", "", "bar=2"], true),
+            (&["0f@o-_*/=  1!~"], true),
+            (&[&format!("{long}={long}")], true),
+            (&[&lines(32)], true),
+            (&[&lines(20), &lines(12)], true),
+            (&[&lines(33)], false),
+            (&[&lines(20), &lines(13)], false),
+            (&[&format!("k{long}=v")], false),
+            (&[&format!("k=v{long}")], false),
+            (&["foo"], false),
+            (&["foo="], false),
+            (&["=1"], false),
+            (&["Foo=1"], false),
+            (&["_foo=1"], false),
+            (&["foo =1"], false),
+            (&["foo=1=2"], false),
+            (&["foo=bar\tbaz"], false),
+        ];
+        for (lines, expected) in cases {
+            let valid = is_valid_tracestate(lines.iter().map(|line| line.as_bytes()));
+            assert_eq!(valid, expected, "{lines:?}");
+        }
+        assert!(!is_valid_tracestate([&b"foo=\xff"[..]].into_iter()));
+    }
+
     proptest::proptest! {
         #[test]
         fn a_new_traceparent_is_valid(random: [u8; 24]) {
@@ -93,6 +182,7 @@ mod tests {
         #[test]
         fn any_bytes_are_judged_without_panic(bytes: Vec<u8>) {
             let _ = is_valid_traceparent(&bytes);
+            let _ = is_valid_tracestate([bytes.as_slice(), bytes.as_slice()].into_iter());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The real filter module outside of Envoy: what it imports, what a request costs, and that it decides
 //! as the native evaluator does.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_compiler::{compile, link};
 use halftone_filter_host::{FilterInstance, FilterModule, Outcome, Settings};
@@ -21,7 +21,7 @@ mod random;
 
 /// What the module may ask of its host. A missing import would keep the whole module from loading, so
 /// this is the safe core of the ABI that every host has, plus what Rust's standard library needs.
-const ALLOWED_IMPORTS: [(&str, &str); 12] = [
+const ALLOWED_IMPORTS: [(&str, &str); 13] = [
     ("env", "proxy_get_buffer_bytes"),
     ("env", "proxy_get_current_time_nanoseconds"),
     ("env", "proxy_get_header_map_pairs"),
@@ -29,6 +29,7 @@ const ALLOWED_IMPORTS: [(&str, &str); 12] = [
     ("env", "proxy_log"),
     ("env", "proxy_remove_header_map_value"),
     ("env", "proxy_replace_header_map_value"),
+    ("env", "proxy_set_property"),
     ("wasi_snapshot_preview1", "environ_get"),
     ("wasi_snapshot_preview1", "environ_sizes_get"),
     ("wasi_snapshot_preview1", "fd_write"),
@@ -119,7 +120,8 @@ fn a_request_costs_a_fixed_number_of_host_calls() -> Result<()> {
         &request(&[("x-user-id", b"42"), ("traceparent", traced)]),
         &[(":status", "200")],
     )?;
-    // One read of all headers, the clock, three headers on the request, one on the response.
+    // One read of all headers, the clock, the decision in three headers, in the access log's property and in the
+    // baggage of the request, and in one header of the response.
     assert_eq!(
         outcome.usage.calls(),
         [
@@ -127,6 +129,8 @@ fn a_request_costs_a_fixed_number_of_host_calls() -> Result<()> {
             "proxy_get_current_time_nanoseconds",
             "proxy_replace_header_map_value",
             "proxy_replace_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_set_property",
             "proxy_replace_header_map_value",
             "proxy_replace_header_map_value",
         ]
@@ -136,7 +140,7 @@ fn a_request_costs_a_fixed_number_of_host_calls() -> Result<()> {
     // A trace that starts here takes randomness and one header more.
     let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
     assert_eq!(outcome.usage.count("random_get"), 1);
-    assert_eq!(outcome.usage.host_calls(), 7);
+    assert_eq!(outcome.usage.host_calls(), 9);
     Ok(())
 }
 
@@ -224,6 +228,75 @@ fn the_context_says_what_was_decided() -> Result<()> {
         }
     );
     assert_eq!(outcome.request_header("x-halftone-route"), Some(&b"xds/digits"[..]));
+    Ok(())
+}
+
+/// The request's headers of that name, in order.
+fn lines(outcome: &Outcome, name: &str) -> Vec<String> {
+    let named = outcome.request_headers.iter().filter(|(other, _)| other == name.as_bytes());
+    named.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
+}
+
+#[test]
+fn traces_are_continued_or_replaced_by_the_rules() -> Result<()> {
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let newer = format!("{}-what", GOOD.replace("00-0", "cc-0"));
+    let too_many = (0..33).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+    // The headers, whether the trace goes on, and what is left of `tracestate`.
+    let cases: [(&[(&str, &str)], bool, &[&str]); 12] = [
+        (&[], false, &[]),
+        (&[("tracestate", "a=1")], false, &[]),
+        (&[("traceparent", GOOD)], true, &[]),
+        (&[("traceparent", GOOD), ("tracestate", "a=1"), ("tracestate", "b=2,,")], true, &["a=1", "b=2,,"]),
+        (&[("tracestate", " a=1\t"), ("traceparent", GOOD)], true, &[" a=1\t"]),
+        (&[("traceparent", GOOD), ("tracestate", "a=1"), ("tracestate", "B=2")], true, &[]),
+        (&[("traceparent", GOOD), ("tracestate", &too_many)], true, &[]),
+        (&[("traceparent", &newer), ("tracestate", "a=1")], true, &["a=1"]),
+        (&[("traceparent", &GOOD.to_uppercase()), ("tracestate", "a=1")], false, &[]),
+        (&[("traceparent", ""), ("tracestate", "a=1")], false, &[]),
+        (&[("traceparent", GOOD), ("traceparent", GOOD), ("tracestate", "a=1")], false, &[]),
+        (&[("traceparent", GOOD), ("traceparent", "00"), ("tracestate", "a=1")], false, &[]),
+    ];
+    let mut instance = started(CANARY)?;
+    for (headers, continued, state) in cases {
+        let extra: Vec<(&str, &[u8])> =
+            headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        let outcome = instance.request(&request(&extra))?;
+        let sent = lines(&outcome, "traceparent");
+        let [traceparent] = sent.as_slice() else { bail!("{headers:?}: {sent:?}") };
+        let came = headers.iter().any(|(name, value)| *name == "traceparent" && value == traceparent);
+        assert_eq!(came, continued, "{headers:?}");
+        assert!(continued || halftone_rules::trace::is_valid_traceparent(traceparent.as_bytes()), "{sent:?}");
+        assert_eq!(lines(&outcome, "tracestate"), state, "{headers:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_decision_travels_in_the_baggage() -> Result<()> {
+    let mut instance =
+        started("version: v1\nmatch: {hosts: [models.example.com]}\nrules: [{name: all, target: v2}]\n")?;
+    let baggage: [(&str, &[u8]); 2] = [("baggage", b"a=1;p, halftone.target=v9"), ("baggage", b"b=\xff")];
+    let outcome = instance.request(&request(&baggage))?;
+    assert_eq!(lines(&outcome, "baggage"), ["a=1;p,b=\u{fffd},halftone.target=v2,halftone.revision=7"]);
+    // A request that no ruleset governs: nobody speaks in our name, and nothing is added.
+    let mut elsewhere = request(&baggage);
+    elsewhere.retain(|(name, _)| name != ":authority");
+    let outcome = instance.request(&elsewhere)?;
+    assert_eq!(outcome.request_header("x-halftone-target"), None);
+    assert_eq!(lines(&outcome, "baggage"), ["a=1;p,b=\u{fffd}"]);
+    elsewhere.retain(|(name, _)| name != "baggage");
+    assert!(lines(&instance.request(&elsewhere)?, "baggage").is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_access_log_gets_the_decision() -> Result<()> {
+    let mut instance = started("version: v1\nrules:\n  - {name: half, weight: 0.999999, target: v2}\n")?;
+    let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
+    let bucket = Seed::of_rule("digits", "half").ready().bucket(b"42");
+    let expected = format!("ruleset=digits revision=7 rule=half target=v2 reason=SPLIT bucket={bucket}");
+    assert_eq!(outcome.properties, [(b"halftone".to_vec(), expected.into_bytes())]);
     Ok(())
 }
 
