@@ -540,6 +540,23 @@ fn surprises_are_told() {
         (rules("  - {name: a, weight: 0.1, target: v2}"), vec![]),
         (rules("  - {name: a, target: v2}\n  - {name: b, target: v3}"), vec![Code::NeverMatches]),
         (rules("  - {name: a, weight: 0, target: v2}"), vec![Code::NeverMatches]),
+        // What only overrides give: nobody else gets it yet.
+        (
+            rules(
+                "  - {name: a, weight: 0, target: v2}\n  - {name: b, condition: 1 == 2, target: v2}\n  - {name: c, target: v2}\n  - {name: d, target: v3}\noverrides:\n  - {units: [x], rule: a}\n  - {units: [y], rule: b}\n  - {units: [z], rule: d}",
+            ),
+            vec![],
+        ),
+        (
+            rules(
+                "  []\nexperiments:\n  - {name: e, weight: 0, arms: [{name: x}, {name: y}]}\noverrides:\n  - {units: [x], experiment: e, arm: x}",
+            ),
+            vec![],
+        ),
+        (
+            rules("  - {name: a, weight: 0, target: v2}\noverrides:\n  - {units: [x], target: a}"),
+            vec![Code::NeverMatches],
+        ),
         (rules("  - {name: a, condition: user.id % 100 < 10, target: v2}"), vec![Code::ModuloSplit]),
         (
             rules("  - {name: a, condition: user.id % 100 < 10, weight: 0.1, target: v2}"),
