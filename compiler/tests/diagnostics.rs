@@ -519,6 +519,14 @@ fn json_compiles_like_yaml() {
 }"#;
     let yaml = "version: v1\nrules:\n- {name: r, condition: 'user.id == 42 && request.path != \"/A\"', weight: 0.5, target: v2}";
     assert_eq!(compile(json, "test").unwrap(), compile(yaml, "test").unwrap());
+    // As two escapes, which is how many programs write what is behind U+FFFF.
+    let json = r#"{"version": "v1", "rules": [{"name": "r", "condition": "a.b == '\ud83d\ude00 \u00e9'", "target": "v2"}]}"#;
+    let plain = "version: v1\nrules: [{name: r, condition: \"a.b == '😀 é'\", target: v2}]";
+    assert_eq!(compile(json, "test").unwrap(), compile(plain, "test").unwrap());
+    // Places are those of the text as it stands; a backslash that is escaped starts no pair.
+    assert_problem(&json.replace("v2", "v 2"), Code::InvalidName, "\"v 2\"");
+    let escaped = json.replace(r"\ud83d", r"\\ud83d");
+    assert_problem(&escaped, Code::Syntax, "");
 }
 
 fn normalise(text: &str) -> Vec<String> {
