@@ -56,6 +56,14 @@ impl Document {
         });
         of_rules.chain(of_overrides)
     }
+
+    /// The rules and experiments that overrides name, each as often as it is named.
+    pub(crate) fn forced_entries(&self) -> impl Iterator<Item = &Spanned<String>> {
+        self.overrides.iter().filter_map(|other| match &other.forced {
+            Forced::Rule(name) | Forced::Experiment(name) => Some(name),
+            Forced::Target(_) => None,
+        })
+    }
 }
 
 /// A declared target.

@@ -16,6 +16,7 @@ pub(crate) use ast::{Expr, ExprKind, Literal};
 pub use calendar::timestamp;
 pub(crate) use calendar::{show_duration, show_timestamp};
 pub(crate) use check::{Checker, Resolved};
+pub(crate) use fold::SizeLimit;
 pub use lower::Optimisation;
 pub(crate) use lower::{Lowering, Node, chain};
 pub(crate) use names::{

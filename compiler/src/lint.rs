@@ -18,7 +18,7 @@ use halftone_rules::{
     isa::{ConstantId, Op},
     operator::Binary,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Reports all surprises of a document that has no errors. `conditions` are those of its rules and then its
 /// experiments.
@@ -29,9 +29,10 @@ pub(crate) fn lint(
     checker: &Checker,
     diagnostics: &mut Diagnostics<'_>,
 ) {
+    let forced: HashSet<&str> = document.forced_entries().map(|name| name.value.as_str()).collect();
     let mut cover = Cover::default();
     for (rule, condition) in document.rules.iter().zip(conditions) {
-        never_matches(rule, condition.as_ref(), &cover, lowering, diagnostics);
+        never_matches(rule, condition.as_ref(), &cover, &forced, lowering, diagnostics);
         let takes_all = rule.share == BUCKETS
             && rule.arms.len() < 2
             && rule.layer.is_none()
@@ -46,7 +47,7 @@ pub(crate) fn lint(
     for (experiment, condition) in
         document.experiments.iter().zip(conditions.iter().skip(document.rules.len()))
     {
-        never_matches(experiment, condition.as_ref(), &nothing, lowering, diagnostics);
+        never_matches(experiment, condition.as_ref(), &nothing, &forced, lowering, diagnostics);
     }
     for rule in document.rules.iter().chain(&document.experiments) {
         if let Some(condition) = &rule.condition {
@@ -70,6 +71,7 @@ fn never_matches(
     rule: &Rule,
     condition: Option<&Node>,
     cover: &Cover,
+    forced: &HashSet<&str>,
     lowering: &Lowering,
     diagnostics: &mut Diagnostics<'_>,
 ) {
@@ -103,7 +105,10 @@ fn never_matches(
             },
         }
     };
-    diagnostics.report_with_help(code, &rule.span, message, help);
+    // A rule that only overrides give is of use: units get it before anybody else does.
+    if code != Code::NeverMatches || !forced.contains(rule.name.as_str()) {
+        diagnostics.report_with_help(code, &rule.span, message, help);
+    }
 }
 
 /// The value of a condition that is the same for every request.
@@ -121,23 +126,12 @@ fn constant(node: &Node, lowering: &Lowering) -> Option<Result<bool, halftone_ru
 
 /// `a == x && a == y`
 fn contradiction(node: &Node, lowering: &Lowering) -> Option<&'static str> {
-    let Node::And(operands) = node else { return None };
-    let equalities = operands.iter().filter_map(|operand| match operand {
-        Node::Leaf(ops) => match ops.as_slice() {
-            [Op::Test(attribute, Binary::Equal, constant)] => Some((*attribute, *constant)),
-            _ => None,
-        },
-        _ => None,
+    let mut demanded = HashMap::new();
+    let differs = cover::equalities(node).any(|(attribute, constant)| {
+        let before = demanded.insert(attribute, constant);
+        before.is_some_and(|other| cover::differ(other, constant, lowering))
     });
-    let mut seen: Vec<(halftone_rules::isa::AttributeId, ConstantId)> = Vec::new();
-    for (attribute, constant) in equalities {
-        let differs = |other| cover::differ(other, constant, lowering);
-        if seen.iter().any(|(id, other)| *id == attribute && differs(*other)) {
-            return Some("an attribute");
-        }
-        seen.push((attribute, constant));
-    }
-    None
+    differs.then_some("an attribute")
 }
 
 /// `%` truncates, so the remainder of a negative number is negative.

@@ -5,7 +5,8 @@ use crate::{
     limits::{MAX_TEXT_BYTES, MAX_YAML_DEPTH},
 };
 use saphyr_parser::{Event, Parser, ScalarStyle};
-use std::collections::HashSet;
+use serde::de::IgnoredAny;
+use std::{borrow::Cow, collections::HashSet};
 
 /// A node of the tree.
 #[derive(Debug)]
@@ -64,8 +65,14 @@ pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Nod
         diagnostics.report(Code::TooLarge, &(0..0), message);
         return None;
     }
-    let mut reader = Reader { offsets: Offsets::new(text), open: Vec::new(), root: None, diagnostics };
-    for event in Parser::new_from_str(text) {
+    let (parsed, offsets) = match joined_surrogates(text) {
+        Some((joined, of_chars)) => {
+            (Cow::Owned(joined), Offsets { of_chars: Some(of_chars), end: text.len() })
+        }
+        None => (Cow::Borrowed(text), Offsets::new(text)),
+    };
+    let mut reader = Reader { offsets, open: Vec::new(), root: None, diagnostics };
+    for event in Parser::new_from_str(&parsed) {
         if reader.diagnostics.is_full() {
             return None;
         }
@@ -243,6 +250,41 @@ pub(crate) fn quoted(text: &str) -> String {
     } else {
         format!("'{}'", text.replace('\'', "''"))
     }
+}
+
+/// JSON writes a character behind U+FFFF as two escapes, `\ud83d\ude00`, which YAML does not know. The text with the
+/// characters themselves, and the places of its characters in the original one; `None` when there is nothing to join.
+fn joined_surrogates(text: &str) -> Option<(String, Vec<usize>)> {
+    // In JSON every escape is in a text; elsewhere a backslash may stand for itself.
+    if !text.contains(r"\u") || serde_json::from_str::<IgnoredAny>(text).is_err() {
+        return None;
+    }
+    let mut joined = String::with_capacity(text.len());
+    let mut of_chars = Vec::with_capacity(text.len());
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        of_chars.push(at);
+        if c != '\\' {
+            joined.push(c);
+        } else if let Some(pair) = text.get(at..).and_then(surrogate_pair) {
+            joined.push(pair);
+            // Of the twelve characters of the pair, the first is taken already.
+            chars.nth(10);
+        } else if let Some((at, escaped)) = chars.next() {
+            of_chars.push(at);
+            joined.extend([c, escaped]);
+        }
+    }
+    (joined.len() < text.len()).then_some((joined, of_chars))
+}
+
+/// The character of the two escapes that a text starts with.
+fn surrogate_pair(text: &str) -> Option<char> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix(r"\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    char::decode_utf16([unit(0)?, unit(6)?]).next()?.ok().filter(|c| *c > '\u{ffff}')
 }
 
 /// From the parser's offsets, in characters, to offsets in bytes.

@@ -126,7 +126,7 @@ fn literals_of_megabytes() {
         (
             "a constant of 3 MB",
             format!("version: v1\nattributes: {{a: {{constant: {three}, type: int}}}}\nrules: []\n"),
-            (Code::WrongForm, 2, 28),
+            (Code::TooLarge, 2, 28),
         ),
         ("a unit of 3 MB", format!("version: v1\nunit: {three}\nrules: []\n"), (Code::UnknownName, 2, 7)),
         (
@@ -158,6 +158,72 @@ fn literals_of_megabytes() {
     ] {
         assert_refused(what, &text, expected);
     }
+}
+
+/// A name in a condition is short, whatever it stands for.
+#[test]
+fn constants_that_grow() {
+    let with_constant = |bytes: usize, condition: &str| {
+        let declared = format!("attributes: {{c: {{constant: {}}}}}\nrules:", "x".repeat(bytes));
+        with_condition(condition).replace("rules:", &declared)
+    };
+    let balanced = (0..11).fold("c".to_owned(), |sum, _| format!("({sum}+{sum})"));
+    let chain = |joint: &str| vec!["c"; 90].join(joint);
+    for (what, text, expected) in [
+        ("a constant", with_constant(8_193, "a.b == c"), (Code::TooLarge, 2, 28)),
+        ("a literal", with_condition(&format!("a.b == '{}'", "x".repeat(8_193))), (Code::TooLarge, 4, 23)),
+        ("bytes", with_condition(&format!("\"a.b == b'{}'\"", "x".repeat(8_193))), (Code::TooLarge, 4, 24)),
+        ("a balanced sum", with_constant(8_000, &format!("size({balanced}) == 1")), (Code::TooLarge, 5, 32)),
+        ("a chain", with_constant(8_000, &format!("a.b == {}", chain("+"))), (Code::TooLarge, 5, 23)),
+        ("bytes of a sum", with_constant(8_000, "bytes(c) + bytes(c) == b''"), (Code::TooLarge, 5, 16)),
+        ("a list", with_constant(8_000, &format!("a.b in [{}]", chain(","))), (Code::TooLarge, 5, 23)),
+        ("a sum of lists", with_constant(8_000, "'a.b in [c] + [c] + [c]'"), (Code::TooLarge, 5, 24)),
+        ("a map", with_constant(8_000, "'{1: c, 2: c, 3: c}[a.b] == c'"), (Code::TooLarge, 5, 17)),
+        // What cannot be made is refused, also where it would not matter.
+        ("what does not count", with_constant(8_000, "true || c + c == c"), (Code::TooLarge, 5, 24)),
+    ] {
+        assert_refused(what, &text, expected);
+    }
+    assert!(compile(&with_constant(8_192, "a.b == c || a.b in [c, 'x']"), "test").is_ok());
+
+    let rules = |condition: &dyn Fn(usize) -> String| {
+        let rule = |n| format!("- {{name: r{n}, condition: '{}', target: v}}\n", condition(n));
+        let constant =
+            format!("version: v1\nattributes: {{c: {{constant: {}}}}}\nrules:\n", "x".repeat(8_000));
+        constant + &(0..1_000).map(rule).collect::<String>()
+    };
+    let different = rules(&|n| format!("a.b == c + \"{n}\""));
+    assert_refused("different constants", &different, (Code::TooLarge, 528, 28));
+    let names = vec!["c"; 60].join(",");
+    let lists = rules(&|_| format!("a.b in [{names}]"));
+    assert_refused("lists of one constant", &lists, (Code::TooLarge, 4, 33));
+    // Each use shares the one text.
+    let start = Instant::now();
+    assert!(compile(&rules(&|_| "a.b == c || a.b.contains(c)".into()), "test").is_ok());
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
+}
+
+/// Texts of some megabytes, of which each part is compared with each other one.
+#[test]
+fn comparisons_that_repeat() {
+    let equalities = vec!["a.b==1"; 1_700].join("&&");
+    let rules: String = (0..100)
+        .map(|n| format!("- {{name: r{n}, condition: 'a.c == {n} && {equalities}', target: v}}\n"))
+        .collect();
+    let text = format!("version: v1\nrules:\n{rules}");
+    let start = Instant::now();
+    let compiled = compile(&text, "test");
+    assert!(start.elapsed() < PROMPT, "{:?} for {:?}", start.elapsed(), compiled.is_ok());
+
+    let entries: Vec<String> = (0..1_100).map(|n| format!("{n}:1")).collect();
+    let map = entries.join(",");
+    let rules: String = (0..100)
+        .map(|n| format!("- {{name: r{n}, condition: '{{{map}}}=={{{map}}}', target: v}}\n"))
+        .collect();
+    let text = format!("version: v1\nrules:\n{rules}");
+    let start = Instant::now();
+    assert!(compile(&text, "test").is_ok());
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -519,6 +519,14 @@ fn json_compiles_like_yaml() {
 }"#;
     let yaml = "version: v1\nrules:\n- {name: r, condition: 'user.id == 42 && request.path != \"/A\"', weight: 0.5, target: v2}";
     assert_eq!(compile(json, "test").unwrap(), compile(yaml, "test").unwrap());
+    // As two escapes, which is how many programs write what is behind U+FFFF.
+    let json = r#"{"version": "v1", "rules": [{"name": "r", "condition": "a.b == '\ud83d\ude00 \u00e9'", "target": "v2"}]}"#;
+    let plain = "version: v1\nrules: [{name: r, condition: \"a.b == '😀 é'\", target: v2}]";
+    assert_eq!(compile(json, "test").unwrap(), compile(plain, "test").unwrap());
+    // Places are those of the text as it stands; a backslash that is escaped starts no pair.
+    assert_problem(&json.replace("v2", "v 2"), Code::InvalidName, "\"v 2\"");
+    let escaped = json.replace(r"\ud83d", r"\\ud83d");
+    assert_problem(&escaped, Code::Syntax, "");
 }
 
 fn normalise(text: &str) -> Vec<String> {
@@ -540,6 +548,23 @@ fn surprises_are_told() {
         (rules("  - {name: a, weight: 0.1, target: v2}"), vec![]),
         (rules("  - {name: a, target: v2}\n  - {name: b, target: v3}"), vec![Code::NeverMatches]),
         (rules("  - {name: a, weight: 0, target: v2}"), vec![Code::NeverMatches]),
+        // What only overrides give: nobody else gets it yet.
+        (
+            rules(
+                "  - {name: a, weight: 0, target: v2}\n  - {name: b, condition: 1 == 2, target: v2}\n  - {name: c, target: v2}\n  - {name: d, target: v3}\noverrides:\n  - {units: [x], rule: a}\n  - {units: [y], rule: b}\n  - {units: [z], rule: d}",
+            ),
+            vec![],
+        ),
+        (
+            rules(
+                "  []\nexperiments:\n  - {name: e, weight: 0, arms: [{name: x}, {name: y}]}\noverrides:\n  - {units: [x], experiment: e, arm: x}",
+            ),
+            vec![],
+        ),
+        (
+            rules("  - {name: a, weight: 0, target: v2}\noverrides:\n  - {units: [x], target: a}"),
+            vec![Code::NeverMatches],
+        ),
         (rules("  - {name: a, condition: user.id % 100 < 10, target: v2}"), vec![Code::ModuloSplit]),
         (
             rules("  - {name: a, condition: user.id % 100 < 10, weight: 0.1, target: v2}"),

@@ -16,7 +16,10 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use halftone_compiler::{Compiled, Diagnostic, compile_file};
 use halftone_rules::limits::MAX_BUNDLE_BYTES;
-use std::{io::Read, path::Path};
+use std::{
+    io::{self, Read, Write},
+    path::Path,
+};
 
 /// Form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -42,12 +45,24 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     // One byte more than allowed is enough to be refused as too large.
     let limit = halftone_compiler::MAX_TEXT_BYTES.max(MAX_BUNDLE_BYTES) as u64 + 1;
     if file == "-" {
-        std::io::stdin().take(limit).read_to_end(&mut bytes)?;
+        io::stdin().take(limit).read_to_end(&mut bytes)?;
     } else {
         let opened = std::fs::File::open(path).with_context(|| format!("{file} cannot be read"))?;
         opened.take(limit).read_to_end(&mut bytes).with_context(|| format!("{file} cannot be read"))?;
     }
     Ok(bytes)
+}
+
+/// Writes to standard output. Whoever reads it may have seen enough: that is no error.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output cannot be written"),
+    }
 }
 
 impl Source {

@@ -72,13 +72,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::EnvoyBootstrap(args) => {
             let path = bootstrap::write(&args)?;
-            println!("{}", path.display());
+            cli::print(format!("{}\n", path.display()))?;
         }
         Command::Lint(args) => return args.run(),
         Command::Compile(args) => args.run()?,
         Command::Disasm(args) => args.run()?,
         Command::Explain(args) => args.run()?,
-        Command::Schema => println!("{:#}", halftone_compiler::json_schema()),
+        Command::Schema => cli::print(format!("{:#}\n", halftone_compiler::json_schema()))?,
         Command::Simulate(args) => return args.run(),
     }
     Ok(ExitCode::SUCCESS)

@@ -7,9 +7,11 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use halftone_rules::{Bundle, VerifiedBundle};
+use nix::fcntl::OFlag;
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -142,11 +144,12 @@ impl std::fmt::Debug for Engine {
 /// The bytes of a file, if it is one and not larger than anything that can be loaded.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for somebody to write to it.
-    if !std::fs::metadata(path)?.is_file() {
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
         let problem = format!("it has more than {MAX_BYTES} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));

@@ -9,13 +9,15 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often the file is looked at. It has to look the same twice before it is read, so a change is seen after
 /// at most twice this time.
 const PERIOD: Duration = Duration::from_millis(100);
+/// How long a file may go on changing before that counts as trouble.
+const RESTLESS: Duration = Duration::from_secs(3);
 
 impl Engine {
     /// Keeps the engine at what is in a file, a bundle or a ruleset, named as with [`Engine::load`]. Edits, renames
@@ -23,7 +25,8 @@ impl Engine {
     ///
     /// While the file is missing, is being written, or has rules that are no use, the last good ones stay in force
     /// and [`Event::Failed`](crate::Event::Failed) says why. To be safe from readers that see half of it, write
-    /// another file and rename it over this one; without that, whoever pauses while writing is taken to be done.
+    /// another file and rename it over this one; without that, whoever pauses while writing is taken to be done. A file
+    /// that is never left alone for a tenth of a second is not read.
     ///
     /// # Panics
     /// When it is called outside of a tokio runtime with a timer.
@@ -46,7 +49,8 @@ impl Engine {
                 match found {
                     Found::Nothing => {}
                     Found::Content(bytes) => {
-                        feed.take(bytes, ruleset_name(&look.path)).await;
+                        // What is wrong with it is told, and there is nothing else to do about it.
+                        let _ = feed.take(bytes, ruleset_name(&look.path)).await;
                     }
                     Found::Trouble(error) => feed.failed(error.to_string()),
                 }
@@ -85,6 +89,8 @@ struct Look {
     seen: Option<Signature>,
     /// As it was when it was read.
     taken: Option<Signature>,
+    /// Since when it has not been the same twice.
+    restless: Option<Instant>,
 }
 
 /// What a look at the file found.
@@ -104,7 +110,7 @@ impl Look {
             Ok(Some(bytes)) => Found::Content(bytes),
             Ok(None) => Found::Nothing,
             Err(error) => {
-                (self.seen, self.taken) = (None, None);
+                *self = Self { path: std::mem::take(&mut self.path), ..Self::default() };
                 Found::Trouble(error)
             }
         }
@@ -112,15 +118,22 @@ impl Look {
 
     fn try_look(&mut self) -> io::Result<Option<Vec<u8>>> {
         let now = Signature::of(&self.path)?;
-        if self.taken == Some(now) || self.seen.replace(now) != Some(now) {
+        if self.taken == Some(now) {
             return Ok(None);
         }
-        let bytes = read(&self.path)?;
-        // Somebody may have written meanwhile; then the bytes are perhaps neither the old nor the new ones.
-        if Signature::of(&self.path)? != now {
-            return Ok(None);
+        if self.seen.replace(now) == Some(now) {
+            let bytes = read(&self.path)?;
+            // Somebody may have written meanwhile; then the bytes are perhaps neither the old nor the new ones.
+            if Signature::of(&self.path)? == now {
+                (self.taken, self.restless) = (Some(now), None);
+                return Ok(Some(bytes));
+            }
         }
-        self.taken = Some(now);
-        Ok(Some(bytes))
+        if self.restless.get_or_insert_with(Instant::now).elapsed() > RESTLESS {
+            return Err(io::Error::other(
+                "it changes all the time: write another file and rename it over this one",
+            ));
+        }
+        Ok(None)
     }
 }

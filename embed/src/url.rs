@@ -9,6 +9,7 @@ use std::{
     error::Error,
     hash::{BuildHasher, RandomState},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -56,15 +57,21 @@ pub enum UrlError {
 }
 
 impl UrlSource {
-    /// A URL, for example `http://127.0.0.1:8080/v1/bundle`.
+    /// A URL, for example `http://127.0.0.1:8080/v1/bundle`. A `wait` in its query is left out.
     ///
     /// # Errors
     /// When it is not a URL of HTTP.
     pub fn new(url: &str) -> Result<Self, UrlError> {
         let wrong = |why: String| UrlError::Url { url: url.into(), why };
-        let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+        let mut parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
         if !matches!(parsed.scheme(), "http" | "https") {
             return Err(wrong(format!("it begins with {}:", parsed.scheme())));
+        }
+        // How long to wait is for the watch to say.
+        if let Some(query) = parsed.query() {
+            let others: Vec<&str> = query.split('&').filter(|part| !part.starts_with("wait=")).collect();
+            let others = others.join("&");
+            parsed.set_query((!others.is_empty()).then_some(&others));
         }
         Ok(Self { url: parsed, authorization: None, interval: INTERVAL, client: None })
     }
@@ -140,8 +147,8 @@ struct Poll {
 /// What the server calls a content.
 struct Tag {
     value: HeaderValue,
-    /// Whether the content is in force.
-    taken: bool,
+    /// Whether the content is in force, or why not.
+    taken: Result<(), Arc<str>>,
 }
 
 impl Poll {
@@ -172,8 +179,9 @@ impl Poll {
             StatusCode::OK => self.content(response).await,
             StatusCode::NOT_MODIFIED if self.tag.is_some() => {
                 self.learn(&response);
-                if self.tag.as_ref().is_some_and(|tag| tag.taken) {
-                    self.feed.well();
+                match self.tag.as_ref().map(|tag| &tag.taken) {
+                    Some(Err(why)) => self.feed.failed(why.clone()),
+                    _ => self.feed.well(),
                 }
                 Ok(())
             }

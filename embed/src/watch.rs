@@ -42,24 +42,25 @@ impl Feed {
     }
 
     /// Puts what the source has in force. Compiling takes its time, so it has a thread of its own; the swap comes
-    /// after it in the watch's task, so that nothing changes once the watch has ended. The answer is whether it is in
-    /// force now.
-    pub(crate) async fn take(&mut self, bytes: Vec<u8>, name: String) -> bool {
+    /// after it in the watch's task, so that nothing changes once the watch has ended. The error says why it is not
+    /// in force now; it is told.
+    pub(crate) async fn take(&mut self, bytes: Vec<u8>, name: String) -> Result<(), Arc<str>> {
         let revision = self.engine.next_revision();
         let loaded = tokio::task::spawn_blocking(move || Loaded::read(&bytes, &name, revision)).await;
-        match loaded {
+        let why: Arc<str> = match loaded {
             Ok(Ok(loaded)) => {
                 match self.engine.swap(loaded) {
                     // The change itself tells that the source is well.
                     Some(_) => self.failure = None,
                     None => self.well(),
                 }
-                return true;
+                return Ok(());
             }
-            Ok(Err(error)) => self.failed(error.to_string()),
-            Err(error) => self.failed(format!("internal error: {error}")),
-        }
-        false
+            Ok(Err(error)) => error.to_string().into(),
+            Err(error) => format!("internal error: {error}").into(),
+        };
+        self.failed(why.clone());
+        Err(why)
     }
 
     /// The source has nothing that could be taken.

@@ -128,6 +128,45 @@ async fn a_file_that_is_being_written_is_left_alone() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_file_that_never_comes_to_rest_is_told() -> Result<()> {
+    let (engine, mut events, path, _folder) = start()?;
+    let _watch = engine.watch_file(&path);
+    let written = path.clone();
+    let writing = tokio::spawn(async move {
+        for version in 2.. {
+            rename_over(&written, ruleset(&format!("v{version}")))?;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    });
+    let why = loop {
+        match next(&mut events).await? {
+            // A machine that is busy leaves the file alone at times.
+            Event::Changed(_) => {}
+            Event::Failed { why, .. } => break why,
+            other => bail!("{other:?}"),
+        }
+    };
+    assert!(why.starts_with("it changes all the time"), "{why}");
+    writing.abort();
+    let _ = writing.await;
+    rename_over(&path, ruleset("last"))?;
+    assert_eq!(changed(&engine, &mut events).await?, "last");
+    Ok(())
+}
+
+/// Nobody writes to it, and whoever opens it to read waits for that.
+#[test]
+fn a_pipe_is_refused_at_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("digits.yaml");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU)?;
+    let error = Engine::load(&path).err().context("a pipe was read")?;
+    assert!(error.to_string().contains("it is not a file"), "{error}");
+    Ok(())
+}
+
 /// The quickest of some edits, because the machine may be busy with something else.
 #[tokio::test]
 async fn an_edit_is_in_force_within_half_a_second() -> Result<()> {

@@ -29,6 +29,7 @@ struct Script {
     status: StatusCode,
     body: Vec<u8>,
     tag: Option<&'static str>,
+    max_wait: Option<&'static str>,
     told: UnboundedSender<Asked>,
 }
 
@@ -47,7 +48,8 @@ struct Server(Arc<Mutex<Script>>);
 impl Server {
     async fn start(body: &str) -> Result<(Self, SocketAddr, UnboundedReceiver<Asked>)> {
         let (told, asked) = unbounded_channel();
-        let script = Script { status: StatusCode::OK, body: body.into(), tag: Some("\"1\""), told };
+        let script =
+            Script { status: StatusCode::OK, body: body.into(), tag: Some("\"1\""), max_wait: None, told };
         let server = Self(Arc::new(Mutex::new(script)));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -76,6 +78,9 @@ async fn answer(State(server): State<Server>, request: Request) -> Response<Body
     let mut response = Response::builder().status(status);
     if let Some(tag) = script.tag {
         response = response.header(header::ETAG, tag);
+    }
+    if let Some(seconds) = script.max_wait {
+        response = response.header("x-halftone-max-wait", seconds);
     }
     let body = if unchanged { Body::empty() } else { script.body.clone().into() };
     response.body(body).expect("a response")
@@ -140,6 +145,22 @@ async fn unchanged_rules_are_not_sent_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_url_that_says_how_long_to_wait_is_followed_all_the_same() -> Result<()> {
+    let (server, address, mut asked) = Server::start("{version: v1, rules: [], default: v1}").await?;
+    server.set(|script| script.max_wait = Some("7"));
+    let client = Client::builder().no_proxy().build()?;
+    let url = format!("http://{address}/digits.yaml?wait=20&a=%20b&wait=1&await=2");
+    let source = UrlSource::new(&url)?.interval(INTERVAL).client(client);
+    let (_engine, mut events, _watch) = watch(source)?;
+    assert_eq!(changed(&mut events).await?, 1);
+    for query in ["a=%20b&await=2", "a=%20b&await=2&wait=7"] {
+        let next = timeout(PATIENCE, asked.recv()).await?.context("no request")?;
+        assert_eq!(next.query.as_deref(), Some(query));
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn troubles_are_told_once_and_survived() -> Result<()> {
     let (server, address, _asked) = Server::start("{version: v1, rules: [], default: v1}").await?;
     let (engine, mut events, _watch) = watch(source(address)?)?;
@@ -148,6 +169,9 @@ async fn troubles_are_told_once_and_survived() -> Result<()> {
     assert!(failed(&mut events).await?.contains("v9"));
     server.set(|script| script.status = StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(failed(&mut events).await?, "the server answers 503 Service Unavailable");
+    // It answers again, and has what it had.
+    server.set(|script| script.status = StatusCode::OK);
+    assert!(failed(&mut events).await?.contains("v9"));
     server.set(|script| {
         (script.status, script.body, script.tag) =
             (StatusCode::OK, vec![b'#'; (4 << 20) + 1], Some("\"large\""));

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use halftone_tests::{Paths, command};
 use serde_json::Value;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use tempfile::TempDir;
 
 const RULES: &str = "version: v1
@@ -115,6 +115,69 @@ fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
     assert!(!cli.0.path().join("none.bundle").exists(), "something was written");
     let output = cli.run(&["disasm", "digits.yaml"])?;
     assert!(stderr(&output).contains("not a bundle"), "{}", stderr(&output));
+    Ok(())
+}
+
+#[test]
+fn a_bundle_goes_to_standard_output_but_not_over_a_ruleset() -> Result<()> {
+    let cli = Cli::new(&[("digits.yaml", RULES), ("other.yaml", RULES)])?;
+    std::os::unix::fs::symlink("digits.yaml", cli.0.path().join("link.yaml"))?;
+    assert!(cli.run(&["compile", "digits.yaml", "-o", "out.bundle"])?.status.success());
+    let output = cli.run(&["compile", "digits.yaml", "-o", "-"])?;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(output.stdout, std::fs::read(cli.0.path().join("out.bundle"))?);
+    assert!(!cli.0.path().join("-").exists(), "a file is called -");
+
+    for path in ["digits.yaml", "./digits.yaml", "link.yaml"] {
+        let output = cli.run(&["compile", "digits.yaml", "-o", path])?;
+        let said = stderr(&output);
+        assert!(!output.status.success() && said.contains("name another file for the bundle"), "{said}");
+    }
+    assert_eq!(std::fs::read_to_string(cli.0.path().join("digits.yaml"))?, RULES);
+    Ok(())
+}
+
+#[test]
+fn output_that_nobody_takes_is_no_panic() -> Result<()> {
+    let wrong = "version: v1\nrules: [{name: a}]";
+    let cli = Cli::new(&[("digits.yaml", RULES), ("wrong.yaml", wrong)])?;
+    assert!(cli.run(&["compile", "digits.yaml", "-o", "out.bundle"])?.status.success());
+    let run = |args: &[&str], output: Stdio| -> Result<Output> {
+        let mut halftone = command(&Paths::find()?.halftone);
+        let halftone = halftone.args(args).current_dir(cli.0.path()).stdout(output).stderr(Stdio::piped());
+        Ok(halftone.spawn()?.wait_with_output()?)
+    };
+    for (args, code) in [
+        (&["schema"][..], 0),
+        (&["lint", "digits.yaml"], 0),
+        (&["lint", "wrong.yaml"], 1),
+        (&["lint", "--format", "json", "digits.yaml"], 0),
+        (&["compile", "digits.yaml"], 0),
+        (&["compile", "digits.yaml", "-o", "-"], 0),
+        (&["disasm", "out.bundle"], 0),
+        (&["explain", "--ruleset", "digits.yaml"], 0),
+        (&["explain", "--ruleset", "digits.yaml", "--format", "json"], 0),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full")?;
+        let output = run(args, full.into())?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.starts_with("halftone: standard output cannot be written: "), "{args:?}: {said}");
+
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let output = run(args, writer.into())?;
+        assert_eq!((output.status.code(), stderr(&output)), (Some(code), String::new()), "{args:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rulesets_of_one_name_are_told_by_it() -> Result<()> {
+    let cli = Cli::new(&[("digits.yaml", RULES)])?;
+    let output = cli.run(&["explain", "--ruleset", "digits.yaml", "--ruleset", "digits.yaml"])?;
+    let expected = "halftone: there are two rulesets \"digits\": give each its own name\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), expected));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
     expression::{
-        DeclaredAttribute, KEYWORDS, NOW, RESERVED, UnknownName, cookie_source, header_source,
+        DeclaredAttribute, KEYWORDS, NOW, RESERVED, SizeLimit, UnknownName, cookie_source, header_source,
         is_attribute_name, query_source,
     },
     limits::MAX_ENDPOINTS,
@@ -268,6 +268,10 @@ impl Reader<'_, '_> {
 
     fn constant(&mut self, node: &Node, ty: Type) -> Option<DeclaredAttribute> {
         let text = self.text(node, "`constant`")?;
+        if text.value.len() > SizeLimit::Scalar.bytes() {
+            SizeLimit::Scalar.report(&text.span, self.diagnostics);
+            return None;
+        }
         let constant = match ty.parse(text.value.as_bytes()) {
             Value::Bool(value) => Constant::Bool(value),
             Value::Int(value) => Constant::Int(value),
@@ -283,7 +287,7 @@ impl Reader<'_, '_> {
                 return None;
             }
         };
-        Some(DeclaredAttribute::Constant(constant))
+        Some(DeclaredAttribute::Constant(constant.into()))
     }
 
     fn ty(&mut self, node: &Node) -> Option<Type> {

@@ -20,7 +20,7 @@ use halftone_rules::{
     isa::AttributeId,
     operator::{Binary, Unary},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 /// A type that may not be known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Resolved {
 pub(crate) enum Meaning {
     Attribute(AttributeId),
     Presence(AttributeId),
-    Constant(Constant),
+    Constant(Rc<Constant>),
     Now,
 }
 
@@ -853,7 +853,7 @@ impl Checker {
                         self.meanings.insert(expr.id, Meaning::Presence(id));
                     }
                     Some(Meaning::Constant(_) | Meaning::Now) => {
-                        self.meanings.insert(expr.id, Meaning::Constant(Constant::Bool(true)));
+                        self.meanings.insert(expr.id, Meaning::Constant(Rc::new(Constant::Bool(true))));
                     }
                     _ => return self.not_an_attribute(attribute, diagnostics),
                 }

@@ -1,19 +1,26 @@
 //! The values of constant expressions.
 //!
 //! What the evaluator can do, it also does here ([`halftone_rules::operator`]). Lists, maps and new strings
-//! only exist here: a request would need memory for them.
+//! only exist here: a request would need memory for them. They do not grow beyond what is of use.
 
 use super::{
     ast::{Call, Expr, ExprKind, Literal},
     calendar,
     check::{Checker, Meaning, Resolved},
     functions::{self, Kind},
+    lower::{self, ConstantKey},
+};
+use crate::{
+    diagnostic::{Code, Diagnostics, Span},
+    limits::MAX_CONDITION_BYTES,
 };
 use halftone_rules::{
     EvalError, Timestamp, Type, Value,
     bundle::Constant,
+    limits::MAX_VALUE_BYTES,
     operator::{Binary, Unary},
 };
+use std::collections::HashMap;
 
 /// A constant value.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,44 +33,89 @@ pub(crate) enum Const {
 /// A value, or the reason that there is none.
 pub(crate) type Folded = Result<Const, EvalError>;
 
-/// The value of an expression; `None` when it depends on the request.
-pub(crate) fn fold(expr: &Expr, checker: &Checker) -> Option<Folded> {
+/// Why an expression has no constant value.
+pub(crate) enum Unfolded {
+    /// It depends on the request.
+    Varies,
+    /// This part of it is larger than any constant may be.
+    TooLarge(Span, SizeLimit),
+}
+
+/// How much text a constant may have.
+#[derive(Clone, Copy)]
+pub(crate) enum SizeLimit {
+    /// What is compared with values of requests.
+    Scalar,
+    /// Lists and maps: as much as can be written out in a condition.
+    Collection,
+}
+
+impl SizeLimit {
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Scalar => MAX_VALUE_BYTES,
+            Self::Collection => MAX_CONDITION_BYTES,
+        }
+    }
+
+    /// Reports a constant that is above the limit.
+    pub(crate) fn report(self, span: &Span, diagnostics: &mut Diagnostics<'_>) {
+        let (what, help) = match self {
+            Self::Scalar => ("a constant", "longer values of requests count as none: nothing can equal this"),
+            Self::Collection => ("a list or a map", "make it of fewer or shorter texts"),
+        };
+        let message = format!("{what} has at most {} bytes of text, but this has more", self.bytes());
+        diagnostics.report_with_help(Code::TooLarge, span, message, help);
+    }
+}
+
+/// The value of an expression that is the same for every request.
+pub(crate) fn fold(expr: &Expr, checker: &Checker) -> Result<Folded, Unfolded> {
     let fold = |expr: &Expr| fold(expr, checker);
     match &expr.kind {
-        ExprKind::Literal(literal) => Some(value(literal, expr, checker).ok_or(EvalError::Overflow)),
-        ExprKind::Negate(operand) => Some(fold(operand)?.and_then(|value| unary(Unary::Negate, &value))),
+        ExprKind::Literal(literal) => {
+            let value = value(literal, expr, checker);
+            check_size(value.as_ref().map_or(0, bytes), SizeLimit::Scalar, expr)?;
+            Ok(value.ok_or(EvalError::Overflow))
+        }
+        ExprKind::Negate(operand) => Ok(fold(operand)?.and_then(|value| unary(Unary::Negate, &value))),
         ExprKind::Name(_) | ExprKind::Index(..) | ExprKind::Select(..)
-            if checker.meaning(expr.id).is_some() =>
+            if let Some(meaning) = checker.meaning(expr.id) =>
         {
-            match checker.meaning(expr.id)? {
-                Meaning::Constant(constant) => Some(Ok(Const::Scalar(constant.clone()))),
-                Meaning::Attribute(_) | Meaning::Presence(_) | Meaning::Now => None,
+            match meaning {
+                Meaning::Constant(constant) => Ok(Ok(Const::Scalar(Constant::clone(constant)))),
+                Meaning::Attribute(_) | Meaning::Presence(_) | Meaning::Now => Err(Unfolded::Varies),
             }
         }
-        ExprKind::Name(_) => None,
-        ExprKind::List(elements) => all(elements, fold).map(|elements| elements.map(Const::List)),
+        ExprKind::Name(_) => Err(Unfolded::Varies),
+        ExprKind::List(elements) => Ok(all(elements, expr, fold)?.map(Const::List)),
         ExprKind::Map(entries) => {
-            let entries: Vec<(Folded, Folded)> =
-                entries.iter().map(|(key, value)| Some((fold(key)?, fold(value)?))).collect::<Option<_>>()?;
-            let mut map: Vec<(Const, Const)> = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
-                let (Ok(key), Ok(value)) = (key, value) else { return Some(Err(EvalError::Conversion)) };
-                // Reported by the lowering, which knows the place; here the last one would win.
-                map.push((key, value));
-            }
-            Some(Ok(Const::Map(map)))
+            let values = all(entries.iter().flat_map(|(key, value)| [key, value]), expr, fold)?;
+            Ok(values.map(|values| {
+                let mut values = values.into_iter();
+                // A key that stands twice is reported by the lowering, which knows the place.
+                Const::Map(std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect())
+            }))
         }
-        ExprKind::Not(operand) => Some(fold(operand)?.and_then(|value| unary(Unary::Not, &value))),
+        ExprKind::Not(operand) => Ok(fold(operand)?.and_then(|value| unary(Unary::Not, &value))),
         ExprKind::Binary(op, left, right) => {
-            let (left, right) = (fold(left)?, fold(right)?);
-            Some(left.and_then(|left| binary(op.op, &left, &right?)))
+            let (left, right) = match (fold(left)?, fold(right)?) {
+                (Ok(left), Ok(right)) => (left, right),
+                (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
+            };
+            if op.op == Binary::Add {
+                let scalar = matches!(left, Const::Scalar(_));
+                let limit = if scalar { SizeLimit::Scalar } else { SizeLimit::Collection };
+                check_size(bytes(&left) + bytes(&right), limit, expr)?;
+            }
+            Ok(binary(op.op, &left, &right))
         }
         ExprKind::And(operands) => logic(operands, fold, false),
         ExprKind::Or(operands) => logic(operands, fold, true),
         ExprKind::Conditional(parts) => {
             let [condition, then, otherwise] = &**parts;
             let (condition, then, otherwise) = (fold(condition)?, fold(then)?, fold(otherwise)?);
-            Some(match condition {
+            Ok(match condition {
                 Ok(Const::Scalar(Constant::Bool(true))) => then,
                 Ok(Const::Scalar(Constant::Bool(false))) => otherwise,
                 Ok(_) => Err(EvalError::Fault),
@@ -72,10 +124,10 @@ pub(crate) fn fold(expr: &Expr, checker: &Checker) -> Option<Folded> {
         }
         ExprKind::In(value, list) => {
             if matches!(checker.meaning(expr.id), Some(Meaning::Presence(_))) {
-                return None;
+                return Err(Unfolded::Varies);
             }
             let (value, list) = (fold(value)?, fold(list)?);
-            Some(value.and_then(|value| {
+            Ok(value.and_then(|value| {
                 Ok(boolean(match list? {
                     Const::List(elements) => elements.iter().any(|element| equal(element, &value)),
                     Const::Map(entries) => entries.iter().any(|(key, _)| equal(key, &value)),
@@ -85,16 +137,41 @@ pub(crate) fn fold(expr: &Expr, checker: &Checker) -> Option<Folded> {
         }
         ExprKind::Index(base, key) => {
             let (base, key) = (fold(base)?, fold(key)?);
-            Some(base.and_then(|base| index(&base, &key?)))
+            Ok(base.and_then(|base| index(&base, &key?)))
         }
-        ExprKind::Select(base, field) => Some(fold(base)?.and_then(|base| index(&base, &text(field)))),
+        ExprKind::Select(base, field) => Ok(fold(base)?.and_then(|base| index(&base, &text(field)))),
         ExprKind::Call(call) => function(expr, call, checker),
     }
 }
 
-fn all(exprs: &[Expr], fold: impl Fn(&Expr) -> Option<Folded>) -> Option<Result<Vec<Const>, EvalError>> {
-    let folded: Vec<Folded> = exprs.iter().map(fold).collect::<Option<_>>()?;
-    Some(folded.into_iter().collect())
+/// The values of all parts of a list or a map, or the first reason that one has none.
+fn all<'e>(
+    parts: impl IntoIterator<Item = &'e Expr>,
+    whole: &Expr,
+    fold: impl Fn(&Expr) -> Result<Folded, Unfolded>,
+) -> Result<Result<Vec<Const>, EvalError>, Unfolded> {
+    let mut size = 0;
+    let mut folded = Vec::new();
+    for part in parts {
+        let part = fold(part)?;
+        size += part.as_ref().map_or(0, bytes);
+        check_size(size, SizeLimit::Collection, whole)?;
+        folded.push(part);
+    }
+    Ok(folded.into_iter().collect())
+}
+
+/// Bytes of the texts in a value. Of what else there is, no more can be made than a condition has room for.
+fn bytes(value: &Const) -> usize {
+    match value {
+        Const::Scalar(constant) => lower::text_bytes(constant),
+        Const::List(elements) => elements.iter().map(bytes).sum(),
+        Const::Map(entries) => entries.iter().map(|(key, value)| bytes(key) + bytes(value)).sum(),
+    }
+}
+
+fn check_size(bytes: usize, limit: SizeLimit, expr: &Expr) -> Result<(), Unfolded> {
+    if bytes > limit.bytes() { Err(Unfolded::TooLarge(expr.span.clone(), limit)) } else { Ok(()) }
 }
 
 fn text(text: &str) -> Const {
@@ -174,8 +251,10 @@ fn equal(left: &Const, right: &Const) -> bool {
         }
         (Const::List(a), Const::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
         (Const::Map(a), Const::Map(b)) => {
+            let found: HashMap<_, &Const> =
+                b.iter().filter_map(|(key, value)| Some((scalar_key(key)?, value))).collect();
             let has = |key: &Const, value: &Const| {
-                b.iter().any(|(other, found)| equal(key, other) && equal(value, found))
+                scalar_key(key).and_then(|key| found.get(&key)).is_some_and(|other| equal(value, other))
             };
             a.len() == b.len() && a.iter().all(|(key, value)| has(key, value))
         }
@@ -183,12 +262,21 @@ fn equal(left: &Const, right: &Const) -> bool {
     }
 }
 
-fn logic(operands: &[Expr], fold: impl Fn(&Expr) -> Option<Folded>, decisive: bool) -> Option<Folded> {
-    let folded: Vec<Folded> = operands.iter().map(fold).collect::<Option<_>>()?;
+/// Keys of maps are scalars that are equal when they are the same.
+fn scalar_key(value: &Const) -> Option<ConstantKey> {
+    if let Const::Scalar(constant) = value { Some(lower::key(constant)) } else { None }
+}
+
+fn logic(
+    operands: &[Expr],
+    fold: impl Fn(&Expr) -> Result<Folded, Unfolded>,
+    decisive: bool,
+) -> Result<Folded, Unfolded> {
+    let folded: Vec<Folded> = operands.iter().map(fold).collect::<Result<_, _>>()?;
     if folded.contains(&Ok(boolean(decisive))) {
-        return Some(Ok(boolean(decisive)));
+        return Ok(Ok(boolean(decisive)));
     }
-    Some(folded.into_iter().find(Result::is_err).unwrap_or(Ok(boolean(!decisive))))
+    Ok(folded.into_iter().find(Result::is_err).unwrap_or(Ok(boolean(!decisive))))
 }
 
 fn index(base: &Const, key: &Const) -> Folded {
@@ -205,29 +293,27 @@ fn index(base: &Const, key: &Const) -> Folded {
     }
 }
 
-fn function(expr: &Expr, call: &Call, checker: &Checker) -> Option<Folded> {
-    let kind = functions::find(&call.name)?.kind;
+fn function(expr: &Expr, call: &Call, checker: &Checker) -> Result<Folded, Unfolded> {
+    let Some(function) = functions::find(&call.name) else { return Err(Unfolded::Varies) };
     let operands = call.operands();
-    match (kind, operands.as_slice()) {
+    match (function.kind, operands.as_slice()) {
         (Kind::Has, [attribute]) => {
             if checker.meaning(expr.id).is_some() {
-                return None;
+                return Err(Unfolded::Varies);
             }
-            let ExprKind::Select(base, field) = &attribute.kind else { return None };
+            let ExprKind::Select(base, field) = &attribute.kind else { return Err(Unfolded::Varies) };
             let base = fold(base, checker)?;
-            Some(base.map(|base| boolean(index(&base, &text(field)).is_ok())))
+            Ok(base.map(|base| boolean(index(&base, &text(field)).is_ok())))
         }
         (kind, operands) if kind.folds() => {
             let operands: Vec<Folded> =
-                operands.iter().map(|operand| fold(operand, checker)).collect::<Option<_>>()?;
-            Some(
-                operands
-                    .into_iter()
-                    .collect::<Result<Vec<_>, _>>()
-                    .and_then(|operands| apply(kind, &operands)),
-            )
+                operands.iter().map(|operand| fold(operand, checker)).collect::<Result<_, _>>()?;
+            Ok(operands
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()
+                .and_then(|operands| apply(kind, &operands)))
         }
-        _ => None,
+        _ => Err(Unfolded::Varies),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     ast::{Call, Expr, ExprKind, Literal},
     calendar,
     check::{Checker, Meaning, Resolved},
-    fold::{Const, fold},
+    fold::{Const, Folded, Unfolded, fold},
     functions::{self, Kind},
     regex,
 };
@@ -17,7 +17,7 @@ use halftone_rules::{
     bundle::{Automaton, Constant, List, Map},
     is_version,
     isa::{AutomatonId, Buckets, ConstantId, ListId, MapId, NetworkId, Op, Skip},
-    limits::MAX_AUTOMATA,
+    limits::{MAX_AUTOMATA, MAX_BUNDLE_BYTES},
     network::Network,
     operator::{Binary, Unary},
 };
@@ -56,16 +56,18 @@ pub(crate) struct Lowering {
     refused_automata: usize,
     constant_ids: HashMap<ConstantKey, ConstantId>,
     list_ids: HashMap<Vec<ConstantKey>, ListId>,
+    /// Bytes of the texts in all constants.
+    text_bytes: usize,
 }
 
 /// Equal keys are equal constants. Doubles are compared by their bits.
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum ConstantKey {
+pub(super) enum ConstantKey {
     Bits(Type, u64),
     Text(Type, Vec<u8>),
 }
 
-fn key(constant: &Constant) -> ConstantKey {
+pub(super) fn key(constant: &Constant) -> ConstantKey {
     let ty = constant.ty();
     match constant {
         Constant::Bool(value) => ConstantKey::Bits(ty, u64::from(*value)),
@@ -80,6 +82,15 @@ fn key(constant: &Constant) -> ConstantKey {
             ConstantKey::Text(ty, counts.into())
         }
         Constant::Bytes(value) => ConstantKey::Text(ty, value.clone()),
+    }
+}
+
+/// Bytes of a constant's text.
+pub(super) fn text_bytes(constant: &Constant) -> usize {
+    match constant {
+        Constant::String(text) | Constant::Semver(text) => text.len(),
+        Constant::Bytes(bytes) => bytes.len(),
+        _ => 0,
     }
 }
 
@@ -100,6 +111,7 @@ impl Lowering {
             refused_automata: 0,
             constant_ids: HashMap::new(),
             list_ids: HashMap::new(),
+            text_bytes: 0,
         }
     }
 
@@ -110,14 +122,27 @@ impl Lowering {
         checker: &Checker,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Node> {
+        if self.text_bytes > MAX_BUNDLE_BYTES {
+            // It is reported.
+            return None;
+        }
         let mut emitter = Emitter { lowering: self, checker, diagnostics };
         let valid = emitter.literals(expr);
         let node = emitter.node(expr).ok()?;
+        if self.text_bytes > MAX_BUNDLE_BYTES {
+            let message = format!(
+                "the constants up to here have more text than the {MAX_BUNDLE_BYTES} bytes of a bundle"
+            );
+            let help = "use shorter constants, or fewer different ones";
+            diagnostics.report_with_help(Code::TooLarge, &expr.span, message, help);
+            return None;
+        }
         valid.then_some(node)
     }
 
     pub(crate) fn constant(&mut self, constant: Constant) -> ConstantId {
         *self.constant_ids.entry(key(&constant)).or_insert_with(|| {
+            self.text_bytes += text_bytes(&constant);
             self.constants.push(constant);
             ConstantId(index(self.constants.len() - 1))
         })
@@ -157,6 +182,9 @@ impl Lowering {
             _ => None,
         }));
         Some(*self.list_ids.entry(keys).or_insert_with(|| {
+            if let List::String(texts) = &list {
+                self.text_bytes += texts.iter().map(String::len).sum::<usize>();
+            }
             self.lists.push(list);
             ListId(index(self.lists.len() - 1))
         }))
@@ -240,7 +268,7 @@ impl Emitter<'_, '_> {
     fn map_keys(&mut self, entries: &[(Expr, Expr)]) -> Result<(), Reported> {
         let mut seen = std::collections::HashSet::new();
         for (expr, _) in entries {
-            if let Some(Ok(Const::Scalar(constant))) = fold(expr, self.checker)
+            if let Ok(Ok(Const::Scalar(constant))) = fold(expr, self.checker)
                 && !seen.insert(key(&constant))
             {
                 return self.report(
@@ -259,7 +287,7 @@ impl Emitter<'_, '_> {
         let Some(function) = functions::find(&call.name) else { return Ok(()) };
         let operands = call.operands();
         let constant = |at: usize| match fold(operands.get(at)?, self.checker) {
-            Some(Ok(Const::Scalar(Constant::String(text)))) => Some(text),
+            Ok(Ok(Const::Scalar(Constant::String(text)))) => Some(text),
             _ => None,
         };
         let (problem, at) = match function.kind {
@@ -289,8 +317,20 @@ impl Emitter<'_, '_> {
         }
     }
 
+    /// The value of an expression; `None` when it depends on the request.
+    fn fold(&mut self, expr: &Expr) -> Result<Option<Folded>, Reported> {
+        match fold(expr, self.checker) {
+            Ok(folded) => Ok(Some(folded)),
+            Err(Unfolded::Varies) => Ok(None),
+            Err(Unfolded::TooLarge(span, limit)) => {
+                limit.report(&span, self.diagnostics);
+                Err(Reported)
+            }
+        }
+    }
+
     fn node(&mut self, expr: &Expr) -> Result<Node, Reported> {
-        if self.lowering.optimisation == Optimisation::Full && fold(expr, self.checker).is_some() {
+        if self.lowering.optimisation == Optimisation::Full && self.fold(expr)?.is_some() {
             return Ok(Node::Leaf(self.ops(expr)?));
         }
         Ok(match &expr.kind {
@@ -313,12 +353,12 @@ impl Emitter<'_, '_> {
 
     fn emit(&mut self, expr: &Expr, ops: &mut Vec<Op>) -> Result<(), Reported> {
         let whole = self.lowering.optimisation == Optimisation::Full || self.needs_folding(expr);
-        if whole && let Some(folded) = fold(expr, self.checker) {
+        if whole && let Some(folded) = self.fold(expr)? {
             return self.folded(expr, folded, ops);
         }
         match &expr.kind {
             ExprKind::Literal(_) => {
-                let folded = fold(expr, self.checker).unwrap_or(Err(EvalError::Fault));
+                let folded = self.fold(expr)?.unwrap_or(Err(EvalError::Fault));
                 return self.folded(expr, folded, ops);
             }
             ExprKind::Name(_) => self.meaning(expr, ops),
@@ -401,7 +441,7 @@ impl Emitter<'_, '_> {
     /// Whether a list constant holds more than one level.
     fn is_nested(&self, list: &Expr) -> bool {
         match fold(list, self.checker) {
-            Some(Ok(Const::List(elements))) => {
+            Ok(Ok(Const::List(elements))) => {
                 elements.iter().any(|element| !matches!(element, Const::Scalar(_)))
             }
             _ => false,
@@ -445,7 +485,7 @@ impl Emitter<'_, '_> {
             Some(Meaning::Presence(id)) => ops.push(Op::Has(*id)),
             Some(Meaning::Now) => ops.push(Op::Now),
             Some(Meaning::Constant(constant)) => {
-                let id = self.lowering.constant(constant.clone());
+                let id = self.lowering.constant(Constant::clone(constant));
                 ops.push(Op::Constant(id));
             }
             // Without a meaning the checker has reported an error, and nothing is lowered.
@@ -499,7 +539,7 @@ impl Emitter<'_, '_> {
                 "compare with `==`",
             );
         };
-        let elements = match fold(list, self.checker) {
+        let elements = match self.fold(list)? {
             Some(Ok(Const::List(elements))) => elements,
             Some(Ok(Const::Map(entries))) => entries.into_iter().map(|(key, _)| key).collect(),
             Some(Err(error)) => {
@@ -551,7 +591,7 @@ impl Emitter<'_, '_> {
     /// The map constant that an index looks into; a list is a map from its places.
     fn map(&mut self, base: &Expr) -> Result<MapId, Reported> {
         let help = "a list or a map to look up in is made of constants that are no lists or maps";
-        let entries = match fold(base, self.checker) {
+        let entries = match self.fold(base)? {
             Some(Ok(Const::Map(entries))) => entries,
             Some(Ok(Const::List(elements))) => {
                 (0i64..).map(|at| Const::Scalar(Constant::Int(at))).zip(elements).collect()
@@ -575,7 +615,12 @@ impl Emitter<'_, '_> {
             _ => Ordering::Greater,
         });
         let map = Map { keys: keys.clone(), values: scalars.into_iter().map(|(_, value)| value).collect() };
-        Ok(MapId(index(intern(&mut self.lowering.maps, map))))
+        let (known, bytes) = (self.lowering.maps.len(), map.values.iter().map(text_bytes).sum::<usize>());
+        let at = intern(&mut self.lowering.maps, map);
+        if at == known {
+            self.lowering.text_bytes += bytes;
+        }
+        Ok(MapId(index(at)))
     }
 
     fn call(&mut self, expr: &Expr, call: &Call, ops: &mut Vec<Op>) -> Result<(), Reported> {
@@ -664,7 +709,11 @@ impl Emitter<'_, '_> {
 
     /// The value of an operand that must be a constant string.
     fn text(&mut self, expr: &Expr) -> Result<String, Reported> {
-        match fold(expr, self.checker) {
+        // A pattern may be longer than what it is looked for in.
+        if let ExprKind::Literal(Literal::String(text)) = &expr.kind {
+            return Ok(text.clone());
+        }
+        match self.fold(expr)? {
             Some(Ok(Const::Scalar(Constant::String(text)))) => Ok(text),
             _ => self.report(
                 Code::UnsupportedFeature,

@@ -2,15 +2,18 @@
 
 use crate::{diagnostic::Code, suggest::did_you_mean};
 use halftone_rules::{Source, Type, bundle::Constant, headers::PREFIX};
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 /// An attribute that the ruleset declares.
 #[derive(Clone, Debug)]
 pub(crate) enum DeclaredAttribute {
     /// Read from the request.
     Read(Source, Type),
-    /// The same for every request.
-    Constant(Constant),
+    /// The same for every request. Each use of it shares the value.
+    Constant(Rc<Constant>),
 }
 
 /// What a name stands for.
@@ -19,7 +22,7 @@ pub(crate) enum Named {
     /// Something of the request; without a type it is that of its use.
     Attribute(Source, Option<Type>),
     /// A constant.
-    Constant(Constant),
+    Constant(Rc<Constant>),
     /// The time of the request.
     Now,
 }

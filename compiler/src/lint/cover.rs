@@ -116,26 +116,25 @@ impl Cover {
     }
 }
 
+/// The values that a condition demands of attributes.
+pub(super) fn equalities(node: &Node) -> impl Iterator<Item = (AttributeId, ConstantId)> {
+    demands(node).into_iter().filter_map(|node| match node {
+        Node::Leaf(ops) => match ops.as_slice() {
+            [Op::Test(attribute, Binary::Equal, constant)] => Some((*attribute, *constant)),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 /// Whether two conditions demand different values of one attribute.
 pub(super) fn disjoint(a: Option<&Node>, b: Option<&Node>, lowering: &Lowering) -> bool {
-    let equalities = |node: Option<&Node>| -> Vec<(AttributeId, ConstantId)> {
-        node.map(demands)
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|node| match node {
-                Node::Leaf(ops) => match ops.as_slice() {
-                    [Op::Test(attribute, Binary::Equal, constant)] => Some((*attribute, *constant)),
-                    _ => None,
-                },
-                _ => None,
-            })
-            .collect()
-    };
-    let (a, b) = (equalities(a), equalities(b));
-    let differs = |attribute, constant| {
-        b.iter().any(|(other, value)| *other == attribute && differ(*value, constant, lowering))
-    };
-    a.iter().any(|(attribute, constant)| differs(*attribute, *constant))
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    // Values that one condition demands of one attribute are equal, or it never matches, which is told elsewhere.
+    let of_a: HashMap<AttributeId, ConstantId> = equalities(a).collect();
+    equalities(b).any(|(attribute, constant)| {
+        of_a.get(&attribute).is_some_and(|other| differ(*other, constant, lowering))
+    })
 }
 
 /// Whether nothing equals both constants.

@@ -1,5 +1,6 @@
 //! `halftone disasm`
 
+use super::{print, read};
 use anyhow::{Context, Result};
 use clap::Args;
 use halftone_compiler::disassemble;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 /// Flags of `halftone disasm`.
 #[derive(Args, Debug)]
 pub struct DisasmArgs {
-    /// A bundle, as `halftone compile` writes it.
+    /// A bundle, as `halftone compile` writes it; `-` is standard input.
     bundle: PathBuf,
 }
 
@@ -17,12 +18,10 @@ impl DisasmArgs {
     /// Prints the bundle as text.
     ///
     /// # Errors
-    /// When the file is no valid bundle.
+    /// When the file is no valid bundle, or the text cannot be written.
     pub fn run(&self) -> Result<()> {
-        let name = self.bundle.display();
-        let bytes = std::fs::read(&self.bundle).with_context(|| format!("{name} cannot be read"))?;
-        let verified = codec::decode(&bytes).with_context(|| format!("{name}"))?;
-        print!("{}", disassemble(verified.bundle()));
-        Ok(())
+        let verified =
+            codec::decode(&read(&self.bundle)?).with_context(|| self.bundle.display().to_string())?;
+        print(disassemble(verified.bundle()).to_string())
     }
 }

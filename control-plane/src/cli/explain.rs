@@ -1,11 +1,12 @@
 //! `halftone explain`
 
-use super::{Format, Source};
+use super::{Format, Source, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use halftone_compiler::{Explanation, explain, link};
 use halftone_rules::{Request, Timestamp, codec};
 use std::{
+    fmt::Write,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -91,28 +92,30 @@ impl ExplainArgs {
         let bundle = codec::decode(&codec::encode(&link(1, compiled)?)?)?;
         let explanation = explain(&bundle, self, self.now.unwrap_or_else(current_time))
             .context("no ruleset governs this request: check `match` against --host and --path")?;
-        match self.format {
-            Format::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
-            Format::Text => print(&explanation),
-        }
-        Ok(())
+        print(match self.format {
+            Format::Json => serde_json::to_string_pretty(&explanation)? + "\n",
+            Format::Text => text(&explanation)?,
+        })
     }
 }
 
-fn print(explanation: &Explanation) {
-    println!("ruleset {}", explanation.ruleset);
-    println!("  unit: {}", explanation.unit.as_deref().unwrap_or("none"));
+fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    writeln!(text, "ruleset {}", explanation.ruleset)?;
+    writeln!(text, "  unit: {}", explanation.unit.as_deref().unwrap_or("none"))?;
     for attribute in &explanation.attributes {
-        println!("  {} ({}, {}): {}", attribute.name, attribute.ty, attribute.source, attribute.value);
+        writeln!(text, "  {} ({}, {}): {}", attribute.name, attribute.ty, attribute.source, attribute.value)?;
     }
     for outcome in &explanation.rules {
-        println!("{} {}: {}", if outcome.taken { "*" } else { " " }, outcome.rule, outcome.why);
+        writeln!(text, "{} {}: {}", if outcome.taken { "*" } else { " " }, outcome.rule, outcome.why)?;
     }
     for outcome in &explanation.experiments {
-        println!("{} experiment {}: {}", if outcome.taken { "*" } else { " " }, outcome.rule, outcome.why);
+        let taken = if outcome.taken { "*" } else { " " };
+        writeln!(text, "{taken} experiment {}: {}", outcome.rule, outcome.why)?;
     }
     let forced = if explanation.overridden { ", an override names the unit" } else { "" };
     let held_out = if explanation.held_out { ", the unit is held out" } else { "" };
     let arm = explanation.arm.as_ref().map(|arm| format!(", arm {arm}")).unwrap_or_default();
-    println!("-> {} ({}{arm}{forced}{held_out})", explanation.target, explanation.reason);
+    writeln!(text, "-> {} ({}{arm}{forced}{held_out})", explanation.target, explanation.reason)?;
+    Ok(text)
 }

@@ -1,6 +1,6 @@
 //! `halftone lint`
 
-use super::{Format, Source};
+use super::{Format, Source, print};
 use anyhow::Result;
 use clap::Args;
 use halftone_compiler::{Diagnostic, Member, Severity, conflicts, render};
@@ -54,27 +54,28 @@ impl LintArgs {
     /// `--deny-lints`.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// When a file cannot be read, or the output cannot be written.
     pub fn run(&self) -> Result<ExitCode> {
         let sources = self.files.iter().map(|file| Source::read(file)).collect::<Result<Vec<_>>>()?;
         let reports = reports(&sources);
-        match self.format {
-            Format::Json => println!("{}", serde_json::to_string_pretty(&reports)?),
-            Format::Text => {
-                for (source, report) in sources.iter().zip(&reports) {
-                    print!("{}", render(&source.file, &source.text, &report.diagnostics));
-                }
-            }
-        }
         let count = |severity| {
             let of =
                 |report: &Report<'_>| report.diagnostics.iter().filter(|d| d.severity == severity).count();
             reports.iter().map(of).sum::<usize>()
         };
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-        if self.format == Format::Text {
-            println!("files: {}, errors: {errors}, warnings: {warnings}", reports.len());
-        }
+        print(match self.format {
+            Format::Json => serde_json::to_string_pretty(&reports)? + "\n",
+            Format::Text => {
+                let rendered = sources
+                    .iter()
+                    .zip(&reports)
+                    .map(|(source, report)| render(&source.file, &source.text, &report.diagnostics));
+                let files = reports.len();
+                let counts = format!("files: {files}, errors: {errors}, warnings: {warnings}\n");
+                rendered.chain([counts]).collect()
+            }
+        })?;
         Ok(match (errors, warnings) {
             (1.., _) => ExitCode::FAILURE,
             (0, 1..) if self.deny_lints => ExitCode::from(2),

@@ -13,7 +13,7 @@ mod rules;
 mod text;
 mod time;
 
-use super::Format;
+use super::{Format, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use field_map::{FieldMap, Mapping};
@@ -26,7 +26,6 @@ use record::Record;
 use rules::Rules;
 use serde::Serialize;
 use std::{
-    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::SystemTime,
@@ -155,11 +154,7 @@ impl SimulateArgs {
             Format::Text => text::render(&report),
             Format::Json => serde_json::to_string_pretty(&report)? + "\n",
         };
-        match io::stdout().write_all(rendered.as_bytes()) {
-            // The reader has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            written => written?,
-        }
+        print(rendered)?;
         Ok(match stop {
             None => ExitCode::SUCCESS,
             Some(Stop::Damage(_)) => ExitCode::FAILURE,
