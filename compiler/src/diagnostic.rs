@@ -88,6 +88,10 @@ codes! {
     MissingEndpoints = "W0407";
     /// A share that is less than one bucket away from nobody or everybody.
     ShareOfABucket = "W0408";
+    /// A header that is read because no attribute of that name is declared, but one of nearly that name.
+    MisspeltAttribute = "W0409";
+    /// Requests that no rule takes go to a target that is not among those declared.
+    UndeclaredDefault = "W0410";
 }
 
 /// How bad a problem is.

@@ -676,6 +676,108 @@ fn surprises_are_told() {
     assert_eq!((warning.place.line, warning.place.column), (7, 3));
 }
 
+/// Codes, places, messages and helps of what compiles, but will surprise.
+fn warned(text: &str) -> Vec<(Code, usize, usize, String, String)> {
+    let warnings = compile(text, "test").unwrap().warnings;
+    let parts = |w: halftone_compiler::Diagnostic| {
+        (w.code, w.place.line, w.place.column, w.message, w.help.unwrap_or_default())
+    };
+    warnings.into_iter().map(parts).collect()
+}
+
+#[test]
+fn headers_that_are_read_by_mistake_are_told() {
+    let text = |attributes: &str, condition: &str| {
+        format!(
+            "version: v1\nattributes: {{{attributes}}}\nrules:\n- {{name: r, condition: {condition}, target: v2}}\n"
+        )
+    };
+    let tier = "user.tier: {header: x-tier}";
+    assert_eq!(
+        warned(&text(tier, "user.teir == 'gold'")),
+        [(
+            Code::MisspeltAttribute,
+            4,
+            24,
+            "`user.teir` is not declared, and so it is the header x-user-teir".into(),
+            "did you mean `user.tier`? If not, declare `user.teir` under `attributes`".into(),
+        )]
+    );
+    for (attributes, condition, misspelt) in [
+        (tier, "has(usr.tier)", true),
+        (tier, "User.tier == 'gold'", true),
+        // The unit is used, and `user.id` has a meaning of its own.
+        ("", "user.ID == '3'", true),
+        ("", "User.id == '3'", true),
+        ("", "user.plan == 'a' || user.plan == 'b' || user.plam == 'c'", true),
+        ("user.id1: {header: a}, user.id2: {header: b}", "user.id1 == user.id2", false),
+        ("user.tier: {header: a}, user.teir: {header: b}", "user.tier == user.teir", false),
+        (tier, "user.type == 'x' && user.tier1 == 'y' && user.id2 == 'z' && user.ip == '1'", false),
+        (tier, "user.tier == request.headers['x-user-teir'] && request.cookies['a'] == 'b'", false),
+        ("", "'a.b == request.headers[\"x-abc\"] || a.b == request.headers[\"x-abd\"]'", false),
+    ] {
+        let text = text(attributes, condition);
+        let expected = if misspelt { vec![Code::MisspeltAttribute] } else { vec![] };
+        assert_eq!(warnings(&text), expected, "{text}");
+    }
+    // Of two that are not declared, the one that is used less is the suspect, wherever it stands.
+    let found = warned(&text("", "user.plam == 'c' || user.plan == 'a' || user.plan == 'b'"));
+    assert!(found[0].3.starts_with("`user.plam`") && found.len() == 1, "{found:?}");
+}
+
+#[test]
+fn the_time_has_functions_and_no_fields() {
+    for (condition, help) in [
+        ("now.hour >= 22", "write `now.getHours()`"),
+        ("now.getHours >= 22", "write `now.getHours()`"),
+        ("now.minutes >= 22", "write `now.getMinutes()`"),
+        ("now.year >= 22", "write `now.getFullYear()`"),
+        ("now.day_of_week == 1", "write `now.getDayOfWeek()`"),
+        (
+            "now.zone == 'UTC'",
+            "`now` is a timestamp: compare it, or write `now.getHours()`, `now.getDayOfWeek()` and the like",
+        ),
+    ] {
+        let text = with_condition(condition);
+        assert_eq!(said(&text).1, help, "{text}");
+        assert_eq!(problems(&text), [(Code::UnknownName, condition.split(' ').next().unwrap().into())]);
+    }
+}
+
+#[test]
+fn targets_without_the_default_are_told() {
+    let text = |rest: &str| format!("version: v1\ntargets: {{v1: , v2: }}\n{rest}");
+    assert_eq!(
+        warned(&text("rules: [{name: a, weight: 0.1, target: v2}]")),
+        [(
+            Code::UndeclaredDefault,
+            2,
+            11,
+            "requests that no rule takes go to `default`, which is not among the targets".into(),
+            "add `default: v1`, or, if `default` is meant, declare it: `targets: {default: , …}`".into(),
+        )]
+    );
+    let all = "{name: all, target: v2}";
+    for (rest, reached) in [
+        ("rules: []".into(), true),
+        ("rules: []\ndefault: v1".into(), false),
+        (format!("rules: [{all}]"), false),
+        (format!("rules: [{all}]\nholdout: 0.1"), true),
+        (format!("rules: [{{name: a, weight: 0.1, control: 0.1, target: v2}}, {all}]"), true),
+        (
+            format!(
+                "rules: [{{name: a, weight: 0.1, control: {{weight: 0.1, target: v1}}, target: v2}}, {all}]"
+            ),
+            false,
+        ),
+    ] {
+        let expected = if reached { vec![Code::UndeclaredDefault] } else { vec![] };
+        assert_eq!(warnings(&text(&rest)), expected, "{rest}");
+    }
+    assert_eq!(warnings("version: v1\nrules: []"), []);
+    assert_eq!(warnings("version: v1\ntargets: {default: , v2: }\nrules: []"), []);
+}
+
 #[test]
 fn rulesets_that_cannot_be_published_together_are_told_where() {
     let texts = [

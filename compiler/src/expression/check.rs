@@ -239,6 +239,20 @@ impl Checker {
         }
     }
 
+    /// Reports headers that are read because the name of an attribute is misspelt.
+    pub(crate) fn misspelt_attributes(&self, diagnostics: &mut Diagnostics<'_>) {
+        for (index, (used, (_, span))) in self.names.used().iter().zip(&self.attributes).enumerate() {
+            let (Some(other), halftone_rules::Source::Header(header)) =
+                (self.names.misspelt(index), &used.source)
+            else {
+                continue;
+            };
+            let message = format!("`{}` is not declared, and so it is the header {header}", used.name);
+            let help = format!("did you mean `{other}`? If not, declare `{}` under `attributes`", used.name);
+            diagnostics.report_with_help(Code::MisspeltAttribute, span, message, help);
+        }
+    }
+
     /// The attributes that the conditions use, with their types. After [`Self::finish`].
     pub(crate) fn attributes(&self) -> Vec<halftone_rules::Attribute> {
         let attribute = |(used, (var, _)): (&UsedAttribute, &(TypeVar, Span))| halftone_rules::Attribute {
