@@ -193,6 +193,11 @@ impl<'a> Diagnostics<'a> {
         self.text
     }
 
+    /// The line on which something starts.
+    pub(crate) fn line(&self, span: &Span) -> usize {
+        line_and_column(self.text, span.start).0
+    }
+
     /// Whether whatever else is found is left out.
     pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= crate::limits::MAX_DIAGNOSTICS

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnostic::Code,
-    suggest::{MAX_CANDIDATES, did_you_mean, is_misspelling},
+    suggest::{MAX_CANDIDATES, closest, did_you_mean, is_misspelling},
 };
 use halftone_rules::{Source, Type, bundle::Constant, headers::PREFIX};
 use std::collections::{BTreeMap, HashMap};
@@ -100,6 +100,18 @@ impl Names {
         &self.used
     }
 
+    /// How to give a used attribute a type.
+    pub(crate) fn declaration(&self, index: usize, ty: &str) -> Option<String> {
+        let used = self.used.get(index)?;
+        Some(match &used.source {
+            _ if is_of_request(&used.name) => return None,
+            Source::Header(header) if !self.declared.contains_key(&used.name) => {
+                format!("declare `attributes: {{{}: {{header: {header}, type: {ty}}}}}`", used.name)
+            }
+            _ => format!("declare `{}` with `type: {ty}`", used.name),
+        })
+    }
+
     /// What a dotted name stands for.
     pub(crate) fn resolve(&self, path: &[String]) -> Result<Named, UnknownName> {
         let name = path.join(".");
@@ -139,13 +151,16 @@ impl Names {
             return Ok(Named::Attribute(source, Some(Type::String)));
         }
         if rest.is_empty() {
-            let mut help = String::from(
-                "an attribute that is not declared has the form `a.b` and means the header x-a-b",
-            );
-            if !self.declared.is_empty() {
-                let candidates: Vec<&str> = self.declared.keys().map(String::as_str).collect();
-                help = format!("{}; {help}", did_you_mean(&name, candidates));
-            }
+            let form = "an attribute that is not declared has the form `a.b` and means the header x-a-b";
+            let candidates = self.declared.keys().map(String::as_str).chain([USER_ID]);
+            let help = match closest(&name, candidates) {
+                Some(candidate) => format!("did you mean `{candidate}`?"),
+                None if self.declared.is_empty() => form.into(),
+                None => {
+                    let known: Vec<&str> = self.declared.keys().map(String::as_str).collect();
+                    format!("{}; {form}", did_you_mean(&name, known))
+                }
+            };
             return Err(UnknownName {
                 code: Code::UnknownName,
                 message: format!("`{name}` is not declared"),
@@ -219,6 +234,10 @@ pub(crate) fn how_to_declare(name: &str) -> String {
     }
 }
 
+fn is_map(name: &str) -> bool {
+    matches!(name, "request.headers" | "request.cookies" | "request.query")
+}
+
 fn is_of_request(name: &str) -> bool {
     name.starts_with("request.")
 }
@@ -254,10 +273,33 @@ fn part_of_now(field: &str) -> UnknownName {
 }
 
 fn unknown_field(name: &str) -> UnknownName {
-    let help = if matches!(name, "request.headers" | "request.cookies" | "request.query") {
+    let help = if is_map(name) {
         format!("name an entry: {name}[\"x-tier\"]")
     } else {
-        did_you_mean(name, REQUEST_FIELDS)
+        let field = name.strip_prefix("request.").unwrap_or(name);
+        let likely = REQUEST_FIELDS.into_iter().find(|known| is_misspelling(name, known));
+        let other = match field.to_ascii_lowercase().as_str() {
+            "uri" | "url" | "path_info" | "url_path" => Some("request.path"),
+            "verb" => Some("request.method"),
+            "authority" | "hostname" | "domain" => Some("request.host"),
+            "ip" | "address" | "remote_addr" | "remote_address" | "client_ip" | "source_address" => {
+                Some("request.client_address")
+            }
+            "params" | "parameters" | "args" | "query_string" => Some("request.query[\"name\"]"),
+            "time" | "timestamp" => Some("now"),
+            _ => None,
+        };
+        let entry = field.split_once('.').filter(|(map, _)| is_map(&format!("request.{map}")));
+        match (likely, other, entry) {
+            (_, _, Some((map, key))) => format!("write request.{map}[\"{key}\"]"),
+            (Some(likely), ..) => format!("did you mean `{likely}`?"),
+            (_, Some(other), _) => format!("write `{other}`"),
+            _ => format!(
+                "a header is request.headers[\"x-{}\"]; known are: {}",
+                field.replace(['.', '_'], "-"),
+                REQUEST_FIELDS.join(", ")
+            ),
+        }
     };
     UnknownName { code: Code::UnknownName, message: format!("`{name}` is not an attribute"), help }
 }
