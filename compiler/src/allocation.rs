@@ -67,7 +67,12 @@ pub(crate) fn allocation(
             Some(at) => Space::Layer(u16::try_from(at).unwrap_or(u16::MAX)),
             None => {
                 let message = format!("there is no layer `{}`", name.value);
-                let help = did_you_mean(&name.value, layers.iter().map(|layer| layer.name.as_str()));
+                let help = if layers.is_empty() {
+                    format!("declare it: `layers: {{{}: }}`", name.value)
+                } else {
+                    let known = did_you_mean(&name.value, layers.iter().map(|layer| layer.name.as_str()));
+                    format!("{known}; a new one is declared under `layers`")
+                };
                 diagnostics.report_with_help(Code::UnknownReference, &name.span, message, help);
                 return None;
             }

@@ -149,10 +149,13 @@ impl Assembly<'_, '_> {
         let unit = unit(document, &mut checker, self.diagnostics);
         checker.finish(self.diagnostics);
         let attributes = checker.attributes();
-        limit("attributes", attributes.len(), MAX_ATTRIBUTES, self.diagnostics);
+        let place = checker.place_of_attribute(MAX_ATTRIBUTES);
+        limit("attributes", attributes.len(), MAX_ATTRIBUTES, &place, self.diagnostics);
         check_layers(document, self.diagnostics);
         let overrides = overrides(document, target, self.diagnostics);
-        limit("overrides", overrides.len(), MAX_OVERRIDES, self.diagnostics);
+        let mut units = document.overrides.iter().flat_map(|other| &other.units);
+        let place = units.nth(MAX_OVERRIDES).map_or(0..0, |unit| unit.span.clone());
+        limit("overridden units", overrides.len(), MAX_OVERRIDES, &place, self.diagnostics);
         let mut allocations: Vec<_> =
             entries(document).map(|entry| allocation(entry, &document.layers, self.diagnostics)).collect();
         if self.diagnostics.has_errors() {
@@ -160,10 +163,19 @@ impl Assembly<'_, '_> {
         }
 
         let mut lowering = Lowering::new(self.optimisation);
+        let mut place = 0..0;
         let conditions: Vec<Option<Node>> = entries(document)
-            .map(|entry| lowering.condition(entry.condition.as_ref()?, &checker, self.diagnostics))
+            .map(|entry| {
+                let condition = entry.condition.as_ref()?;
+                let had_room = lowering.automata.len() <= MAX_AUTOMATA;
+                let node = lowering.condition(condition, &checker, self.diagnostics);
+                if had_room && lowering.automata.len() > MAX_AUTOMATA {
+                    place = condition.span.clone();
+                }
+                node
+            })
             .collect();
-        limit("regular expressions", lowering.automata.len(), MAX_AUTOMATA, self.diagnostics);
+        limit("regular expressions", lowering.automata.len(), MAX_AUTOMATA, &place, self.diagnostics);
         if self.diagnostics.has_errors() {
             return None;
         }
@@ -245,9 +257,13 @@ impl Assembly<'_, '_> {
     }
 
     fn check_limits(&mut self) {
-        limit("rules", self.document.rules.len(), MAX_RULES, self.diagnostics);
-        limit("experiments", self.document.experiments.len(), MAX_EXPERIMENTS, self.diagnostics);
-        limit("layers", self.document.layers.len(), MAX_LAYERS, self.diagnostics);
+        let place =
+            |entries: &[document::Rule], at: usize| entries.get(at).map_or(0..0, |entry| entry.span.clone());
+        let (rules, experiments) = (&self.document.rules, &self.document.experiments);
+        limit("rules", rules.len(), MAX_RULES, &place(rules, MAX_RULES), self.diagnostics);
+        let at = place(experiments, MAX_EXPERIMENTS);
+        limit("experiments", experiments.len(), MAX_EXPERIMENTS, &at, self.diagnostics);
+        limit("layers", self.document.layers.len(), MAX_LAYERS, &(0..0), self.diagnostics);
         self.document.rules.truncate(MAX_RULES);
         self.document.experiments.truncate(MAX_EXPERIMENTS);
     }
@@ -295,7 +311,9 @@ fn targets(document: &Document, diagnostics: &mut Diagnostics<'_>) -> Vec<Target
     if document.default.is_none() && !targets.iter().any(|target| target.name == DEFAULT_TARGET) {
         targets.push(TargetSpec { name: DEFAULT_TARGET.into(), endpoints: Vec::new() });
     }
-    limit("targets", targets.len(), MAX_TARGETS, diagnostics);
+    let first = document.targets.as_deref().and_then(|declared| declared.get(MAX_TARGETS));
+    let place = first.map_or(0..0, |target| target.span.clone());
+    limit("targets", targets.len(), MAX_TARGETS, &place, diagnostics);
     targets.truncate(MAX_TARGETS);
     targets
 }
@@ -307,9 +325,15 @@ fn unit(document: &Document, checker: &mut Checker, diagnostics: &mut Diagnostic
     checker.unit(name, &span, diagnostics).unwrap_or(AttributeId(0))
 }
 
-fn limit(what: &str, count: usize, limit: usize, diagnostics: &mut Diagnostics<'_>) {
+/// Reports what there is too much of, where the first that is too many stands.
+fn limit(what: &str, count: usize, limit: usize, place: &Span, diagnostics: &mut Diagnostics<'_>) {
     if count > limit {
         let message = format!("{count} {what}, but at most {limit} are allowed");
-        diagnostics.report(Code::TooLarge, &(0..0), message);
+        let help = if what == "regular expressions" {
+            "join some of them by `|`, or use `startsWith`, `endsWith`, `contains` or `in`"
+        } else {
+            "remove some, or split the ruleset into several, each with a `match` of its own"
+        };
+        diagnostics.report_with_help(Code::TooLarge, place, message, help);
     }
 }

@@ -88,6 +88,10 @@ codes! {
     MissingEndpoints = "W0407";
     /// A share that is less than one bucket away from nobody or everybody.
     ShareOfABucket = "W0408";
+    /// A header that is read because no attribute of that name is declared, but one of nearly that name.
+    MisspeltAttribute = "W0409";
+    /// Requests that no rule takes go to a target that is not among those declared.
+    UndeclaredDefault = "W0410";
 }
 
 /// How bad a problem is.
@@ -187,6 +191,11 @@ impl<'a> Diagnostics<'a> {
 
     pub(crate) fn text(&self) -> &'a str {
         self.text
+    }
+
+    /// The line on which something starts.
+    pub(crate) fn line(&self, span: &Span) -> usize {
+        line_and_column(self.text, span.start).0
     }
 
     /// Whether whatever else is found is left out.

@@ -33,12 +33,7 @@ pub(crate) fn lint(
     let mut cover = Cover::default();
     for (rule, condition) in document.rules.iter().zip(conditions) {
         never_matches(rule, condition.as_ref(), &cover, &forced, lowering, diagnostics);
-        let takes_all = rule.share == BUCKETS
-            && rule.arms.len() < 2
-            && rule.layer.is_none()
-            && rule.control.is_none()
-            && rule.schedule.is_none();
-        if takes_all {
+        if takes_all(rule) {
             let condition = condition.as_ref().filter(|node| constant(node, lowering) != Some(Ok(true)));
             cover.add(&rule.name, condition, lowering);
         }
@@ -57,6 +52,17 @@ pub(crate) fn lint(
     }
     overlapping(document, conditions, lowering, diagnostics);
     targets_without_endpoints(document, diagnostics);
+    undeclared_default(document, conditions, lowering, diagnostics);
+    checker.misspelt_attributes(diagnostics);
+}
+
+/// Whether a rule takes every request for which its condition holds, at all times.
+fn takes_all(rule: &Rule) -> bool {
+    rule.share == BUCKETS
+        && rule.arms.len() < 2
+        && rule.layer.is_none()
+        && rule.control.is_none()
+        && rule.schedule.is_none()
 }
 
 /// Calls `f` on the expression and everything in it.
@@ -201,5 +207,36 @@ fn targets_without_endpoints(document: &Document, diagnostics: &mut Diagnostics<
                 "give it endpoints, or leave out those of all if something else routes by x-halftone-target";
             diagnostics.report_with_help(Code::MissingEndpoints, &target.span, message, help);
         }
+    }
+}
+
+/// A ruleset that says which targets there are, and not which of them is the default.
+fn undeclared_default(
+    document: &Document,
+    conditions: &[Option<Node>],
+    lowering: &Lowering,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    let declared = document.targets.as_deref().unwrap_or_default();
+    let (None, Some(first)) = (&document.default, declared.first()) else { return };
+    if declared.iter().any(|target| target.name == DEFAULT_TARGET) {
+        return;
+    }
+    let always = |(rule, condition): (&Rule, &Option<Node>)| {
+        takes_all(rule)
+            && condition.as_ref().is_none_or(|condition| constant(condition, lowering) == Some(Ok(true)))
+    };
+    let keeps = |rule: &Rule| rule.control.as_ref().is_some_and(|control| control.target.is_none());
+    let reached = document.holdout > 0
+        || document.rules.iter().any(keeps)
+        || !document.rules.iter().zip(conditions).any(always);
+    if reached {
+        let message =
+            format!("requests that no rule takes go to `{DEFAULT_TARGET}`, which is not among the targets");
+        let help = format!(
+            "add `default: {}`, or, if `{DEFAULT_TARGET}` is meant, declare it: `targets: {{{DEFAULT_TARGET}: , …}}`",
+            first.name
+        );
+        diagnostics.report_with_help(Code::UndeclaredDefault, &first.span, message, help);
     }
 }

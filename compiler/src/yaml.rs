@@ -232,6 +232,24 @@ fn quoting_help(text: &str, at: usize) -> Option<String> {
         let word = rest.split([' ', ',', ']', '}', '\r', '\n']).next()?;
         Some(format!("a text that starts with `{first}` needs quotes in YAML: `{}`", quoted(word)))
     } else {
+        // On a line of its own below the field.
+        let above = before.get(..start)?.lines().rev().find(|line| !line.trim().is_empty());
+        let indent = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
+        let field = before.get(..start)?.lines().rev().find(|line| {
+            !line.trim().is_empty()
+                && line.trim_start_matches([' ', '-']).split_once(':').is_some_and(|(key, _)| {
+                    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                })
+        });
+        if let (Some(_), Some(field)) = (above, field)
+            && field.trim_start_matches([' ', '-']).starts_with("condition:")
+            && indent(line) > indent(field)
+        {
+            return Some(
+                "put the whole condition into single quotes, or write it on lines below `condition: |`"
+                    .into(),
+            );
+        }
         // On a line with several fields: the one that the place is in.
         let (_, behind) = before.get(start..)?.rsplit_once("condition")?;
         let help = if behind.starts_with('"') {

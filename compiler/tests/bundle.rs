@@ -155,7 +155,8 @@ fn two_rulesets_for_the_same_requests_do_not_link() {
     assert!(link(1, [&with("a", "x.com, x.com")]).is_ok());
     assert!(link(1, [&with("a", "x.com"), &with("b", "x.com, x.com")]).is_err());
     assert!(link(1, [&with("a", "x.com, y.com"), &with("b", "y.com")]).is_err());
-    assert!(link(1, [&with("a", "x.com"), &with("b", "'*.x.com'"), &with("c", "")]).is_ok());
+    let all = compile("version: v1\nrules: []", "c").unwrap();
+    assert!(link(1, [&with("a", "x.com"), &with("b", "'*.x.com'"), &all]).is_ok());
 }
 
 proptest! {

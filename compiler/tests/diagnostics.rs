@@ -345,6 +345,8 @@ fn texts_that_yaml_reads_as_something_else_need_quotes() {
         ("{a.b}", "'{a.b}'"),
         ("[a.b]", "'[a.b]'"),
         ("{1: 2}[1] == 2", "'{1: 2}[1] == 2'"),
+        ("{\"a\": 1}[tenant] > 0", "'{\"a\": 1}[tenant] > 0'"),
+        ("tenant == \"a: b\"", "'tenant == \"a: b\"'"),
         ("[1] == [1]", "'[1] == [1]'"),
         ("*a", "'*a'"),
         ("> 3", "'> 3'"),
@@ -382,6 +384,14 @@ fn texts_that_yaml_reads_as_something_else_need_quotes() {
             r#"{"version": "v1", "rules": [{"name": "r", "condition": "a.b == "x"", "target": "v2"}]}"#
                 .into(),
             r#"within double quotes a double quote is written `\"`"#,
+        ),
+        (
+            with_condition("a.b == 'x'\n      && c.d == 'a: b'"),
+            "put the whole condition into single quotes, or write it on lines below `condition: |`",
+        ),
+        (
+            with_condition("\n      \"beta\" in user.groups"),
+            "put the whole condition into single quotes, or write it on lines below `condition: |`",
         ),
         (
             "version: v1\nrules: &a []".into(),
@@ -428,10 +438,14 @@ fn what_lists_of_the_request_can_do_is_said() {
     let can = "write \"x\" in groups, or size(groups)";
     for (condition, message, help) in [
         ("groups[0] == 'a'", "`[]` does not work on a list of the request", can),
-        ("groups == ['a']", "`==` does not work on a list of the request", can),
+        ("groups == ['a']", "`==` does not work on a list of the request", "write 'a' in groups"),
         ("groups == groups", "`==` does not work on a list of the request", can),
-        ("a.b == 'y' || 'a' != groups", "`!=` does not work on a list of the request", can),
-        ("groups.contains('a')", "`contains` does not work on a list of the request", can),
+        (
+            "a.b == 'y' || 'a' != groups",
+            "`!=` does not work on a list of the request",
+            "write !('a' in groups)",
+        ),
+        ("groups.contains(a.b)", "`contains` does not work on a list of the request", can),
         (
             "groups in ['a']",
             "`in` looks for one value, but this is a list of the request",
@@ -494,6 +508,146 @@ fn times_that_cannot_be_are_told_the_range() {
         let condition = with_condition(&format!("now > timestamp('{time}')"));
         assert_problem(&condition, Code::InvalidConstant, &format!("'{time}'"));
     }
+}
+
+#[test]
+fn help_says_what_was_meant() {
+    let declared = "attributes: {user.tier: {header: x-tier}, tenant: {header: x-t}, groups: {header: x-g, type: list}, debug: {query: d, type: bool}, client: {source: client_address}, app.version: {header: x-v}, min.version: {header: x-m, type: semver}}\nrules:";
+    for (condition, help) in [
+        (
+            "user.id in ['1', '2']",
+            "write the numbers without quotes, or declare `attributes: {user.id: {header: x-user-id, type: string}}`",
+        ),
+        ("user.id == 'alice'", "declare `attributes: {user.id: {header: x-user-id, type: string}}`"),
+        ("user.id == '3'", "write the number without quotes"),
+        ("tenant in ['a', 1]", "put the number into quotes"),
+        ("tenant in [1, '2']", "write all numbers with quotes, or none"),
+        ("tenant in [1, 2]", "put the numbers into quotes, or declare `tenant` with `type: int`"),
+        ("request.headers['a'] == 3", "put the number into quotes, or convert: int(request.headers['a'])"),
+        ("request.uri == '/'", "write `request.path`"),
+        ("request.ip == '/'", "write `request.client_address`"),
+        ("request.header['x'] == '/'", "did you mean `request.headers`?"),
+        (
+            "request.user == '/'",
+            "a header is request.headers[\"x-user\"]; known are: request.path, request.method, request.host, request.client_address, request.headers, request.cookies, request.query",
+        ),
+        ("random() < 0.1", "a share of the units is the rule's `weight`: 0.1 takes a tenth of them"),
+        (
+            "hash(user.id) < 1",
+            "a share of the units is the rule's `weight`; a bucket in a condition is bucket(user.id, \"seed\", 100)",
+        ),
+        ("now() > now", "write `now`, without parentheses"),
+        ("user_id == 3", "did you mean `user.id`?"),
+        ("groups == ['a']", "write 'a' in groups"),
+        ("groups == 'beta'", "write 'beta' in groups"),
+        ("groups != 'beta'", "write !('beta' in groups)"),
+        ("groups.contains('beta')", "write 'beta' in groups"),
+        ("groups in 'beta'", "write it the other way round: 'beta' in groups"),
+        ("tenant in 'beta'", "write tenant in ['beta'], or tenant == 'beta'"),
+        (
+            "cidr(client, ['10.0.0.0/8'])",
+            "write it once for each network, joined by `||`: cidr(a.b, \"10.0.0.0/8\") || cidr(a.b, \"fd00::/8\")",
+        ),
+        ("tenant.startsWith(['a'])", "write it once for each text, joined by `||`"),
+        ("debug == 'true'", "write true without quotes"),
+        ("debug == 'yes'", "declare `debug` with `type: string`"),
+        ("debug == 1", "write true or false, or declare `debug` with `type: int`"),
+        ("tenant == true", "put it into quotes, or declare `tenant` with `type: bool`"),
+        (
+            "app.version >= 2.4",
+            "if it is a version, declare `app.version` with `type: semver` and write semver(\"2.4.0\")",
+        ),
+        ("min.version >= 2.4", "write semver(\"2.4.0\")"),
+        ("now - duration('30d') > now", "the largest unit is the hour: write duration(\"720h\")"),
+        ("now - duration('2w') > now", "the largest unit is the hour: write duration(\"336h\")"),
+        ("now - duration('xd') > now", "write duration(\"1h30m\")"),
+    ] {
+        let text = with_condition(condition).replace("rules:", declared);
+        assert_eq!(said(&text).1, help, "{condition}");
+    }
+    assert_eq!(said(&with_field("layer: ui")).1, "declare it: `layers: {ui: }`");
+    let text = with_field("layer: ux").replace("rules:", "layers: {page: }\nrules:");
+    assert_eq!(said(&text).1, "known are: page; a new one is declared under `layers`");
+    // One problem, and not one for each part of the name.
+    let text = with_condition("request.headers.x-user-id == '3'");
+    assert_problem(&text, Code::UnknownName, "request.headers.x-user-id");
+    assert_eq!(said(&text).1, "write request.headers[\"x-user-id\"]");
+}
+
+#[test]
+fn the_use_that_gave_an_attribute_its_type_is_named() {
+    let text = |first: &str, second: &str| {
+        format!(
+            "version: v1\nrules:\n- {{name: a, condition: \"{first}\", target: v2}}\n- {{name: b, condition: \"{second}\", target: v2}}\n"
+        )
+    };
+    for (first, second, because) in [
+        ("user.score > 5", "user.score < 0.5", "`user.score` is an int because of line 3; "),
+        ("user.score > 0.5", "user.score < 5", "`user.score` is a double because of line 3; "),
+        ("user.plan == 'a'", "user.plan == 3", "`user.plan` is a string because of line 3; "),
+        (
+            "has(user.score) && user.score in [1, 2]",
+            "user.score < 0.5",
+            "`user.score` is an int because of line 3; ",
+        ),
+    ] {
+        let help = said(&text(first, second)).1;
+        assert!(help.starts_with(because), "{first}, {second}: {help}");
+    }
+    let help = said(&with_condition("request.path == 3 || user.id == 'x'")).1;
+    assert!(!help.contains("because"), "{help}");
+}
+
+#[test]
+fn fields_that_would_mean_something_else_are_refused() {
+    for (prefix, help) in
+        [("/v2/*", "write `/v2`"), ("/v2*", "write `/v2`"), ("/*", "write `/`"), ("/a/**", "write `/a`")]
+    {
+        let text = format!("version: v1\nmatch: {{path_prefixes: ['{prefix}']}}\nrules: []");
+        assert_problem(&text, Code::WrongForm, &format!("'{prefix}'"));
+        assert_eq!(said(&text).1, help, "{prefix}");
+    }
+    for text in [
+        "version: v1\nmatch: {hosts: []}\nrules: []",
+        "version: v1\nmatch: {path_prefixes: []}\nrules: []",
+        "version: v1\nrules: []\noverrides: [{units: [], target: v2}]",
+    ] {
+        assert_problem(text, Code::WrongForm, "[]");
+    }
+    assert_eq!(said("version: v1\nmatch: {hosts: a.com}\nrules: []").1, "write [a.com]");
+    // One mistake is one problem.
+    let text = with_field("layer: l\n    range: 0.5").replace("rules:", "layers: {l: }\nrules:");
+    assert_problem(&text, Code::WrongForm, "0.5");
+}
+
+#[test]
+fn what_is_too_much_is_told_where_it_begins() {
+    let rules = |count: usize, condition: &dyn Fn(usize) -> String| {
+        let rule = |n: usize| format!("- {{name: r{n}, condition: \"{}\", target: v2}}\n", condition(n));
+        format!("version: v1\nrules:\n{}", (0..count).map(rule).collect::<String>())
+    };
+    for (text, line) in [
+        (rules(80, &|n| format!("a.b{n} == 'x'")), 67),
+        (rules(260, &|n| format!("a.b.matches('x{n}')")), 259),
+    ] {
+        let found = compile(&text, "test").unwrap_err();
+        assert_eq!((found[0].code, found[0].place.line), (Code::TooLarge, line), "{}", found[0].message);
+        assert!(found[0].help.is_some(), "{}", found[0].message);
+    }
+}
+
+/// What the README shows is what is said.
+#[test]
+fn the_problem_in_the_readme_is_told_like_this() {
+    let readme = include_str!("../../README.md");
+    let (_, ruleset) = readme.split_once("/v1/rulesets/digits\nversion").unwrap();
+    let (ruleset, _) = ruleset.split_once("\n$ ").unwrap();
+    let text = format!("version{ruleset}").replace("user.id > 0", "user.id > \"0\"");
+    let (_, shown) = readme.split_once("[\"rendered\"])'\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let rendered = render("digits", &text, &compile(&text, "digits").unwrap_err());
+    let lines = |text: &str| text.trim_end().lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>();
+    assert_eq!(lines(&rendered), lines(shown));
 }
 
 #[test]
@@ -699,6 +853,108 @@ fn surprises_are_told() {
         "`v2` has no endpoints, but others have: the proxy sends its requests to `v1`"
     );
     assert_eq!((warning.place.line, warning.place.column), (7, 3));
+}
+
+/// Codes, places, messages and helps of what compiles, but will surprise.
+fn warned(text: &str) -> Vec<(Code, usize, usize, String, String)> {
+    let warnings = compile(text, "test").unwrap().warnings;
+    let parts = |w: halftone_compiler::Diagnostic| {
+        (w.code, w.place.line, w.place.column, w.message, w.help.unwrap_or_default())
+    };
+    warnings.into_iter().map(parts).collect()
+}
+
+#[test]
+fn headers_that_are_read_by_mistake_are_told() {
+    let text = |attributes: &str, condition: &str| {
+        format!(
+            "version: v1\nattributes: {{{attributes}}}\nrules:\n- {{name: r, condition: \"{condition}\", target: v2}}\n"
+        )
+    };
+    let tier = "user.tier: {header: x-tier}";
+    assert_eq!(
+        warned(&text(tier, "user.teir == 'gold'")),
+        [(
+            Code::MisspeltAttribute,
+            4,
+            25,
+            "`user.teir` is not declared, and so it is the header x-user-teir".into(),
+            "did you mean `user.tier`? If not, declare `user.teir` under `attributes`".into(),
+        )]
+    );
+    for (attributes, condition, misspelt) in [
+        (tier, "has(usr.tier)", true),
+        (tier, "User.tier == 'gold'", true),
+        // The unit is used, and `user.id` has a meaning of its own.
+        ("", "user.ID == '3'", true),
+        ("", "User.id == '3'", true),
+        ("", "user.plan == 'a' || user.plan == 'b' || user.plam == 'c'", true),
+        ("user.id1: {header: a}, user.id2: {header: b}", "user.id1 == user.id2", false),
+        ("user.tier: {header: a}, user.teir: {header: b}", "user.tier == user.teir", false),
+        (tier, "user.type == 'x' && user.tier1 == 'y' && user.id2 == 'z' && user.ip == '1'", false),
+        (tier, "user.tier == request.headers['x-user-teir'] && request.cookies['a'] == 'b'", false),
+        ("", "a.b == request.headers['x-abc'] || a.b == request.headers['x-abd']", false),
+    ] {
+        let text = text(attributes, condition);
+        let expected = if misspelt { vec![Code::MisspeltAttribute] } else { vec![] };
+        assert_eq!(warnings(&text), expected, "{text}");
+    }
+    // Of two that are not declared, the one that is used less is the suspect, wherever it stands.
+    let found = warned(&text("", "user.plam == 'c' || user.plan == 'a' || user.plan == 'b'"));
+    assert!(found[0].3.starts_with("`user.plam`") && found.len() == 1, "{found:?}");
+}
+
+#[test]
+fn the_time_has_functions_and_no_fields() {
+    for (condition, help) in [
+        ("now.hour >= 22", "write `now.getHours()`"),
+        ("now.getHours >= 22", "write `now.getHours()`"),
+        ("now.minutes >= 22", "write `now.getMinutes()`"),
+        ("now.year >= 22", "write `now.getFullYear()`"),
+        ("now.day_of_week == 1", "write `now.getDayOfWeek()`"),
+        (
+            "now.zone == 'UTC'",
+            "`now` is a timestamp: compare it, or write `now.getHours()`, `now.getDayOfWeek()` and the like",
+        ),
+    ] {
+        let text = with_condition(condition);
+        assert_eq!(said(&text).1, help, "{text}");
+        assert_eq!(problems(&text), [(Code::UnknownName, condition.split(' ').next().unwrap().into())]);
+    }
+}
+
+#[test]
+fn targets_without_the_default_are_told() {
+    let text = |rest: &str| format!("version: v1\ntargets: {{v1: , v2: }}\n{rest}");
+    assert_eq!(
+        warned(&text("rules: [{name: a, weight: 0.1, target: v2}]")),
+        [(
+            Code::UndeclaredDefault,
+            2,
+            11,
+            "requests that no rule takes go to `default`, which is not among the targets".into(),
+            "add `default: v1`, or, if `default` is meant, declare it: `targets: {default: , …}`".into(),
+        )]
+    );
+    let all = "{name: all, target: v2}";
+    for (rest, reached) in [
+        ("rules: []".into(), true),
+        ("rules: []\ndefault: v1".into(), false),
+        (format!("rules: [{all}]"), false),
+        (format!("rules: [{all}]\nholdout: 0.1"), true),
+        (format!("rules: [{{name: a, weight: 0.1, control: 0.1, target: v2}}, {all}]"), true),
+        (
+            format!(
+                "rules: [{{name: a, weight: 0.1, control: {{weight: 0.1, target: v1}}, target: v2}}, {all}]"
+            ),
+            false,
+        ),
+    ] {
+        let expected = if reached { vec![Code::UndeclaredDefault] } else { vec![] };
+        assert_eq!(warnings(&text(&rest)), expected, "{rest}");
+    }
+    assert_eq!(warnings("version: v1\nrules: []"), []);
+    assert_eq!(warnings("version: v1\ntargets: {default: , v2: }\nrules: []"), []);
 }
 
 #[test]

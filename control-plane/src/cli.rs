@@ -15,7 +15,7 @@ pub use simulate::SimulateArgs;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use halftone_compiler::{Compiled, Diagnostic, compile_file};
-use halftone_rules::limits::MAX_BUNDLE_BYTES;
+use halftone_rules::{codec::MAGIC, limits::MAX_BUNDLE_BYTES};
 use std::{
     io::{self, Read, Write},
     path::Path,
@@ -75,6 +75,9 @@ impl Source {
     /// Compiles what was read from a file.
     fn new(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let file = path.display().to_string();
+        if bytes.starts_with(&MAGIC) {
+            bail!("{file} is a bundle, and this takes rulesets: `halftone disasm` shows what is in it");
+        }
         let text = String::from_utf8(bytes).with_context(|| format!("{file} is not UTF-8"))?;
         let stem =
             path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| *stem != "-").unwrap_or("ruleset");

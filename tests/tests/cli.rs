@@ -182,6 +182,26 @@ fn rulesets_of_one_name_are_told_by_it() -> Result<()> {
 }
 
 #[test]
+fn explain_tells_what_no_rule_reads() -> Result<()> {
+    let rules = "version: v1\nattributes: {user.sub: {property: [jwt, a.b]}}\nunit: user.sub\nrules:\n  - {name: a, condition: tenant.tier == 'x', target: v2}\n";
+    let cli = Cli::new(&[("digits.yaml", rules), ("b.bundle", "HTNB")])?;
+    for (flag, value, expected) in [
+        ("--header", "x-tenant-tier=x", ""),
+        ("--header", "x-tenant-teir=x", "no rule reads the header x-tenant-teir\n"),
+        ("--property", "jwt.a\\.b=x", ""),
+        ("--property", "jwt.a.b=x", "no rule reads the property jwt.a.b\n"),
+    ] {
+        let output = cli.run(&["explain", "--ruleset", "digits.yaml", flag, value])?;
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), expected), "{flag} {value}");
+    }
+    let output = cli.run(&["explain", "--ruleset", "b.bundle"])?;
+    assert!(stderr(&output).contains("b.bundle is a bundle, and this takes rulesets"), "{}", stderr(&output));
+    let help = stdout(&cli.run(&["explain", "--help"])?);
+    assert!(help.contains("`\\.`") && !help.contains("`\\\\.`"), "{help}");
+    Ok(())
+}
+
+#[test]
 fn explain_shows_rule_by_rule_what_happened() -> Result<()> {
     let cli = Cli::new(&[("digits.yaml", RULES)])?;
     let explain = |extra: &[&str]| -> Result<Value> {

@@ -213,8 +213,13 @@ impl Reader<'_, '_> {
     /// Two shares as buckets.
     fn range(&mut self, node: Node) -> Option<Spanned<(u32, u32)>> {
         let span = node.span.clone();
-        let nodes = self.list(node, "`range`");
         let help = "[0.2, 0.5] are the buckets from 20 % to 50 %";
+        if !matches!(node.kind, Kind::Sequence(_)) {
+            let message = format!("`range` is a list of two shares, but this is {}", node.describe());
+            self.wrong(&span, &message, help);
+            return None;
+        }
+        let nodes = self.list(node, "`range`");
         let [first, second] = nodes.as_slice() else {
             self.wrong(&span, "a range has two ends", help);
             return None;
@@ -248,7 +253,7 @@ impl Reader<'_, '_> {
     fn override_(&mut self, node: Node) -> Option<Override> {
         let place = node.span.start..node.span.start;
         let mut fields = Fields::of(node, &OVERRIDE, self.diagnostics)?;
-        let units = fields.required("units", self.diagnostics).map(|node| self.list(node, "`units`"));
+        let units = fields.required("units", self.diagnostics).map(|node| self.some(node, "`units`"));
         let units: Vec<_> =
             units.unwrap_or_default().iter().filter_map(|node| self.unit_value(node)).collect();
         let mut name =
@@ -303,6 +308,8 @@ impl Reader<'_, '_> {
         let parsed = parse(&condition.value, &map, &mut self.next_id, self.diagnostics);
         if parsed.is_none() && plain && comment_follows(self.text, condition.span.end) {
             self.diagnostics.advise("a ` #` starts a comment in YAML: put the whole condition into quotes");
+        } else if parsed.is_none() && plain && self.text[condition.span.end..].trim_start().starts_with(',') {
+            self.diagnostics.advise("within {…} a `,` ends a text: put the whole condition into quotes");
         }
         parsed
     }

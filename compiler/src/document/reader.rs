@@ -102,12 +102,25 @@ impl Reader<'_, '_> {
         if let Kind::Sequence(items) = node.kind {
             return items;
         }
-        self.diagnostics.report(
-            Code::WrongForm,
-            &node.span,
-            format!("{what} is a list, but this is {found}"),
-        );
+        let message = format!("{what} is a list, but this is {found}");
+        let written = self.text.get(node.span.clone()).unwrap_or_default();
+        if matches!(node.kind, Kind::Scalar { .. }) && !written.contains('\n') {
+            let help = format!("write [{written}]");
+            self.diagnostics.report_with_help(Code::WrongForm, &node.span, message, help);
+        } else {
+            self.diagnostics.report(Code::WrongForm, &node.span, message);
+        }
         Vec::new()
+    }
+
+    /// A list that has something in it: an empty one might mean all as well as none.
+    pub(super) fn some(&mut self, node: Node, what: &str) -> Vec<Node> {
+        if matches!(&node.kind, Kind::Sequence(items) if items.is_empty()) {
+            let message = format!("{what} is empty");
+            let help = "give it a value, or leave it out";
+            self.diagnostics.report_with_help(Code::WrongForm, &node.span, message, help);
+        }
+        self.list(node, what)
     }
 
     pub(super) fn mapping(&mut self, node: Node, what: &str) -> Vec<(Key, Node)> {
@@ -127,8 +140,8 @@ impl Reader<'_, '_> {
         let Some(mut fields) = Fields::of(node, &MATCH, self.diagnostics) else {
             return Scope::default();
         };
-        let hosts = fields.optional("hosts").map(|node| self.list(node, "`hosts`")).unwrap_or_default();
-        let prefixes = fields.optional("path_prefixes").map(|node| self.list(node, "`path_prefixes`"));
+        let hosts = fields.optional("hosts").map(|node| self.some(node, "`hosts`")).unwrap_or_default();
+        let prefixes = fields.optional("path_prefixes").map(|node| self.some(node, "`path_prefixes`"));
         Scope {
             hosts: hosts.iter().filter_map(|node| self.host(node)).collect(),
             path_prefixes: prefixes
@@ -169,6 +182,14 @@ impl Reader<'_, '_> {
 
     fn path_prefix(&mut self, node: &Node) -> Option<String> {
         let prefix = self.text(node, "a path prefix")?;
+        if let Some(start) = prefix.value.strip_suffix('*') {
+            let start = start.trim_end_matches('*').trim_end_matches('/');
+            let start = if start.is_empty() { "/" } else { start };
+            let message = "a path prefix has no wildcards: it takes what is below it anyway";
+            let help = format!("write `{start}`");
+            self.diagnostics.report_with_help(Code::WrongForm, &prefix.span, message, help);
+            return None;
+        }
         let valid = prefix.value.starts_with('/')
             && prefix.value.len() <= 1024
             && prefix.value.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'));

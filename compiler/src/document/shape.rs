@@ -44,6 +44,8 @@ enum Form {
     Word(fn() -> Vec<&'static str>),
     Object(&'static Shape),
     List(&'static Form),
+    /// A list that is not empty.
+    Some(&'static Form),
     /// Two of the same.
     Pair(&'static Form),
     /// Names to values; a value may be left out where the second says so.
@@ -98,8 +100,8 @@ shape! {
 
 shape! {
     MATCH = "`match`" {
-        "hosts": Form::List(&Form::Text), "Host names without port; `*.example.com` takes every name below.";
-        "path_prefixes": Form::List(&Form::Text), "Path prefixes, matched by whole segments.";
+        "hosts": Form::Some(&Form::Text), "Host names without port; `*.example.com` takes every name below.";
+        "path_prefixes": Form::Some(&Form::Text), "Path prefixes, matched by whole segments.";
     }
 }
 
@@ -138,7 +140,7 @@ shape! {
         "layer": Form::Name, "The layer whose buckets the rule takes.";
         "range": Form::Pair(&Form::Share), "The part of the layer's buckets that belongs to the rule.";
         "control": Form::Either(&Form::Share, &Form::Object(&CONTROL)), "A share of the units, counted from the other end, that stays as it is and is compared with.";
-        "arms": Form::List(&Form::Object(&ARM)), "What the units are divided among.";
+        "arms": Form::Some(&Form::Object(&ARM)), "What the units are divided among.";
         "start": Form::Time, "From when on the rule is in force.";
         "end": Form::Time, "Until when the rule is in force.";
     }
@@ -164,7 +166,7 @@ shape! {
         "name" required: Form::Name, "Unique among rules and experiments.";
         "condition": Form::Text, "Which requests take part, in CEL; all when left out.";
         "weight": Form::Share, "The share of the matching units that take part; 1 when left out.";
-        "arms" required: Form::List(&Form::Object(&EXPERIMENT_ARM)), "What the units are divided among.";
+        "arms" required: Form::Some(&Form::Object(&EXPERIMENT_ARM)), "What the units are divided among.";
         "seed": Form::Seed, "What the buckets are computed under; `<ruleset>/<experiment>` when left out.";
         "layer": Form::Name, "The layer whose buckets the experiment takes.";
         "range": Form::Pair(&Form::Share), "The part of the layer's buckets that belongs to the experiment.";
@@ -182,7 +184,7 @@ shape! {
 
 shape! {
     OVERRIDE = "an override" one of ["target", "rule", "experiment"] {
-        "units" required: Form::List(&Form::Scalar), "The units.";
+        "units" required: Form::Some(&Form::Scalar), "The units.";
         "target": Form::Name, "The target that they get.";
         "rule": Form::Name, "The rule that they get, whether it would match or not.";
         "experiment": Form::Name, "The experiment that they take part in.";
@@ -218,19 +220,28 @@ impl Shape {
     }
 }
 
+/// A number above 0 or 0 in quotes.
+const NUMBER: &str = "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$";
+
 impl Form {
     fn schema(&self) -> Value {
         match self {
             Self::Name => name_schema(),
-            Self::Text => json!({ "type": "string" }),
-            Self::Seed => json!({ "type": "string", "minLength": 1, "maxLength": MAX_SEED_BYTES }),
-            Self::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
-            Self::Number => json!({ "type": "number", "exclusiveMinimum": 0 }),
+            // Without quotes a text may look like something else: `condition: true`.
+            Self::Text | Self::Scalar => json!({ "type": ["string", "number", "boolean"] }),
+            Self::Seed => {
+                json!({ "type": ["string", "number", "boolean"], "minLength": 1, "maxLength": MAX_SEED_BYTES })
+            }
+            // Templates put numbers into quotes.
+            Self::Share => {
+                json!({ "type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": NUMBER })
+            }
+            Self::Number => json!({ "type": ["number", "string"], "exclusiveMinimum": 0, "pattern": NUMBER }),
             Self::Time => json!({ "type": "string", "format": "date-time" }),
-            Self::Scalar => json!({ "type": ["string", "number", "boolean"] }),
             Self::Word(words) => json!({ "enum": words() }),
             Self::Object(shape) => shape.schema(),
             Self::List(item) => json!({ "type": "array", "items": item.schema() }),
+            Self::Some(item) => json!({ "type": "array", "items": item.schema(), "minItems": 1 }),
             Self::Pair(item) => {
                 json!({ "type": "array", "items": item.schema(), "minItems": 2, "maxItems": 2 })
             }
@@ -248,7 +259,7 @@ impl Form {
 
 fn name_schema() -> Value {
     // A name may look like a number: v1, but also 1.
-    json!({ "type": ["string", "number"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": MAX_NAME_BYTES })
+    json!({ "type": ["string", "number", "boolean"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": MAX_NAME_BYTES })
 }
 
 /// The JSON Schema (draft 2020-12) of a ruleset, for editors and other tools.

@@ -87,6 +87,8 @@ struct Demand {
     span: Span,
     /// The operator or function, for the message.
     by: String,
+    /// What to do when the operand is a list of the request.
+    help: Option<String>,
 }
 
 /// What an operation does for constants only, because it would need memory for each request.
@@ -108,6 +110,8 @@ pub(crate) struct Checker {
     meanings: HashMap<ExprId, Meaning>,
     /// Of attributes, by their indices, with the place of the first use.
     attributes: Vec<(TypeVar, Span)>,
+    /// What gave attributes that are not declared their types, by their indices.
+    fixed: HashMap<usize, Span>,
     demands: Vec<Demand>,
 }
 
@@ -134,6 +138,7 @@ impl Checker {
             types: HashMap::new(),
             meanings: HashMap::new(),
             attributes: Vec::new(),
+            fixed: HashMap::new(),
             demands: Vec::new(),
         }
     }
@@ -202,6 +207,9 @@ impl Checker {
             }
             if resolved == Resolved::Scalar(Type::List) {
                 not_on_a_list(&demand.by, &demand.span, &demand.span, diagnostics);
+                if let Some(help) = &demand.help {
+                    diagnostics.advise(help);
+                }
                 continue;
             }
             let wanted = wanted(&demand.allowed);
@@ -239,6 +247,20 @@ impl Checker {
         }
     }
 
+    /// Reports headers that are read because the name of an attribute is misspelt.
+    pub(crate) fn misspelt_attributes(&self, diagnostics: &mut Diagnostics<'_>) {
+        for (index, (used, (_, span))) in self.names.used().iter().zip(&self.attributes).enumerate() {
+            let (Some(other), halftone_rules::Source::Header(header)) =
+                (self.names.misspelt(index), &used.source)
+            else {
+                continue;
+            };
+            let message = format!("`{}` is not declared, and so it is the header {header}", used.name);
+            let help = format!("did you mean `{other}`? If not, declare `{}` under `attributes`", used.name);
+            diagnostics.report_with_help(Code::MisspeltAttribute, span, message, help);
+        }
+    }
+
     /// The attributes that the conditions use, with their types. After [`Self::finish`].
     pub(crate) fn attributes(&self) -> Vec<halftone_rules::Attribute> {
         let attribute = |(used, (var, _)): (&UsedAttribute, &(TypeVar, Span))| halftone_rules::Attribute {
@@ -250,6 +272,11 @@ impl Checker {
             },
         };
         self.names.used().iter().zip(&self.attributes).map(attribute).collect()
+    }
+
+    /// Where an attribute is used first; the start of the text when there are not as many.
+    pub(crate) fn place_of_attribute(&self, index: usize) -> Span {
+        self.attributes.get(index).map_or(0..0, |(_, span)| span.clone())
     }
 
     /// An expression's type. After [`Self::finish`].
@@ -344,6 +371,7 @@ impl Checker {
             is_constant,
             span: operand.span.clone(),
             by: by.into(),
+            help: None,
         });
     }
 
@@ -677,14 +705,26 @@ impl Checker {
         };
         let strict =
             mixed(self.binding(a), self.binding(b)) && self.is_constant(left) && self.is_constant(right);
+        let open = [(a, left), (b, right)].map(|(var, operand)| {
+            matches!(self.binding(var), Binding::Open).then(|| self.attribute_of(operand)).flatten()
+        });
         if !strict && self.unify(a, b) {
+            for (index, var) in open.into_iter().zip([a, b]) {
+                if let (Some(index), false) = (index, matches!(self.binding(var), Binding::Open)) {
+                    self.fixed.entry(index).or_insert_with(|| span.clone());
+                }
+            }
             return Some(());
         }
         let (a, b) = (self.resolved(a), self.resolved(b));
-        if let Some((list, _)) =
-            [(left, a), (right, b)].into_iter().find(|(_, found)| *found == Resolved::Scalar(Type::List))
+        let lists = [(left, a, right), (right, b, left)];
+        if let Some((list, _, other)) =
+            lists.into_iter().find(|(_, found, _)| *found == Resolved::Scalar(Type::List))
         {
             not_on_a_list(by, span, &list.span, diagnostics);
+            if let Some(help) = self.list_help(by, list, other, diagnostics) {
+                diagnostics.advise(&help);
+            }
             return None;
         }
         let message = if matches!((a, b), (Resolved::List, Resolved::List) | (Resolved::Map, Resolved::Map)) {
@@ -692,7 +732,13 @@ impl Checker {
         } else {
             format!("{by} needs {parts} of one type, but these are {} and {}", a.name(), b.name())
         };
-        match difference_help((a, left), (b, right)) {
+        let help = self.difference_help((a, left), (b, right), by, diagnostics);
+        let because = [left, right].into_iter().find_map(|expr| self.because(expr, span, diagnostics));
+        let help = match (because, help) {
+            (Some(because), Some(help)) => Some(format!("{because}; {help}")),
+            (because, help) => because.or(help),
+        };
+        match help {
             Some(help) => diagnostics.report_with_help(Code::TypeMismatch, span, message, help),
             None => diagnostics.report(Code::TypeMismatch, span, message),
         }
@@ -739,12 +785,22 @@ impl Checker {
                 let string = self.known(Type::String);
                 self.same((value_var, value), (string, list), ("`in`", "values"), &expr.span, diagnostics)
             }
-            _ => {
+            found => {
                 let message = format!(
                     "`in` needs a list or a map on its right, but this is {}",
                     self.resolved(list_var).with_article()
                 );
-                let help = "write x in [\"a\", \"b\"] or \"x-header\" in request.headers, or declare the attribute with `type: list`";
+                let text = |expr: &Expr| diagnostics.text().get(expr.span.clone()).unwrap_or_default();
+                let literal = matches!(list.kind, ExprKind::Literal(_));
+                let help = match (self.binding(value_var), found) {
+                    (Binding::Known(Type::List), _) if literal => {
+                        format!("write it the other way round: {} in {}", text(list), text(value))
+                    }
+                    (_, Binding::Known(Type::String)) if literal => {
+                        format!("write {} in [{}], or {} == {}", text(value), text(list), text(value), text(list))
+                    }
+                    _ => "write x in [\"a\", \"b\"] or \"x-header\" in request.headers, or declare the attribute with `type: list`".to_owned(),
+                };
                 diagnostics.report_with_help(Code::TypeMismatch, &list.span, message, help);
                 None
             }
@@ -780,7 +836,14 @@ impl Checker {
         let vars: Vec<Option<TypeVar>> =
             operands.iter().map(|operand| self.infer(operand, diagnostics)).collect();
         let vars: Vec<TypeVar> = vars.into_iter().collect::<Option<_>>()?;
-        self.apply(function.kind, &format!("`{}`", call.name), &operands, &vars)
+        let yields = self.apply(function.kind, &format!("`{}`", call.name), &operands, &vars);
+        if let (Kind::Strings(Binary::Contains), [list, part]) = (function.kind, operands.as_slice()) {
+            let help = self.list_help("`contains`", list, part, diagnostics);
+            if let Some(demand) = self.demands.last_mut() {
+                demand.help = help;
+            }
+        }
+        yields
     }
 
     /// The demands of a function on its operands, and its type.
@@ -899,6 +962,10 @@ fn not_on_a_list(by: &str, span: &Span, list: &Span, diagnostics: &mut Diagnosti
 fn mismatch_help(demand: &Demand, found: Resolved) -> Option<&'static str> {
     Some(match (demand.allowed.as_slice(), found) {
         ([Type::Int], Resolved::Scalar(Type::String)) if demand.by == INDEX => return None,
+        (_, Resolved::List) if demand.by == "`cidr`" => {
+            "write it once for each network, joined by `||`: cidr(a.b, \"10.0.0.0/8\") || cidr(a.b, \"fd00::/8\")"
+        }
+        ([Type::String], Resolved::List) => "write it once for each text, joined by `||`",
         ([Type::Bool], _) => "compare it with something, for example with `==`",
         (_, Resolved::Scalar(Type::Double)) if demand.by == "`%`" => "`%` works on integers only",
         (_, Resolved::Scalar(Type::Uint)) if demand.by == "`-`" => {
@@ -914,21 +981,178 @@ fn mismatch_help(demand: &Demand, found: Resolved) -> Option<&'static str> {
     })
 }
 
-fn difference_help((a, left): (Resolved, &Expr), (b, right): (Resolved, &Expr)) -> Option<&'static str> {
+/// The literal, or the literals of a list.
+fn literals(expr: &Expr) -> Option<Vec<&Literal>> {
+    let parts = match &expr.kind {
+        ExprKind::List(elements) if !elements.is_empty() => expr.parts(),
+        _ => vec![expr],
+    };
+    parts
+        .into_iter()
+        .map(|part| if let ExprKind::Literal(of) = &part.kind { Some(of) } else { None })
+        .collect()
+}
+
+/// The string literal, or those of a list.
+fn strings(expr: &Expr) -> Option<Vec<&str>> {
+    let literals = literals(expr)?.into_iter();
+    literals.map(|of| if let Literal::String(text) = of { Some(text.as_str()) } else { None }).collect()
+}
+
+fn elements_help((a, left): (Type, &Expr), (b, right): (Type, &Expr)) -> Option<&'static str> {
+    let numeric =
+        |expr: &Expr| strings(expr).is_some_and(|texts| texts.iter().all(|text| text.parse::<f64>().is_ok()));
+    match (a, b) {
+        (Type::String, Type::Int | Type::Uint | Type::Double) if numeric(left) => {
+            Some("write all numbers with quotes, or none")
+        }
+        (Type::Int | Type::Uint | Type::Double, Type::String) if numeric(right) => {
+            Some("write all numbers with quotes, or none")
+        }
+        (Type::String, Type::Int | Type::Uint | Type::Double)
+        | (Type::Int | Type::Uint | Type::Double, Type::String) => Some("put the number into quotes"),
+        _ => None,
+    }
+}
+
+impl Checker {
+    /// The attribute that an expression is.
+    fn attribute_of(&self, expr: &Expr) -> Option<usize> {
+        match self.meanings.get(&expr.id) {
+            Some(Meaning::Attribute(id)) => Some(usize::from(id.0)),
+            _ => None,
+        }
+    }
+
+    /// Why an attribute that is not declared has its type: `user.score` is an int because of line 4.
+    fn because(&self, expr: &Expr, here: &Span, diagnostics: &Diagnostics<'_>) -> Option<String> {
+        let index = self.attribute_of(expr)?;
+        let (var, _) = self.attributes.get(index)?;
+        let span = self.fixed.get(&index).filter(|span| *span != here)?;
+        let name = &self.names.used().get(index)?.name;
+        let (line, ty) = (diagnostics.line(span), self.resolved(*var).with_article());
+        Some(format!("`{name}` is {ty} because of line {line}"))
+    }
+
+    /// What to do about two operands of different types.
+    fn difference_help(
+        &self,
+        (a, left): (Resolved, &Expr),
+        (b, right): (Resolved, &Expr),
+        by: &str,
+        diagnostics: &Diagnostics<'_>,
+    ) -> Option<String> {
+        let (Resolved::Scalar(a), Resolved::Scalar(b)) = (a, b) else { return None };
+        if matches!(by, "a list" | "a map") {
+            return elements_help((a, left), (b, right)).map(ToOwned::to_owned);
+        }
+        self.literal_help((a, left), (b, right), diagnostics)
+            .or_else(|| self.literal_help((b, right), (a, left), diagnostics))
+            .or_else(|| types_help(a, b).map(ToOwned::to_owned))
+    }
+
+    /// As [`Self::difference_help`], when the first of the two is what was written wrongly: a literal.
+    fn literal_help(
+        &self,
+        (literal, written): (Type, &Expr),
+        (wanted, other): (Type, &Expr),
+        diagnostics: &Diagnostics<'_>,
+    ) -> Option<String> {
+        let literals = literals(written)?;
+        let attribute = self.attribute_of(other);
+        let declare = |ty: &str| attribute.and_then(|index| self.names.declaration(index, ty));
+        let or_declare = |what: &str, ty: &str| match declare(ty) {
+            Some(declare) => format!("{what}, or {declare}"),
+            None => what.to_owned(),
+        };
+        let name = diagnostics.text().get(other.span.clone()).unwrap_or_default();
+        let of_request = attribute.is_some() && declare("int").is_none();
+        // What is compared with a version, by its name.
+        let is_version = name.to_ascii_lowercase().contains("version");
+        let version = || {
+            let text = diagnostics.text().get(written.span.clone()).unwrap_or_default();
+            let parts = text.split('.').count();
+            format!("semver(\"{text}{}\")", ".0".repeat(3usize.saturating_sub(parts)))
+        };
+        Some(match (literal, wanted) {
+            (Type::String, Type::Int | Type::Uint | Type::Double) => {
+                let texts = strings(written)?;
+                let numeric = match wanted {
+                    Type::Double => texts.iter().all(|text| text.parse::<f64>().is_ok()),
+                    _ => texts.iter().all(|text| text.parse::<i128>().is_ok()),
+                };
+                match (numeric, texts.as_slice()) {
+                    (true, [_]) if !matches!(written.kind, ExprKind::List(_)) => {
+                        "write the number without quotes".into()
+                    }
+                    (true, _) => or_declare("write the numbers without quotes", "string"),
+                    (false, _) => declare("string").unwrap_or_else(|| "compare it with a number".into()),
+                }
+            }
+            (Type::Double | Type::Int, Type::String)
+                if is_version && attribute.is_some() && literals.len() == 1 =>
+            {
+                let declare = declare("semver").unwrap_or_else(|| format!("convert it: semver({name})"));
+                format!("if it is a version, {declare} and write {}", version())
+            }
+            (Type::Double, Type::Semver) if literals.len() == 1 => format!("write {}", version()),
+            (Type::Int | Type::Uint | Type::Double, Type::String) => {
+                let what = if literals.len() == 1 {
+                    "put the number into quotes"
+                } else {
+                    "put the numbers into quotes"
+                };
+                let ty = literal.name();
+                if of_request { format!("{what}, or convert: {ty}({name})") } else { or_declare(what, ty) }
+            }
+            (Type::String, Type::Bool) => match strings(written)?.as_slice() {
+                [text @ ("true" | "false")] => format!("write {text} without quotes"),
+                _ => declare("string").unwrap_or_else(|| "compare it with true or false".into()),
+            },
+            (Type::Bool, Type::String) => or_declare("put it into quotes", "bool"),
+            (Type::Int, Type::Bool) => or_declare("write true or false", literal.name()),
+            (Type::Int, Type::Double) => {
+                "write the whole number with a decimal point, for example 1.0".into()
+            }
+            (Type::Double, Type::Int | Type::Uint) => {
+                or_declare(&format!("convert it: double({name})"), "double")
+            }
+            _ => return None,
+        })
+    }
+
+    /// How to ask what was meant by an operator that does not work on lists of the request.
+    fn list_help(
+        &self,
+        by: &str,
+        list: &Expr,
+        other: &Expr,
+        diagnostics: &Diagnostics<'_>,
+    ) -> Option<String> {
+        let name = diagnostics.text().get(list.span.clone())?;
+        let text = |expr: &Expr| diagnostics.text().get(expr.span.clone()).map(ToOwned::to_owned);
+        let asked: Vec<String> = match &other.kind {
+            ExprKind::Literal(Literal::String(_)) => vec![text(other)?],
+            ExprKind::List(elements) if (1..=3).contains(&elements.len()) && strings(other).is_some() => {
+                elements.iter().filter_map(text).collect()
+            }
+            _ => return None,
+        };
+        let asked: Vec<String> = asked.into_iter().map(|element| format!("{element} in {name}")).collect();
+        let asked = asked.join(" && ");
+        Some(if by == "`!=`" { format!("write !({asked})") } else { format!("write {asked}") })
+    }
+}
+
+/// What to do about two types that differ, whatever is written.
+fn types_help(a: Type, b: Type) -> Option<&'static str> {
     use Type::{Double, Int, Semver, String, Timestamp, Uint};
-    let (Resolved::Scalar(a), Resolved::Scalar(b)) = (a, b) else { return None };
-    let literal = |expr: &Expr| matches!(expr.kind, ExprKind::Literal(_));
     Some(match (a, b) {
-        (Double, Int) if literal(right) => "write the whole number with a decimal point, for example 1.0",
-        (Int, Double) if literal(left) => "write the whole number with a decimal point, for example 1.0",
         (Double, Int) | (Int, Double) => {
             "declare the attribute with `type: double`, or convert one side: double(x)"
         }
-        // The string is the literal: then its quotes are what is wrong.
-        (String, Int | Uint | Double) if literal(left) => "write the number without quotes",
-        (Int | Uint | Double, String) if literal(right) => "write the number without quotes",
         (String, Int | Uint | Double) | (Int | Uint | Double, String) => {
-            "put the number into quotes, or declare the attribute with a numeric type under `attributes`"
+            "declare both attributes with one type, or convert one side: int(x)"
         }
         (Int, Uint) | (Uint, Int) => {
             "int and uint do not mix; declare both alike, or convert one side: int(x)"

@@ -107,6 +107,20 @@ pub(crate) fn other_spelling(name: &str) -> Option<&'static str> {
         "and" => "write `&&` between the two",
         "or" => "write `||` between the two",
         "len" | "length" | "count" => "write size(x)",
+        "random" | "rand" | "sample" | "percentage" | "rollout" => {
+            "a share of the units is the rule's `weight`: 0.1 takes a tenth of them"
+        }
+        "hash" | "md5" | "sha1" | "sha256" | "crc32" | "fnv" | "murmur" | "murmur3" => {
+            "a share of the units is the rule's `weight`; a bucket in a condition is bucket(user.id, \"seed\", 100)"
+        }
+        "now" | "today" | "time" | "date" => "write `now`, without parentheses",
+        "regex" | "match" | "regexp" => "write text.matches(\"^expression$\")",
+        "defined" | "isset" | "exists" => "write has(a.b)",
+        "isempty" | "empty" => "write text == \"\"",
+        "float" => "write double(x)",
+        "integer" => "write int(x)",
+        "str" => "write string(x)",
+        "boolean" => "write bool(x)",
         _ => return None,
     })
 }

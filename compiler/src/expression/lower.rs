@@ -309,9 +309,23 @@ impl Emitter<'_, '_> {
             ),
             _ => (None, 0),
         };
+        // Days and weeks are not in CEL: with daylight saving time they differ.
+        let hours = |text: String| {
+            let (number, hours) = match text.strip_suffix('d') {
+                Some(days) => (days, 24),
+                None => (text.strip_suffix('w')?, 168),
+            };
+            let hours = number.parse::<u32>().ok()?.checked_mul(hours)?;
+            Some(format!("the largest unit is the hour: write duration(\"{hours}h\")"))
+        };
+        let help = match function.kind {
+            Kind::Duration => constant(0).and_then(hours),
+            _ => None,
+        };
         match (problem, operands.get(at)) {
             (Some(problem), Some(operand)) => {
-                self.report(Code::InvalidConstant, operand, problem, &format!("write {}", function.form))
+                let help = help.unwrap_or_else(|| format!("write {}", function.form));
+                self.report(Code::InvalidConstant, operand, problem, &help)
             }
             _ => Ok(()),
         }

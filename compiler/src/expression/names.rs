@@ -1,6 +1,9 @@
 //! What the names in conditions mean.
 
-use crate::{diagnostic::Code, suggest::did_you_mean};
+use crate::{
+    diagnostic::Code,
+    suggest::{MAX_CANDIDATES, closest, did_you_mean, is_misspelling},
+};
 use halftone_rules::{Source, Type, bundle::Constant, headers::PREFIX};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,6 +35,8 @@ pub(crate) enum Named {
 pub(crate) struct UsedAttribute {
     pub(crate) name: String,
     pub(crate) source: Source,
+    /// How often it stands in the ruleset.
+    uses: usize,
 }
 
 /// The attributes of a ruleset: those declared, and those used so far.
@@ -85,6 +90,9 @@ pub(crate) const RESERVED: [&str; 17] = [
 /// The name of the time of the request.
 pub(crate) const NOW: &str = "now";
 
+/// The attribute that is a unit by default; without a declaration it is a uint.
+const USER_ID: &str = "user.id";
+
 impl Names {
     pub(crate) fn new(declared: BTreeMap<String, DeclaredAttribute>) -> Self {
         Self { declared, used: Vec::new(), index: HashMap::new() }
@@ -93,6 +101,18 @@ impl Names {
     /// Used attributes, in the order of their indices.
     pub(crate) fn used(&self) -> &[UsedAttribute] {
         &self.used
+    }
+
+    /// How to give a used attribute a type.
+    pub(crate) fn declaration(&self, index: usize, ty: &str) -> Option<String> {
+        let used = self.used.get(index)?;
+        Some(match &used.source {
+            _ if is_of_request(&used.name) => return None,
+            Source::Header(header) if !self.declared.contains_key(&used.name) => {
+                format!("declare `attributes: {{{}: {{header: {header}, type: {ty}}}}}`", used.name)
+            }
+            _ => format!("declare `{}` with `type: {ty}`", used.name),
+        })
     }
 
     /// What a dotted name stands for.
@@ -114,6 +134,9 @@ impl Names {
                 help: String::new(),
             });
         };
+        if first == NOW {
+            return Err(part_of_now(&rest.join(".")));
+        }
         if first == "request" {
             let source = match name.as_str() {
                 "request.path" => Source::Path,
@@ -131,13 +154,16 @@ impl Names {
             return Ok(Named::Attribute(source, Some(Type::String)));
         }
         if rest.is_empty() {
-            let mut help = String::from(
-                "an attribute that is not declared has the form `a.b` and means the header x-a-b",
-            );
-            if !self.declared.is_empty() {
-                let candidates: Vec<&str> = self.declared.keys().map(String::as_str).collect();
-                help = format!("{}; {help}", did_you_mean(&name, candidates));
-            }
+            let form = "an attribute that is not declared has the form `a.b` and means the header x-a-b";
+            let candidates = self.declared.keys().map(String::as_str).chain([USER_ID]);
+            let help = match closest(&name, candidates) {
+                Some(candidate) => format!("did you mean `{candidate}`?"),
+                None if self.declared.is_empty() => form.into(),
+                None => {
+                    let known: Vec<&str> = self.declared.keys().map(String::as_str).collect();
+                    format!("{}; {form}", did_you_mean(&name, known))
+                }
+            };
             return Err(UnknownName {
                 code: Code::UnknownName,
                 message: format!("`{name}` is not declared"),
@@ -146,16 +172,37 @@ impl Names {
         }
         // The contract: an undeclared `a.b` is the header `x-a-b`, and `user.id` is an unsigned integer.
         let header = format!("x-{}", name.replace(['.', '_'], "-"));
-        let ty = (name == "user.id").then_some(Type::Uint);
+        let ty = (name == USER_ID).then_some(Type::Uint);
         header_source(&header).map(|source| Named::Attribute(source, ty))
     }
 
     /// The index of the attribute, which is used from now on.
     pub(crate) fn use_attribute(&mut self, name: String, source: Source) -> usize {
-        *self.index.entry(name.clone()).or_insert_with(|| {
-            self.used.push(UsedAttribute { name, source });
+        let index = *self.index.entry(name.clone()).or_insert_with(|| {
+            self.used.push(UsedAttribute { name, source, uses: 0 });
             self.used.len() - 1
-        })
+        });
+        self.used[index].uses += 1;
+        index
+    }
+
+    /// The attribute that a used one is most likely a misspelling of. What is declared is meant; of two that are not,
+    /// the one that is used less often is the wrong one, or the later one.
+    pub(crate) fn misspelt(&self, index: usize) -> Option<&str> {
+        let suspect = self.used.get(index)?;
+        if self.declared.contains_key(&suspect.name)
+            || suspect.name == USER_ID
+            || is_of_request(&suspect.name)
+        {
+            return None;
+        }
+        let declared = self.declared.keys().map(String::as_str).chain([USER_ID]);
+        let used =
+            self.used.iter().enumerate().filter(|(at, other)| {
+                !is_of_request(&other.name) && (other.uses, index) > (suspect.uses, *at)
+            });
+        let used = used.map(|(_, other)| other.name.as_str());
+        declared.take(MAX_CANDIDATES).chain(used).find(|other| is_misspelling(&suspect.name, other))
     }
 }
 
@@ -190,11 +237,72 @@ pub(crate) fn how_to_declare(name: &str) -> String {
     }
 }
 
+fn is_map(name: &str) -> bool {
+    matches!(name, "request.headers" | "request.cookies" | "request.query")
+}
+
+fn is_of_request(name: &str) -> bool {
+    name.starts_with("request.")
+}
+
+/// `now.hour`: what a point in time is made of is asked for by functions.
+fn part_of_now(field: &str) -> UnknownName {
+    let functions = [
+        ("getFullYear", "year"),
+        ("getMonth", "month"),
+        ("getDate", "day"),
+        ("getDayOfWeek", "weekday"),
+        ("getDayOfYear", "yearday"),
+        ("getHours", "hour"),
+        ("getMinutes", "minute"),
+        ("getSeconds", "second"),
+        ("getMilliseconds", "millisecond"),
+    ];
+    let bare = field.to_ascii_lowercase().replace('_', "");
+    let bare = bare.strip_prefix("get").unwrap_or(&bare);
+    let bare = bare.strip_suffix('s').unwrap_or(bare);
+    let found = functions.into_iter().find(|(function, part)| {
+        let function = function["get".len()..].to_ascii_lowercase();
+        bare == *part || bare == function.trim_end_matches('s')
+    });
+    let help = match found {
+        Some((function, _)) => format!("write `now.{function}()`"),
+        None => {
+            "`now` is a timestamp: compare it, or write `now.getHours()`, `now.getDayOfWeek()` and the like"
+                .into()
+        }
+    };
+    UnknownName { code: Code::UnknownName, message: format!("`now` has no field `{field}`"), help }
+}
+
 fn unknown_field(name: &str) -> UnknownName {
-    let help = if matches!(name, "request.headers" | "request.cookies" | "request.query") {
+    let help = if is_map(name) {
         format!("name an entry: {name}[\"x-tier\"]")
     } else {
-        did_you_mean(name, REQUEST_FIELDS)
+        let field = name.strip_prefix("request.").unwrap_or(name);
+        let likely = REQUEST_FIELDS.into_iter().find(|known| is_misspelling(name, known));
+        let other = match field.to_ascii_lowercase().as_str() {
+            "uri" | "url" | "path_info" | "url_path" => Some("request.path"),
+            "verb" => Some("request.method"),
+            "authority" | "hostname" | "domain" => Some("request.host"),
+            "ip" | "address" | "remote_addr" | "remote_address" | "client_ip" | "source_address" => {
+                Some("request.client_address")
+            }
+            "params" | "parameters" | "args" | "query_string" => Some("request.query[\"name\"]"),
+            "time" | "timestamp" => Some("now"),
+            _ => None,
+        };
+        let entry = field.split_once('.').filter(|(map, _)| is_map(&format!("request.{map}")));
+        match (likely, other, entry) {
+            (_, _, Some((map, key))) => format!("write request.{map}[\"{key}\"]"),
+            (Some(likely), ..) => format!("did you mean `{likely}`?"),
+            (_, Some(other), _) => format!("write `{other}`"),
+            _ => format!(
+                "a header is request.headers[\"x-{}\"]; known are: {}",
+                field.replace(['.', '_'], "-"),
+                REQUEST_FIELDS.join(", ")
+            ),
+        }
     };
     UnknownName { code: Code::UnknownName, message: format!("`{name}` is not an attribute"), help }
 }

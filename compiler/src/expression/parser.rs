@@ -292,6 +292,7 @@ impl Parser<'_, '_> {
                     ExprKind::Select(Box::new(expr), name)
                 };
                 expr = self.expr(start, kind);
+                self.name_with_dashes(&expr)?;
             } else if self.accept("[") {
                 let key = self.conditional()?;
                 self.expect("]")?;
@@ -304,6 +305,37 @@ impl Parser<'_, '_> {
             }
             self.bound(&mut length)?;
         }
+    }
+
+    /// Reports `request.headers.x-tier`, which would be a subtraction: an entry with a dash is named in brackets.
+    fn name_with_dashes(&mut self, expr: &Expr) -> Option<()> {
+        let ExprKind::Name(path) = &expr.kind else { return Some(()) };
+        let [request, map, key] = path.as_slice() else { return Some(()) };
+        if request != "request" || !matches!(map.as_str(), "headers" | "cookies" | "query") {
+            return Some(());
+        }
+        let mut name = key.clone();
+        let mut end =
+            self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map_or(0, |(_, span)| span.end);
+        let first = self.at;
+        while let Some((token, span)) = self.tokens.get(self.at).filter(|(_, span)| span.start == end) {
+            match token {
+                Token::Symbol("-") => name.push('-'),
+                Token::Identifier(part) => name.push_str(part),
+                Token::Integer(part) => name.push_str(&part.to_string()),
+                _ => break,
+            }
+            end = span.end;
+            self.at += 1;
+        }
+        if self.at == first {
+            return Some(());
+        }
+        let span = expr.span.start..self.end();
+        let message = "a name ends before `-`: this would be a subtraction";
+        let help = format!("write request.{map}[\"{name}\"]");
+        self.diagnostics.report_with_help(Code::UnknownName, &span, message, help);
+        None
     }
 
     fn primary(&mut self) -> Option<Expr> {

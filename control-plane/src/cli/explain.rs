@@ -4,7 +4,7 @@ use super::{Format, Source, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use halftone_compiler::{Explanation, explain, link};
-use halftone_rules::{Request, Timestamp, codec};
+use halftone_rules::{self as rules, Request, Ruleset, Timestamp, codec};
 use std::{
     fmt::Write,
     path::PathBuf,
@@ -33,7 +33,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "ADDRESS")]
     client_address: Option<String>,
     /// A property of the proxy, for example `--property connection.requested_server_name=example.com`. A dot within a
-    /// part of the name is written `\\.`.
+    /// part of the name is written `\.`.
     #[arg(long = "property", value_name = "NAME=VALUE", value_parser = property)]
     properties: Vec<(Vec<String>, String)>,
     /// Time of the request, for example 2026-01-31T08:00:00Z; now when left out.
@@ -82,6 +82,31 @@ impl Request for ExplainArgs {
 }
 
 impl ExplainArgs {
+    /// Headers and properties that are given, and that nothing reads: most likely they are misspelt.
+    fn unread(&self, rulesets: &[Ruleset]) -> Vec<String> {
+        let is_read = |source: &rules::Source| {
+            rulesets
+                .iter()
+                .flat_map(|ruleset| &ruleset.attributes)
+                .any(|attribute| attribute.source == *source)
+        };
+        // Cookies come in a header that attributes do not name.
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| *name != "cookie" && !is_read(&rules::Source::Header((*name).clone())));
+        let properties = self.properties.iter().map(|(name, _)| name);
+        let properties = properties.filter(|name| !is_read(&rules::Source::Property((*name).clone())));
+        headers
+            .map(|name| format!("the header {name}"))
+            .chain(properties.map(|name| {
+                let parts: Vec<String> = name.iter().map(|part| part.replace('.', "\\.")).collect();
+                format!("the property {}", parts.join("."))
+            }))
+            .collect()
+    }
+
     /// Prints how the request is decided.
     ///
     /// # Errors
@@ -90,6 +115,9 @@ impl ExplainArgs {
         let sources = self.rulesets.iter().map(|file| Source::read(file)).collect::<Result<Vec<_>>>()?;
         let compiled = sources.iter().map(Source::compiled).collect::<Result<Vec<_>>>()?;
         let bundle = codec::decode(&codec::encode(&link(1, compiled)?)?)?;
+        for unread in self.unread(&bundle.bundle().rulesets) {
+            eprintln!("no rule reads {unread}");
+        }
         let explanation = explain(&bundle, self, self.now.unwrap_or_else(current_time))
             .context("no ruleset governs this request: check `match` against --host and --path")?;
         print(match self.format {
