@@ -216,6 +216,8 @@ pub struct EnvoyOptions<'a> {
     pub workers: usize,
     /// The control plane's xDS server.
     pub xds: SocketAddr,
+    /// The form in which changes come: `sotw` or `delta`.
+    pub xds_form: &'a str,
     /// What takes requests on which nothing was decided.
     pub default_endpoint: SocketAddr,
     /// The listener's port.
@@ -255,6 +257,7 @@ impl Envoy {
             .arg(loopback(options.admin).to_string())
             .arg("--xds")
             .arg(options.xds.to_string())
+            .args(["--xds-form", options.xds_form])
             .arg("--default-endpoint")
             .arg(options.default_endpoint.to_string())
             .output()?;
@@ -405,8 +408,16 @@ impl Stack {
         admin: u16,
     ) -> Result<()> {
         let default_endpoint = self.backend(1)?.address;
-        let options =
-            EnvoyOptions { name, workers, xds, default_endpoint, port, admin, edit_bootstrap: str::to_owned };
+        let options = EnvoyOptions {
+            name,
+            workers,
+            xds,
+            xds_form: "sotw",
+            default_endpoint,
+            port,
+            admin,
+            edit_bootstrap: str::to_owned,
+        };
         self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
         Ok(())
     }
