@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use super::interest::{Interest, WILDCARD};
-use super::resource::{Kind, Resource};
+use super::resource::{Kind, Resource, UNKNOWN};
 
 /// What a proxy was sent and said of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,6 +184,7 @@ impl Channel {
     fn drop_unwanted(&mut self) {
         self.delivered.retain(|name, _| self.interest.covers(name));
         self.acked.retain(|name, _| self.interest.covers(name));
+        self.gone.retain(|name| self.interest.covers(name));
     }
 
     /// Notes a response: what it held, and which names it took away.
@@ -211,7 +212,8 @@ impl Channel {
     }
 
     /// The names that the proxy has, or waits for, of which there is nothing.
-    pub(super) fn without(&self, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(super) fn without(&mut self, exists: impl Fn(&str) -> bool) -> Vec<String> {
+        self.gone.retain(|name| !exists(name));
         let names: BTreeSet<&String> = self.delivered.keys().chain(&self.unanswered).collect();
         names.into_iter().filter(|name| !exists(name)).cloned().collect()
     }
@@ -221,10 +223,14 @@ impl Channel {
         self.unanswered.append(&mut self.gone);
     }
 
-    /// Forgets what was refused, so that it is sent again.
+    /// Makes what was refused be sent again, or be removed if it is not wanted any more: the proxy may have an older
+    /// one of it.
     pub(super) fn retry(&mut self) {
-        let refused = std::mem::take(&mut self.refused);
-        self.delivered.retain(|name, hash| refused.get(name) != Some(hash));
+        for (name, refused) in std::mem::take(&mut self.refused) {
+            if let Some(hash) = self.delivered.get_mut(&name).filter(|hash| **hash == refused) {
+                *hash = UNKNOWN;
+            }
+        }
     }
 
     /// Forgets what was sent of one name, so that it is sent again.

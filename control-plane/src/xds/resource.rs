@@ -61,8 +61,8 @@ pub(crate) struct Resource {
     pub(crate) any: Bytes,
 }
 
-/// Stands for the content of a resource of which a proxy has a version that is none of ours.
-const FOREIGN: u64 = 0;
+/// Stands for the hash of what a proxy has of a resource, if anything, when that is not known.
+pub(crate) const UNKNOWN: u64 = 0;
 
 impl Resource {
     /// Names, hashes and encodes a packed message.
@@ -80,7 +80,7 @@ impl Resource {
 
     /// The hash for which such a version stands.
     pub(crate) fn hash_of(version: &str) -> u64 {
-        u64::from_str_radix(version, 16).unwrap_or(FOREIGN)
+        u64::from_str_radix(version, 16).unwrap_or(UNKNOWN)
     }
 }
 

@@ -510,22 +510,21 @@ impl Stream {
     }
 
     fn endpoints(&mut self, now: Instant) -> Option<Push> {
-        let channel = self.channel(Kind::Endpoint);
-        if channel.waiting() || !channel.interest.asked() {
+        let [clusters, endpoints, ..] = &mut self.channels;
+        if endpoints.waiting() || !endpoints.interest.asked() {
             return None;
         }
         let all = || self.served.values().filter_map(|upstream| upstream.endpoints.as_ref());
         let lacking: Vec<Arc<Resource>> = all()
-            .filter(|resource| channel.interest.covers(&resource.name))
-            .filter(|resource| channel.delivered.get(&resource.name) != Some(&resource.hash))
+            .filter(|resource| endpoints.interest.covers(&resource.name))
+            .filter(|resource| endpoints.delivered.get(&resource.name) != Some(&resource.hash))
             .cloned()
             .collect();
         // Endpoints go with their cluster, so they go after it. Of a cluster that only the proxy remembers, the
         // endpoints are those that it has.
         let removed = match self.form {
             Form::Delta => {
-                let leaving = &self.channel(Kind::Cluster).gone;
-                channel.without(|name| self.served.contains_key(name) || leaving.contains(name))
+                endpoints.without(|name| self.served.contains_key(name) || clusters.gone.contains(name))
             }
             Form::StateOfTheWorld => Vec::new(),
         };
@@ -564,8 +563,9 @@ impl Stream {
 
     /// In the delta form, the answer to subscriptions to what is not ours: that there is no such thing.
     fn strangers(&mut self, now: Instant, kind: Kind, ours: &str) -> Option<Push> {
-        let channel = self.channel(kind);
-        if channel.waiting() || self.form != Form::Delta {
+        let form = self.form;
+        let channel = self.channel_mut(kind);
+        if channel.waiting() || form != Form::Delta {
             return None;
         }
         let removed = channel.without(|name| name == ours);
