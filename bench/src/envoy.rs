@@ -97,6 +97,7 @@ async fn memory() -> Result<()> {
                 name: "plain",
                 workers,
                 xds: stack.control_plane()?.xds,
+                xds_form: "sotw",
                 default_endpoint: stack.backend(1)?.address,
                 port: 0,
                 admin: 0,

@@ -3,6 +3,7 @@
 
 mod envoy;
 mod filter;
+mod fleet;
 mod rules;
 mod rulesets;
 
@@ -34,6 +35,8 @@ enum What {
     Filter,
     /// Real Envoy: time until a change is in force everywhere, memory.
     Envoy,
+    /// A thousand proxies on one control plane: time until all have ACKed a change, memory per proxy.
+    Fleet,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
             What::Rules => rules::run(),
             What::Filter => filter::run(),
             What::Envoy => envoy::run(),
+            What::Fleet => fleet::run(),
         };
         if measured.is_err() {
             return finish(measured);

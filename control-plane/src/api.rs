@@ -7,6 +7,7 @@ mod json;
 mod problem;
 mod rulesets;
 mod status;
+mod wait;
 
 pub use auth::Token;
 

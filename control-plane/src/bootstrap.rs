@@ -1,6 +1,6 @@
 //! `halftone envoy-bootstrap`: the configuration that plain Envoy starts with.
 
-use crate::module::ModuleArgs;
+use crate::{module::ModuleArgs, xds::Form};
 use anyhow::Context;
 use clap::Args;
 use std::{
@@ -26,6 +26,9 @@ pub struct BootstrapArgs {
     /// The control plane's xDS server.
     #[arg(long, default_value = "127.0.0.1:18000")]
     pub xds: SocketAddr,
+    /// The form in which changes travel: the state of the world, or only what changed.
+    #[arg(long, value_enum, default_value_t = Form::StateOfTheWorld)]
+    pub xds_form: Form,
     /// What serves the requests on which nothing is decided, and all requests while there are no rules.
     #[arg(long)]
     pub default_endpoint: SocketAddr,
@@ -59,6 +62,7 @@ pub fn write(args: &BootstrapArgs) -> anyhow::Result<PathBuf> {
         ("listen", socket_address(args.listen)),
         ("admin", socket_address(args.admin)),
         ("xds", socket_address(args.xds)),
+        ("ads_api", ads_api(args.xds_form).to_owned()),
         ("default_endpoint", socket_address(args.default_endpoint)),
     ];
     let bootstrap = out.join("bootstrap.yaml");
@@ -69,6 +73,14 @@ pub fn write(args: &BootstrapArgs) -> anyhow::Result<PathBuf> {
         std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))?;
     }
     Ok(bootstrap)
+}
+
+/// The form's name in Envoy's `ApiConfigSource`.
+fn ads_api(form: Form) -> &'static str {
+    match form {
+        Form::StateOfTheWorld => "GRPC",
+        Form::Delta => "DELTA_GRPC",
+    }
 }
 
 fn socket_address(address: SocketAddr) -> String {

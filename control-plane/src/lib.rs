@@ -2,8 +2,8 @@
 //! proxy to the newest revision.
 //!
 //! To be read in this order: [`publisher`] (what a change goes through), [`gate`] and [`store`] (what it
-//! has to pass and where it is kept), [`api`] and [`xds`] (how changes come in and go out), [`serve`]
-//! (how it all runs).
+//! has to pass and where it is kept), [`api`] and [`xds`] (how changes come in and go out),
+//! [`rollback`] (when no proxy takes one), [`serve`] (how it all runs).
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod gate;
 pub mod module;
 pub mod publisher;
+pub mod rollback;
 pub mod serve;
 pub mod store;
 pub mod xds;

@@ -236,6 +236,56 @@ impl Publisher {
         .await
     }
 
+    /// Takes back all changes after the revision `good`, when `refused` is the newest one; the answer is the revision
+    /// that resulted. `None` when it is not the newest any more, or is a rollback itself: taking that back would bring
+    /// back what was refused before.
+    ///
+    /// # Errors
+    /// When the store does not answer, or holds what would not be published today.
+    pub async fn roll_back(&self, refused: u64, good: u64) -> Result<Option<u64>, PublishError> {
+        let this = self.clone();
+        let rollback = async move {
+            let _changing = this.0.changing.lock().await;
+            let publisher = this.clone();
+            blocking(move || publisher.undo(refused, good)).await
+        };
+        tokio::spawn(rollback).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// For the holder of the lock. Change by change, newest first: each state on the way has been in force, so the
+    /// store can be left with any of them.
+    fn undo(&self, refused: u64, good: u64) -> Result<Option<u64>, PublishError> {
+        let mut current = self.current();
+        if current.revision != refused {
+            return Ok(None);
+        }
+        let count = usize::try_from(refused.saturating_sub(good)).unwrap_or(usize::MAX);
+        let undone = self.0.store.revisions(None, count)?;
+        if undone.first().is_none_or(|newest| newest.action == Action::Rollback) {
+            return Ok(None);
+        }
+        let mut last = None;
+        for Revision { revision, ruleset, .. } in undone {
+            let compiled = match self.0.store.source_before(&ruleset, revision)? {
+                Some(source) => {
+                    let compiled = Arc::new(compile(&source, &ruleset).map_err(PublishError::Invalid)?);
+                    Some((source, compiled))
+                }
+                None => None,
+            };
+            let proven = prove(with(&current, &ruleset, compiled), &self.0.gate, &self.0.settings)?;
+            let actor = "control-plane".to_owned();
+            let change = Change { action: Action::Rollback, ruleset, actor, undoes: Some(revision) };
+            let kept = self.keep(&proven, change)?;
+            current = Arc::new(proven.current.clone());
+            last = Some((proven, kept));
+        }
+        Ok(last.map(|(proven, revision)| {
+            self.publish(proven, &revision);
+            revision.revision
+        }))
+    }
+
     /// The newest revisions below `before`, newest first.
     ///
     /// # Errors
@@ -243,6 +293,39 @@ impl Publisher {
     pub async fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, PublishError> {
         let store = self.0.store.clone();
         blocking(move || Ok(store.revisions(before, limit)?)).await
+    }
+
+    /// Puts a proven state into the store.
+    fn keep(&self, proven: &Proven, change: Change) -> Result<Revision, PublishError> {
+        let Change { action, ruleset, actor, undoes } = change;
+        let content_hash = codec::stored_content_hash(&proven.bundle.bytes).unwrap_or_default();
+        let revision = Revision {
+            revision: proven.current.revision,
+            created_at_ms: now_ms(),
+            action,
+            ruleset,
+            actor,
+            undoes,
+            content_hash: format!("{content_hash:016x}"),
+            bundle_bytes: proven.bundle.bytes.len() as u64,
+        };
+        let source = proven.current.rulesets.get(&revision.ruleset).map(|ruleset| &*ruleset.stored.source);
+        self.0.store.commit(&revision, source)?;
+        Ok(revision)
+    }
+
+    /// Puts a state that was kept in force.
+    fn publish(&self, proven: Proven, revision: &Revision) {
+        self.0.current.send_replace(Arc::new(proven.current));
+        self.0.resources.send_replace(Arc::new(proven.resources));
+        self.0.bundle.send_replace(proven.bundle);
+        tracing::info!(
+            revision = revision.revision,
+            ruleset = revision.ruleset,
+            action = ?revision.action,
+            actor = revision.actor,
+            "published"
+        );
     }
 
     /// The change goes on when whoever asked for it goes away: it has its own task.
@@ -307,35 +390,22 @@ impl Publisher {
         blocking(move || {
             let action = if compiled.is_some() { Action::Put } else { Action::Delete };
             let proven = prove(with(&current, &name, compiled), &this.0.gate, &this.0.settings)?;
-            let revision = Revision {
-                revision: proven.current.revision,
-                created_at_ms: now_ms(),
-                action,
-                actor,
-                content_hash: format!(
-                    "{:016x}",
-                    codec::stored_content_hash(&proven.bundle.bytes).unwrap_or_default()
-                ),
-                bundle_bytes: proven.bundle.bytes.len() as u64,
-                ruleset: name,
-            };
+            let revision = this.keep(&proven, Change { action, ruleset: name, actor, undoes: None })?;
             let ruleset = proven.current.rulesets.get(&revision.ruleset);
-            this.0.store.commit(&revision, ruleset.map(|ruleset| ruleset.stored.source.as_str()))?;
             let warnings = ruleset.map(|ruleset| ruleset.compiled.warnings.clone()).unwrap_or_default();
-            this.0.current.send_replace(Arc::new(proven.current));
-            this.0.resources.send_replace(Arc::new(proven.resources));
-            this.0.bundle.send_replace(proven.bundle);
-            tracing::info!(
-                revision = revision.revision,
-                ruleset = revision.ruleset,
-                action = ?revision.action,
-                actor = revision.actor,
-                "published"
-            );
+            this.publish(proven, &revision);
             Ok(Published { revision: revision.revision, created, changed: true, warnings })
         })
         .await
     }
+}
+
+/// What the store is to know of a change besides its outcome.
+struct Change {
+    action: Action,
+    ruleset: String,
+    actor: String,
+    undoes: Option<u64>,
 }
 
 /// The state after `current` in which the ruleset is as given, or gone.

@@ -5,6 +5,7 @@ use crate::{
     gate::Gate,
     module::ModuleArgs,
     publisher::Publisher,
+    rollback,
     store::SqliteStore,
     xds::{self, Nodes, ProxySettings},
 };
@@ -75,7 +76,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         }
     };
     let mut rest = tokio::spawn(axum::serve(rest, router).with_graceful_shutdown(stopped()).into_future());
-    let mut xds = tokio::spawn(xds::serve(xds, publisher.resources(), nodes, stopped()));
+    let mut xds = tokio::spawn(xds::serve(xds, publisher.resources(), nodes.clone(), stopped()));
     tracing::info!(
         rest = %addresses.0,
         xds = %addresses.1,
@@ -90,6 +91,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     tokio::select! {
         () = shutdown => {}
         ended = &mut rest => { ended.context("the REST server")??; bail!("the REST server stopped by itself") }
+        () = rollback::watch(publisher.clone(), nodes) => {}
         ended = &mut xds => { ended.context("the xDS server")??; bail!("the xDS server stopped by itself") }
     }
     tracing::info!("stopping");

@@ -14,6 +14,8 @@ pub enum Action {
     Put,
     /// Removed it.
     Delete,
+    /// Took an earlier change to it back, because every proxy refused the revision.
+    Rollback,
 }
 
 /// A ruleset as it was uploaded.
@@ -38,8 +40,11 @@ pub struct Revision {
     pub action: Action,
     /// To which ruleset.
     pub ruleset: String,
-    /// By whom: the address that the request came from.
+    /// By whom: the address that the request came from, or the control plane itself.
     pub actor: String,
+    /// The revision whose change a rollback takes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<u64>,
     /// The bundle's content hash, in hexadecimal.
     pub content_hash: String,
     /// Bytes of the bundle.
@@ -85,11 +90,17 @@ pub trait Store: Send + Sync + 'static {
     fn load(&self) -> Result<State, StoreError>;
 
     /// Makes `revision` the newest: all of it is kept when this returns, or nothing. `source` is the
-    /// ruleset's new text; a deletion has none.
+    /// ruleset's new text; `None` when it is gone.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the newest revision is not the one before `revision`.
     fn commit(&self, revision: &Revision, source: Option<&str>) -> Result<(), StoreError>;
+
+    /// The ruleset's text before `revision`; `None` if it did not exist.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn source_before(&self, ruleset: &str, revision: u64) -> Result<Option<String>, StoreError>;
 
     /// The newest revisions below `before`, newest first.
     ///

@@ -18,6 +18,8 @@ pub struct Paths {
     pub inference: PathBuf,
     /// The filter module.
     pub filter: PathBuf,
+    /// The module that the control plane tells proxies to run, when it is another one.
+    pub filter_on_proxy: Option<PathBuf>,
     /// Envoy.
     pub envoy: PathBuf,
     /// ONNX Runtime's library.
@@ -39,6 +41,7 @@ impl Paths {
             halftone: present(programs.join("halftone"), BUILD)?,
             inference: present(programs.join("halftone-inference"), BUILD)?,
             filter: present(filter, BUILD)?,
+            filter_on_proxy: None,
             envoy: fetched("HALFTONE_ENVOY", "envoy/envoy")?,
             onnxruntime: fetched("ORT_DYLIB_PATH", "onnxruntime/libonnxruntime.so")?,
             models: repository().join("models"),

@@ -58,6 +58,9 @@ impl ControlPlane {
         command.arg("--rest").arg(loopback(rest).to_string());
         command.arg("--xds").arg(loopback(xds).to_string());
         command.arg("--data").arg(folder.join("data")).arg("--filter").arg(&paths.filter);
+        if let Some(module) = &paths.filter_on_proxy {
+            command.arg("--filter-on-proxy").arg(module);
+        }
         let mut process = Process::start("control-plane", command, folder)?;
         let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
         let ready: Value = serde_json::from_str(&ready)?;
@@ -100,6 +103,14 @@ impl ControlPlane {
     /// When it does not end well.
     pub fn stop(self) -> Result<()> {
         self.process.stop()
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
     }
 
     /// Sends a request to the REST API.
@@ -216,6 +227,8 @@ pub struct EnvoyOptions<'a> {
     pub workers: usize,
     /// The control plane's xDS server.
     pub xds: SocketAddr,
+    /// The form in which changes come: `sotw` or `delta`.
+    pub xds_form: &'a str,
     /// What takes requests on which nothing was decided.
     pub default_endpoint: SocketAddr,
     /// The listener's port.
@@ -255,6 +268,7 @@ impl Envoy {
             .arg(loopback(options.admin).to_string())
             .arg("--xds")
             .arg(options.xds.to_string())
+            .args(["--xds-form", options.xds_form])
             .arg("--default-endpoint")
             .arg(options.default_endpoint.to_string())
             .output()?;
@@ -318,10 +332,7 @@ impl Envoy {
     /// # Errors
     /// When the process is gone.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
+        self.process.resident_bytes()
     }
 
     /// What it has logged.
@@ -405,8 +416,16 @@ impl Stack {
         admin: u16,
     ) -> Result<()> {
         let default_endpoint = self.backend(1)?.address;
-        let options =
-            EnvoyOptions { name, workers, xds, default_endpoint, port, admin, edit_bootstrap: str::to_owned };
+        let options = EnvoyOptions {
+            name,
+            workers,
+            xds,
+            xds_form: "sotw",
+            default_endpoint,
+            port,
+            admin,
+            edit_bootstrap: str::to_owned,
+        };
         self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
         Ok(())
     }

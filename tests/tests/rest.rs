@@ -3,7 +3,7 @@
 use anyhow::Result;
 use halftone_tests::{ControlPlane, Paths, command, traffic::client};
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -114,6 +114,10 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
         (Method::PUT, "/v1/rulesets/%ff", RULESET.into(), 400),
         (Method::GET, "/v1/revisions?limit=x", vec![], 400),
         (Method::GET, "/v1/revisions?limt=1", vec![], 400),
+        (Method::PUT, "/v1/rulesets/digits?wait=applied", RULESET.replace("0.1", "0.2").into(), 400),
+        (Method::PUT, "/v1/rulesets/digits?wait=acked&timeout=5", RULESET.replace("0.1", "0.2").into(), 400),
+        (Method::DELETE, "/v1/rulesets/digits?timeout=5s", vec![], 400),
+        (Method::DELETE, "/v1/rulesets/digits?wiat=acked", vec![], 400),
     ] {
         let response = control_plane.request(method.clone(), path, body).await?;
         assert_eq!(response.status().as_u16(), status, "{method} {path}");
@@ -170,6 +174,18 @@ async fn too_many_checks_are_turned_away() -> Result<()> {
     let (good, busy) = (counts.get(&200).copied().unwrap_or(0), counts.get(&503).copied().unwrap_or(0));
     assert!(good >= 32 && busy > 0 && good + busy == 100, "{counts:?}");
     assert_eq!(check().await?.status(), StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn waiting_for_nobody_takes_no_time() -> Result<()> {
+    let (control_plane, _folder) = start().await?;
+    let answer =
+        control_plane.request(Method::PUT, "/v1/rulesets/digits?wait=acked&timeout=60s", RULESET).await?;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let fleet = answer.json::<Value>().await?["fleet"].take();
+    let nobody = json!({"revision": 1, "proxies": 0, "acked": 0, "nacked": 0, "pending": 0, "behind": []});
+    assert_eq!(fleet, nobody);
     Ok(())
 }
 

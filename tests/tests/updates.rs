@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use halftone_tests::{
-    Stack, digits,
+    Envoy, EnvoyOptions, Paths, Stack, digits,
     traffic::{Traffic, by_target, client, failures, replay, send},
 };
 use reqwest::{Client, Method, header::HeaderMap};
@@ -41,9 +41,17 @@ async fn an_invalid_upload_leaves_traffic_untouched() -> Result<()> {
 
 #[tokio::test]
 async fn fifty_uploads_under_load_lose_nothing() -> Result<()> {
-    let stack = Stack::start(2, 2).await?;
+    fifty_uploads_under_load(&Stack::start(2, 2).await?).await
+}
+
+#[tokio::test]
+async fn fifty_uploads_under_load_lose_nothing_by_delta_either() -> Result<()> {
+    fifty_uploads_under_load(&start_by_delta(2, 2).await?).await
+}
+
+async fn fifty_uploads_under_load(stack: &Stack) -> Result<()> {
     let digits = Arc::new(digits::test_set()?);
-    let urls: Vec<String> = stack.envoys.iter().map(halftone_tests::Envoy::infer_url).collect();
+    let urls: Vec<String> = stack.envoys.iter().map(Envoy::infer_url).collect();
     stack.publish("digits", &stack.canary(0.5)).await?;
     let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 1_000)?;
     for upload in 0..50u32 {
@@ -75,11 +83,58 @@ async fn fifty_uploads_under_load_lose_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Envoys that are told by delta.
+async fn start_by_delta(envoys: usize, workers: usize) -> Result<Stack> {
+    let mut stack = Stack::start(0, 0).await?;
+    for index in 1..=envoys {
+        let options = EnvoyOptions {
+            name: &format!("envoy-{index}"),
+            workers,
+            xds: stack.control_plane()?.xds,
+            xds_form: "delta",
+            default_endpoint: stack.backend(1)?.address,
+            port: 0,
+            admin: 0,
+            edit_bootstrap: str::to_owned,
+        };
+        let envoy = Envoy::start(&Paths::find()?, stack.folder(), &options).await?;
+        stack.envoys.push(envoy);
+    }
+    let nodes = stack.control_plane()?.get("/v1/nodes").await?;
+    let forms = nodes.as_array().into_iter().flatten().map(|node| node["form"].as_str());
+    assert!(forms.eq(std::iter::repeat_n(Some("delta"), envoys)), "{nodes}");
+    Ok(stack)
+}
+
+#[tokio::test]
+async fn a_control_plane_that_comes_back_sends_nothing_by_delta_that_is_there() -> Result<()> {
+    let mut stack = start_by_delta(1, 2).await?;
+    let digits = Arc::new(digits::test_set()?);
+    let urls = [stack.envoys[0].infer_url()];
+    let revision = stack.publish("digits", &stack.canary(0.5)).await?;
+    let traffic = Traffic::start(&urls, &digits, 2, Duration::from_millis(2), 300)?;
+    let control_plane = stack.take_control_plane()?.crash_and_restart(Duration::from_millis(200)).await?;
+    stack.set_control_plane(control_plane);
+    stack.control_plane()?.wait_for_acks(revision, 1).await?;
+    let nodes = stack.control_plane()?.get("/v1/nodes").await?;
+    for kind in ["cds", "eds", "rds", "ecds"] {
+        let status = &nodes[0]["kinds"][kind];
+        assert!(status["sent"].is_null() && status["acked"].is_string(), "{kind} was sent again: {nodes}");
+    }
+    let next = stack.publish("digits", &stack.canary(1.0)).await?;
+    assert_eq!(next, revision + 1);
+    let exchanges = traffic.stop().await?;
+    assert!(failures(&exchanges).is_empty(), "first {:?}", failures(&exchanges)[0]);
+    let everyone = replay(&urls, &digits, 1..=100, 4).await?;
+    assert_eq!(by_target(&everyone).into_keys().collect::<Vec<_>>(), ["v2"]);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_control_plane_that_dies_and_comes_back_costs_no_request() -> Result<()> {
     let mut stack = Stack::start(2, 2).await?;
     let digits = Arc::new(digits::test_set()?);
-    let urls: Vec<String> = stack.envoys.iter().map(halftone_tests::Envoy::infer_url).collect();
+    let urls: Vec<String> = stack.envoys.iter().map(Envoy::infer_url).collect();
     let revision = stack.publish("digits", &stack.canary(0.3)).await?;
     let before = replay(&urls, &digits, 1..=300, 4).await?;
     let traffic = Traffic::start(&urls, &digits, 4, Duration::from_millis(2), 300)?;

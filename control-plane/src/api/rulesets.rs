@@ -1,7 +1,10 @@
 //! `/v1/rulesets`.
 
-use super::{Api, etag::is_known, json::Json, problem::Problem};
-use crate::publisher::{Precondition, PublishError, Published};
+use super::{Api, etag::is_known, json::Json, problem::Problem, wait::Wait};
+use crate::{
+    publisher::{Precondition, PublishError, Published},
+    xds::Fleet,
+};
 use axum::{
     body::Bytes,
     extract::{ConnectInfo, FromRequestParts, Path, State, rejection::BytesRejection},
@@ -65,6 +68,9 @@ pub(crate) struct Changed {
     changed: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Diagnostic>,
+    /// What the proxies said of the revision, for who waited for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<Fleet>,
 }
 
 pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<Listed>> {
@@ -103,6 +109,7 @@ pub(crate) async fn put(
     State(api): State<Api>,
     Name(name): Name,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
+    wait: Wait,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -113,13 +120,14 @@ pub(crate) async fn put(
         .put(&name, upload.text.clone(), precondition, client.ip().to_string())
         .await
         .map_err(|error| upload.refused(error, &name))?;
-    Ok(changed(name, published))
+    Ok(changed(&api, name, published, &wait).await)
 }
 
 pub(crate) async fn delete(
     State(api): State<Api>,
     Name(name): Name,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
+    wait: Wait,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
@@ -128,7 +136,7 @@ pub(crate) async fn delete(
         .delete(&name, precondition, client.ip().to_string())
         .await
         .map_err(|error| Problem::publish(error, &name, ""))?;
-    Ok(changed(name, published))
+    Ok(changed(&api, name, published, &wait).await)
 }
 
 /// `POST /v1/rulesets/{name}:validate`: all that an upload goes through, except that nothing changes.
@@ -156,10 +164,11 @@ fn unknown(name: &str) -> Problem {
     Problem::not_found(format!("there is no ruleset {name:?}"))
 }
 
-fn changed(name: String, published: Published) -> Response {
+async fn changed(api: &Api, name: String, published: Published, wait: &Wait) -> Response {
     let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
     let Published { revision, changed, warnings, .. } = published;
-    (status, [(header::ETAG, etag(revision))], Json(Changed { name, revision, changed, warnings }))
+    let fleet = wait.fleet(api, revision).await;
+    (status, [(header::ETAG, etag(revision))], Json(Changed { name, revision, changed, warnings, fleet }))
         .into_response()
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// In `PRAGMA user_version`, so that a later build knows what it finds.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE revisions (
@@ -20,7 +20,8 @@ const SCHEMA: &str = "
         actor         TEXT NOT NULL,
         content_hash  TEXT NOT NULL,
         bundle_bytes  INTEGER NOT NULL,
-        source        TEXT
+        source        TEXT,
+        undoes        INTEGER
     ) STRICT;
     CREATE TABLE rulesets (
         name     TEXT PRIMARY KEY,
@@ -28,6 +29,9 @@ const SCHEMA: &str = "
         source   TEXT NOT NULL
     ) STRICT;
 ";
+
+/// What the schema before lacks.
+const FROM_1_TO_2: &str = "ALTER TABLE revisions ADD COLUMN undoes INTEGER;";
 
 /// A store in one file.
 pub struct SqliteStore(Mutex<Connection>);
@@ -52,9 +56,13 @@ impl SqliteStore {
                 transaction.execute_batch(SCHEMA)?;
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             }
+            1 => {
+                transaction.execute_batch(FROM_1_TO_2)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
             other => {
                 return Err(StoreError::Incompatible(format!(
-                    "{} has schema {other}, but this build knows only {SCHEMA_VERSION}: use the build that wrote it",
+                    "{} has schema {other}, but this build knows only up to {SCHEMA_VERSION}: use the build that wrote it",
                     path.display()
                 )));
             }
@@ -90,22 +98,20 @@ impl Store for SqliteStore {
         if newest(&transaction)?.checked_add(1) != Some(revision.revision) {
             return Err(StoreError::Conflict(revision.revision));
         }
-        let action = match revision.action {
-            Action::Put => "put",
-            Action::Delete => "delete",
-        };
+        let undoes = revision.undoes.map(signed).transpose()?;
         let number = signed(revision.revision)?;
         transaction.execute(
-            "INSERT INTO revisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO revisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 number,
                 signed(revision.created_at_ms)?,
-                action,
+                name_of(revision.action),
                 revision.ruleset,
                 revision.actor,
                 revision.content_hash,
                 signed(revision.bundle_bytes)?,
-                source
+                source,
+                undoes
             ],
         )?;
         match source {
@@ -119,10 +125,22 @@ impl Store for SqliteStore {
         Ok(transaction.commit()?)
     }
 
+    fn source_before(&self, ruleset: &str, revision: u64) -> Result<Option<String>, StoreError> {
+        let connection = self.connection();
+        let source: Option<Option<String>> = connection
+            .query_row(
+                "SELECT source FROM revisions WHERE ruleset = ?1 AND revision < ?2 ORDER BY revision DESC LIMIT 1",
+                params![ruleset, signed(revision)?],
+                |row| row.get(0),
+            )
+            .optional()?;
+        Ok(source.flatten())
+    }
+
     fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, StoreError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(
-            "SELECT revision, created_at_ms, action, ruleset, actor, content_hash, bundle_bytes
+            "SELECT revision, created_at_ms, action, ruleset, actor, content_hash, bundle_bytes, undoes
              FROM revisions WHERE revision < ?1 ORDER BY revision DESC LIMIT ?2",
         )?;
         let before = before.and_then(|revision| i64::try_from(revision).ok()).unwrap_or(i64::MAX);
@@ -131,11 +149,12 @@ impl Store for SqliteStore {
             Ok(Revision {
                 revision: unsigned(row, 0)?,
                 created_at_ms: unsigned(row, 1)?,
-                action: if row.get::<_, String>(2)? == "delete" { Action::Delete } else { Action::Put },
+                action: action(row, 2)?,
                 ruleset: row.get(3)?,
                 actor: row.get(4)?,
                 content_hash: row.get(5)?,
                 bundle_bytes: unsigned(row, 6)?,
+                undoes: row.get::<_, Option<i64>>(7)?.and_then(|undoes| u64::try_from(undoes).ok()),
             })
         })?;
         Ok(revisions.collect::<Result<_, _>>()?)
@@ -149,6 +168,22 @@ fn newest(connection: &Connection) -> Result<u64, StoreError> {
         })
         .optional()?;
     Ok(newest.unwrap_or(0))
+}
+
+fn name_of(action: Action) -> &'static str {
+    match action {
+        Action::Put => "put",
+        Action::Delete => "delete",
+        Action::Rollback => "rollback",
+    }
+}
+
+fn action(row: &Row<'_>, column: usize) -> rusqlite::Result<Action> {
+    let name: String = row.get(column)?;
+    [Action::Put, Action::Delete, Action::Rollback]
+        .into_iter()
+        .find(|action| name_of(*action) == name)
+        .ok_or_else(|| rusqlite::Error::InvalidColumnType(column, name, rusqlite::types::Type::Text))
 }
 
 /// SQLite's integers are signed.
@@ -172,6 +207,7 @@ mod tests {
             action,
             ruleset: ruleset.into(),
             actor: "127.0.0.1".into(),
+            undoes: None,
             content_hash: "00".into(),
             bundle_bytes: 7,
         }
@@ -204,6 +240,39 @@ mod tests {
         assert_eq!(numbers(None, 10), [4, 3, 2, 1]);
         assert_eq!(numbers(Some(4), 2), [3, 2]);
         assert_eq!(store.revisions(None, 1).unwrap(), [revision(4, Action::Delete, "b")]);
+    }
+
+    #[test]
+    fn a_rollback_and_what_it_goes_back_to_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("halftone.db")).unwrap();
+        store.commit(&revision(1, Action::Put, "a"), Some("one")).unwrap();
+        store.commit(&revision(2, Action::Put, "b"), Some("two")).unwrap();
+        store.commit(&revision(3, Action::Delete, "a"), None).unwrap();
+        let before = |ruleset, revision| store.source_before(ruleset, revision).unwrap();
+        assert_eq!(before("a", 3).as_deref(), Some("one"));
+        assert_eq!((before("a", 1), before("a", 4), before("b", 2)), (None, None, None));
+        let rollback = Revision { undoes: Some(3), ..revision(4, Action::Rollback, "a") };
+        store.commit(&rollback, Some("one")).unwrap();
+        assert_eq!(store.revisions(None, 1).unwrap(), [rollback]);
+        assert_eq!(store.load().unwrap().rulesets[0].source, "one");
+    }
+
+    #[test]
+    fn a_file_of_the_build_before_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("halftone.db");
+        let store = SqliteStore::open(&path).unwrap();
+        store.commit(&revision(1, Action::Put, "a"), Some("one")).unwrap();
+        drop(store);
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute_batch("ALTER TABLE revisions DROP COLUMN undoes; PRAGMA user_version = 1;")
+            .unwrap();
+        drop(connection);
+        let store = SqliteStore::open(&path).unwrap();
+        assert_eq!(store.revisions(None, 1).unwrap(), [revision(1, Action::Put, "a")]);
+        store.commit(&revision(2, Action::Delete, "a"), None).unwrap();
     }
 
     #[test]

@@ -1,63 +1,29 @@
 //! One kind of resource on one stream: what the proxy asked for, what it was sent, what it took.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use serde::Serialize;
+use super::interest::{Interest, WILDCARD};
+use super::resource::{Kind, Resource, UNKNOWN};
 
-use super::resource::Kind;
-
-/// What a proxy said of one kind, for people to read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct KindStatus {
+/// What a proxy was sent and said of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
     /// The version that was sent last.
-    pub sent: Option<String>,
+    pub(crate) sent: Option<String>,
     /// The version that was ACKed last.
-    pub acked: Option<String>,
+    pub(crate) acked: Option<String>,
     /// The refusal of the version sent last; `None` again once the proxy ACKs a later one.
-    pub nacked: Option<Refusal>,
+    pub(crate) nacked: Option<Refusal>,
 }
 
 /// A NACK.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Refusal {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
     /// The version that was refused.
-    pub version: String,
+    pub(crate) version: String,
     /// The proxy's reason, shortened.
-    pub message: String,
-}
-
-/// Which resources of a kind a proxy wants.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Interest {
-    /// It never asked.
-    #[default]
-    Never,
-    /// All there are.
-    All,
-    /// These; none if it unsubscribed from all.
-    Names(BTreeSet<String>),
-}
-
-impl Interest {
-    /// Whether this resource is wanted.
-    pub(super) fn covers(&self, name: &str) -> bool {
-        match self {
-            Self::Never => false,
-            Self::All => true,
-            Self::Names(names) => names.contains(name),
-        }
-    }
-
-    /// The interest after a request that named `names`.
-    fn after(&self, kind: Kind, names: Vec<String>) -> Self {
-        // An empty first request means all, but only for clusters; once names were given, empty means none.
-        let implied = names.is_empty() && kind == Kind::Cluster && !matches!(self, Self::Names(_));
-        if implied || names.iter().any(|name| name == "*") {
-            return Self::All;
-        }
-        Self::Names(names.into_iter().collect())
-    }
+    pub(crate) message: String,
 }
 
 /// What a response held: name and hash of each resource.
@@ -105,16 +71,20 @@ pub(super) struct Channel {
     pub(super) delivered: Content,
     /// What the proxy certainly has of each such name: ACKed, and nothing else sent since.
     pub(super) acked: Content,
-    pub(super) status: KindStatus,
+    /// What the last response that was refused held, except for what the proxy had before.
+    refused: Content,
+    /// Names whose removal was sent and not ACKed: every further response repeats it.
+    pub(super) gone: BTreeSet<String>,
+    /// Names that were subscribed to and not answered: in the delta form each subscription is, even with the news
+    /// that there is no such resource.
+    pub(super) unanswered: BTreeSet<String>,
+    /// Whether an answer is awaited even if there is nothing in it.
+    pub(super) owed: bool,
+    pub(super) standing: Standing,
     last: Option<Sent>,
 }
 
 impl Channel {
-    /// Whether the proxy ever asked for this kind.
-    pub(super) fn opened(&self) -> bool {
-        self.interest != Interest::Never
-    }
-
     /// Whether anything of this kind was sent.
     pub(super) fn ever_sent(&self) -> bool {
         self.last.is_some()
@@ -152,40 +122,129 @@ impl Channel {
                 return Reply::Subscription;
             }
             sent.state = Answer::Given;
+            self.gone.clear();
             // Names that were dropped or must be sent again meanwhile do not count as taken.
             let current = sent.content.iter().filter(|(name, hash)| self.delivered.get(*name) == Some(hash));
             self.acked.extend(current.map(|(name, hash)| (name.clone(), *hash)));
-            self.status.acked = Some(sent.version.clone());
-            self.status.nacked = None;
+            self.standing.acked = Some(sent.version.clone());
+            self.standing.nacked = None;
             return Reply::Ack(sent.version.clone());
         };
+        if sent.state == Answer::Given {
+            // It had taken it, and found out later that it cannot use it.
+            self.acked.retain(|name, hash| sent.content.get(name) != Some(hash));
+        }
         sent.state = Answer::Given;
-        self.acked.retain(|name, hash| sent.content.get(name) != Some(hash));
-        self.status.nacked = Some(Refusal { version: sent.version.clone(), message: shorten(message) });
+        let refused = sent.content.iter().filter(|(name, hash)| self.acked.get(*name) != Some(hash));
+        self.refused = refused.map(|(name, hash)| (name.clone(), *hash)).collect();
+        self.standing.nacked = Some(Refusal { version: sent.version.clone(), message: shorten(message) });
         Reply::Nack(sent.version.clone())
     }
 
-    /// Takes the subscription in a request.
-    pub(super) fn subscribe(&mut self, kind: Kind, names: Vec<String>) {
-        self.interest = self.interest.after(kind, names);
-        // What is asked for again later must be sent again.
-        self.delivered.retain(|name, _| self.interest.covers(name));
-        self.acked.retain(|name, _| self.interest.covers(name));
+    /// Takes all that is wanted from now on, as the state of the world says it. The `version` that the proxy has
+    /// does not say what it has of each name.
+    pub(super) fn replace(&mut self, kind: Kind, names: Vec<String>) {
+        self.owed |= !self.interest.asked();
+        self.interest.replace(kind, names);
+        self.drop_unwanted();
     }
 
-    /// Notes a response.
-    pub(super) fn sent(&mut self, nonce: String, version: String, content: Content, now: Instant) {
+    /// Takes what is wanted in addition and no longer, as delta says it. `versions` are those of the resources that
+    /// the proxy has from an earlier stream; they come with the first request.
+    pub(super) fn change(
+        &mut self,
+        kind: Kind,
+        subscribe: &[String],
+        unsubscribe: &[String],
+        versions: &HashMap<String, String>,
+    ) {
+        let all = self.interest.all();
+        self.interest.change(kind, subscribe, unsubscribe);
+        self.owed |= self.interest.all() && !all && versions.is_empty();
+        self.drop_unwanted();
+        // What is asked for again may have been let go of before, so it is sent again. What is no longer asked for by
+        // name but covered by the wildcard is, too: the proxy cannot know which of both it came by.
+        for name in subscribe.iter().chain(unsubscribe).filter(|name| *name != WILDCARD) {
+            self.forget(name);
+            if self.interest.covers(name) {
+                self.unanswered.insert(name.clone());
+            } else {
+                self.unanswered.remove(name);
+            }
+        }
+        for (name, version) in versions.iter().filter(|(name, _)| self.interest.covers(name)) {
+            let hash = Resource::hash_of(version);
+            self.delivered.insert(name.clone(), hash);
+            self.acked.insert(name.clone(), hash);
+            self.unanswered.remove(name);
+        }
+    }
+
+    /// What is asked for again later must be sent again.
+    fn drop_unwanted(&mut self) {
+        self.delivered.retain(|name, _| self.interest.covers(name));
+        self.acked.retain(|name, _| self.interest.covers(name));
+        self.gone.retain(|name| self.interest.covers(name));
+    }
+
+    /// Notes a response: what it held, and which names it took away.
+    pub(super) fn sent(
+        &mut self,
+        nonce: String,
+        version: String,
+        content: Content,
+        removed: &[String],
+        now: Instant,
+    ) {
+        for name in removed {
+            self.forget(name);
+            self.unanswered.remove(name);
+            self.gone.insert(name.clone());
+        }
+        self.gone.retain(|name| !content.contains_key(name));
         // Until it answers, the proxy may have either; if it never does, for good.
         self.acked.retain(|name, hash| content.get(name).is_none_or(|new| new == hash));
+        self.unanswered.retain(|name| !content.contains_key(name));
         self.delivered.extend(content.iter().map(|(name, hash)| (name.clone(), *hash)));
-        self.status.sent = Some(version.clone());
+        self.owed = false;
+        self.standing.sent = Some(version.clone());
         self.last = Some(Sent { nonce, version, content, at: now, state: Answer::Awaited });
+    }
+
+    /// The names that the proxy has, or waits for, of which there is nothing.
+    pub(super) fn without(&mut self, exists: impl Fn(&str) -> bool) -> Vec<String> {
+        self.gone.retain(|name| !exists(name));
+        let names: BTreeSet<&String> = self.delivered.keys().chain(&self.unanswered).collect();
+        names.into_iter().filter(|name| !exists(name)).cloned().collect()
+    }
+
+    /// Makes removals that were not ACKed be sent again.
+    pub(super) fn retry_removals(&mut self) {
+        self.unanswered.append(&mut self.gone);
+    }
+
+    /// Makes what was refused be sent again, or be removed if it is not wanted any more: the proxy may have an older
+    /// one of it.
+    pub(super) fn retry(&mut self) {
+        for (name, refused) in std::mem::take(&mut self.refused) {
+            if let Some(hash) = self.delivered.get_mut(&name).filter(|hash| **hash == refused) {
+                *hash = UNKNOWN;
+            }
+        }
     }
 
     /// Forgets what was sent of one name, so that it is sent again.
     pub(super) fn forget(&mut self, name: &str) {
         self.delivered.remove(name);
         self.acked.remove(name);
+    }
+}
+
+#[cfg(test)]
+impl Channel {
+    /// The nonce of the last response.
+    pub(super) fn nonce(&self) -> Option<&str> {
+        self.last.as_ref().map(|sent| sent.nonce.as_str())
     }
 }
 
@@ -211,31 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn xds_empty_names_mean_all_only_for_clusters_and_only_at_first() {
-        let mut clusters = Channel::default();
-        clusters.subscribe(Kind::Cluster, names(&[]));
-        assert_eq!(clusters.interest, Interest::All);
-        clusters.subscribe(Kind::Cluster, names(&[]));
-        assert_eq!(clusters.interest, Interest::All);
-        clusters.subscribe(Kind::Cluster, names(&["a"]));
-        assert!(clusters.interest.covers("a") && !clusters.interest.covers("b"));
-        clusters.subscribe(Kind::Cluster, names(&[]));
-        assert!(!clusters.interest.covers("a"));
-        clusters.subscribe(Kind::Cluster, names(&["*"]));
-        assert_eq!(clusters.interest, Interest::All);
-
-        let mut routes = Channel::default();
-        routes.subscribe(Kind::Route, names(&[]));
-        assert!(routes.opened() && !routes.interest.covers("halftone"));
-    }
-
-    #[test]
     fn xds_stale_nonces_change_nothing() {
         let now = Instant::now();
         let mut channel = Channel::default();
-        channel.subscribe(Kind::Endpoint, names(&["a"]));
-        channel.sent("1".into(), "v1".into(), content(&[("a", 1)]), now);
-        channel.sent("2".into(), "v2".into(), content(&[("a", 2)]), now);
+        channel.replace(Kind::Endpoint, names(&["a"]));
+        channel.sent("1".into(), "v1".into(), content(&[("a", 1)]), &[], now);
+        channel.sent("2".into(), "v2".into(), content(&[("a", 2)]), &[], now);
         assert_eq!(channel.answer("1", None), Reply::Stale);
         assert_eq!(channel.answer("1", Some("no")), Reply::Stale);
         assert!(channel.waiting() && channel.acked.is_empty());
@@ -253,8 +293,8 @@ mod tests {
     #[test]
     fn xds_the_same_answer_twice_counts_once() {
         let mut channel = Channel::default();
-        channel.subscribe(Kind::Endpoint, names(&["a"]));
-        channel.sent("1".into(), "v1".into(), content(&[("a", 1)]), Instant::now());
+        channel.replace(Kind::Endpoint, names(&["a"]));
+        channel.sent("1".into(), "v1".into(), content(&[("a", 1)]), &[], Instant::now());
         assert_eq!(channel.answer("1", None), Reply::Ack("v1".into()));
         assert_eq!(channel.answer("1", None), Reply::Subscription);
         // But a proxy may find out later that it cannot use what it took.
@@ -265,8 +305,8 @@ mod tests {
     #[test]
     fn xds_a_late_answer_still_counts() {
         let mut channel = Channel::default();
-        channel.subscribe(Kind::Endpoint, names(&["a"]));
-        channel.sent("1".into(), "v1".into(), content(&[("a", 1)]), Instant::now());
+        channel.replace(Kind::Endpoint, names(&["a"]));
+        channel.sent("1".into(), "v1".into(), content(&[("a", 1)]), &[], Instant::now());
         assert_eq!(channel.give_up().as_deref(), Some("v1"));
         assert_eq!(channel.give_up(), None);
         assert!(!channel.waiting());
@@ -277,10 +317,10 @@ mod tests {
     #[test]
     fn xds_unsubscribing_forgets() {
         let mut channel = Channel::default();
-        channel.subscribe(Kind::Endpoint, names(&["a", "b"]));
-        channel.sent("1".into(), "v1".into(), content(&[("a", 1), ("b", 1)]), Instant::now());
+        channel.replace(Kind::Endpoint, names(&["a", "b"]));
+        channel.sent("1".into(), "v1".into(), content(&[("a", 1), ("b", 1)]), &[], Instant::now());
         channel.answer("1", None);
-        channel.subscribe(Kind::Endpoint, names(&["b"]));
+        channel.replace(Kind::Endpoint, names(&["b"]));
         assert_eq!(channel.delivered, content(&[("b", 1)]));
         assert_eq!(channel.acked, content(&[("b", 1)]));
     }
@@ -288,8 +328,8 @@ mod tests {
     #[test]
     fn xds_an_ack_does_not_cover_what_must_be_sent_again() {
         let mut channel = Channel::default();
-        channel.subscribe(Kind::Endpoint, names(&["a", "b"]));
-        channel.sent("1".into(), "v1".into(), content(&[("a", 1), ("b", 1)]), Instant::now());
+        channel.replace(Kind::Endpoint, names(&["a", "b"]));
+        channel.sent("1".into(), "v1".into(), content(&[("a", 1), ("b", 1)]), &[], Instant::now());
         channel.forget("a");
         channel.answer("1", None);
         assert_eq!(channel.acked, content(&[("b", 1)]));
@@ -298,16 +338,57 @@ mod tests {
     #[test]
     fn xds_refusals_are_shortened_and_cleared_by_the_next_ack() {
         let mut channel = Channel::default();
-        channel.subscribe(Kind::Filter, names(&["halftone"]));
-        channel.sent("1".into(), "v1".into(), content(&[("halftone", 1)]), Instant::now());
+        channel.replace(Kind::Filter, names(&["halftone"]));
+        channel.sent("1".into(), "v1".into(), content(&[("halftone", 1)]), &[], Instant::now());
         channel.answer("1", Some(&"é".repeat(5_000)));
-        let refusal = channel.status.nacked.clone().unwrap();
+        let refusal = channel.standing.nacked.clone().unwrap();
         assert_eq!(refusal.version, "v1");
         assert_eq!(refusal.message.chars().count(), 1_001);
-        assert_eq!(channel.status.acked, None);
-        channel.sent("2".into(), "v2".into(), content(&[("halftone", 2)]), Instant::now());
+        assert_eq!(channel.standing.acked, None);
+        channel.sent("2".into(), "v2".into(), content(&[("halftone", 2)]), &[], Instant::now());
         channel.answer("2", None);
-        assert_eq!(channel.status.nacked, None);
-        assert_eq!(channel.status.acked.as_deref(), Some("v2"));
+        assert_eq!(channel.standing.nacked, None);
+        assert_eq!(channel.standing.acked.as_deref(), Some("v2"));
+    }
+
+    #[test]
+    fn xds_delta_answers_what_is_subscribed_to_again() {
+        let mut channel = Channel::default();
+        let nothing = HashMap::new();
+        channel.change(Kind::Endpoint, &names(&["a", "b"]), &[], &nothing);
+        channel.sent("1".into(), "v1".into(), content(&[("a", 1)]), &names(&["b"]), Instant::now());
+        channel.answer("1", None);
+        assert!(channel.unanswered.is_empty());
+        assert_eq!(channel.acked, content(&[("a", 1)]));
+        channel.change(Kind::Endpoint, &names(&["a"]), &[], &nothing);
+        assert_eq!((&channel.delivered, &channel.acked), (&Content::new(), &Content::new()));
+        channel.change(Kind::Endpoint, &[], &names(&["a"]), &nothing);
+        assert!(channel.unanswered.is_empty(), "nobody waits for it any more");
+    }
+
+    #[test]
+    fn xds_delta_knows_what_a_returning_proxy_has() {
+        let mut channel = Channel::default();
+        let versions = [("a", "000000000000000f"), ("b", "theirs"), ("c", "1")];
+        let versions = versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into();
+        channel.change(Kind::Endpoint, &names(&["a", "b", "d"]), &[], &versions);
+        assert_eq!(channel.delivered, content(&[("a", 15), ("b", 0)]), "of c it no longer wants to hear");
+        assert_eq!(channel.acked, channel.delivered);
+        assert_eq!(channel.unanswered, BTreeSet::from(["d".to_owned()]));
+    }
+
+    #[test]
+    fn xds_delta_owes_an_answer_to_a_wildcard_of_a_proxy_that_has_nothing() {
+        let nothing = HashMap::new();
+        let mut channel = Channel::default();
+        channel.change(Kind::Cluster, &[], &[], &nothing);
+        assert!(channel.owed);
+        channel.sent("1".into(), "v1".into(), Content::new(), &[], Instant::now());
+        channel.change(Kind::Cluster, &[], &[], &nothing);
+        assert!(!channel.owed);
+        let mut returning = Channel::default();
+        let versions = HashMap::from([("a".to_owned(), "1".to_owned())]);
+        returning.change(Kind::Cluster, &[], &[], &versions);
+        assert!(!returning.owed);
     }
 }

@@ -66,8 +66,8 @@ pub(super) fn upstreams(snapshot: &Snapshot) -> Upstreams {
             let name = cluster_name(ruleset, &target.name);
             let endpoints = pack_any(load_assignment(&name, &target.endpoints));
             let upstream = Upstream {
-                cluster: Resource::new(name.clone(), pack_any(cluster(&name, target.protocol))),
-                endpoints: Some(Resource::new(name.clone(), endpoints)),
+                cluster: Resource::new(name.clone(), &pack_any(cluster(&name, target.protocol))),
+                endpoints: Some(Resource::new(name.clone(), &endpoints)),
             };
             (name, Arc::new(upstream))
         })
@@ -81,7 +81,7 @@ pub(super) fn remembered(name: &str) -> Option<Arc<Upstream>> {
         // Nearly always what the proxy has; if the target spoke another protocol, the proxy warms the cluster
         // anew from its cached endpoints.
         let cluster = cluster(name, UpstreamProtocol::default());
-        Arc::new(Upstream { cluster: Resource::new(name.to_owned(), pack_any(cluster)), endpoints: None })
+        Arc::new(Upstream { cluster: Resource::new(name.to_owned(), &pack_any(cluster)), endpoints: None })
     })
 }
 

@@ -27,7 +27,7 @@ pub(super) fn resource(bundle: &[u8], settings: &ProxySettings) -> Result<Arc<Re
         name: settings.filter_name.clone(),
         typed_config: Some(pack_any(wasm(bundle, settings)?)),
     };
-    Ok(Resource::new(settings.filter_name.clone(), pack_any(extension)))
+    Ok(Resource::new(settings.filter_name.clone(), &pack_any(extension)))
 }
 
 fn wasm(bundle: &[u8], settings: &ProxySettings) -> Result<Wasm, SnapshotError> {
@@ -60,6 +60,9 @@ fn wasm(bundle: &[u8], settings: &ProxySettings) -> Result<Wasm, SnapshotError> 
 
 #[cfg(test)]
 mod tests {
+    use envoy_types::pb::google::protobuf::Any;
+    use prost::Message;
+
     use super::*;
 
     #[test]
@@ -91,6 +94,7 @@ mod tests {
     fn xds_filter_resource_has_the_filters_name_and_type() {
         let resource = resource(b"x", &ProxySettings::new("f.wasm")).unwrap();
         assert_eq!(resource.name, "halftone");
-        assert_eq!(resource.any.type_url, super::super::Kind::Filter.type_url());
+        let any = Any::decode(resource.any.clone()).unwrap();
+        assert_eq!(any.type_url, super::super::Kind::Filter.type_url());
     }
 }

@@ -4,12 +4,18 @@
 //! losing a request on the way; [`Nodes`] says how far each of them is.
 //!
 //! To be read in this order: [`snapshot`](Snapshot) (what to distribute), `clusters`, `routes`, `filter` (what that
-//! is in Envoy's terms), `resource` (how it is named and compared), `channel` and `stream` (what to send when),
-//! `sotw` and `server` (how it travels), `nodes` (who has what).
+//! is in Envoy's terms), `resource` (how it is named and compared), `interest`, `channel` and `stream` (what to send
+//! when), `form`, `sotw` and `delta` (the two forms of the protocol), `encoded` and `server` (how it travels), `nodes`
+//! and `fleet` (who has what).
 
 mod channel;
 mod clusters;
+mod delta;
+mod encoded;
 mod filter;
+mod fleet;
+mod form;
+mod interest;
 mod nodes;
 mod resource;
 mod routes;
@@ -24,13 +30,13 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 
-pub use channel::{KindStatus, Refusal};
-pub use nodes::{NodeStatus, Nodes};
+pub use fleet::{Behind, Fleet, RefusedRevision};
+pub use form::Form;
+pub use nodes::{KindStatus, Nack, NodeStatus, Nodes};
 pub use resource::{Kind, Resources};
 pub use snapshot::{
     ProxySettings, RulesetRoutes, Snapshot, SnapshotError, TargetEndpoints, UpstreamProtocol,
@@ -40,12 +46,6 @@ use stream::Timing;
 /// How often a silent proxy is asked whether it is still there, and how long it may take to answer. A proxy that
 /// vanished without closing its connection is off the list after both.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
-
-/// A request names every cluster that the proxy has.
-const MAX_REQUEST: usize = 16 << 20;
-
-/// Room for a bundle of several megabytes.
-const MAX_RESPONSE: usize = 64 << 20;
 
 /// How long proxies may take to let go of their connections at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -75,10 +75,7 @@ async fn serve_with(
 ) -> Result<(), tonic::transport::Error> {
     let (stop, stopping) = watch::channel(false);
     let stopped = stopping.clone();
-    let service =
-        AggregatedDiscoveryServiceServer::new(server::Server { resources, nodes, timing, stopping })
-            .max_decoding_message_size(MAX_REQUEST)
-            .max_encoding_message_size(MAX_RESPONSE);
+    let service = server::Server { resources, nodes, timing, stopping };
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))

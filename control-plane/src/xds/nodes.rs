@@ -7,9 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use serde::Serialize;
+use tokio::sync::watch;
 
-use super::channel::{KindStatus, Refusal};
+use super::channel::{Refusal, Standing};
+use super::fleet::{Fleet, RefusedRevision};
+use super::form::Form;
 use super::resource::Kind;
+use super::stream::Refused;
 
 /// How many refusals are remembered of proxies that are not connected. Beyond, one is dropped: the proxy then ACKs
 /// what it had refused, as it would without this memory.
@@ -24,18 +28,68 @@ pub struct NodeStatus {
     pub cluster: String,
     /// What it is and of which version, such as `envoy 1.40.0`.
     pub user_agent: String,
-    /// When it connected, in milliseconds since 1970.
+    /// The form of the protocol that it speaks.
+    pub form: Form,
+    /// When it connected, in milliseconds since 1970, as all times here.
     pub connected_since_ms: u64,
     /// The newest revision whose bundle, and all clusters and routes it needs, the proxy has ACKed. That is not
     /// proof of what its filter applied; the filter's own gauge is.
     pub revision: Option<u64>,
-    /// What was sent and answered, by kind: `cds`, `eds`, `rds`, `ecds`.
+    /// Since when it has that revision.
+    pub revision_since_ms: Option<u64>,
+    /// When it last ACKed anything.
+    pub last_ack_ms: Option<u64>,
+    /// The revision that it refused last, until it takes one that is as new.
+    pub refused: Option<RefusedRevision>,
+    /// What was sent and answered, by the kinds it asked for: `cds`, `eds`, `rds`, `ecds`.
     pub kinds: BTreeMap<Kind, KindStatus>,
+}
+
+/// What a proxy was sent and said of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct KindStatus {
+    /// The version that was sent last.
+    pub sent: Option<String>,
+    /// The version that was ACKed last.
+    pub acked: Option<String>,
+    /// The refusal of the version sent last; `None` again once the proxy ACKs a later one.
+    pub nacked: Option<Nack>,
+}
+
+/// What a proxy refused, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Nack {
+    /// The version that was refused.
+    pub version: String,
+    /// The proxy's reason, shortened.
+    pub message: String,
+    /// When it was refused.
+    pub since_ms: u64,
+}
+
+/// News of a proxy.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// The newest revision that it ACKed.
+    pub(super) revision: Option<u64>,
+    /// Whether it ACKed something since the last report.
+    pub(super) acked: bool,
+    /// The revision that it refused last.
+    pub(super) refused: Option<Refused>,
+    /// Of each kind that it asked for.
+    pub(super) kinds: BTreeMap<Kind, Standing>,
 }
 
 /// The connected proxies. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Nodes(Arc<Mutex<Registry>>);
+pub struct Nodes(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    registry: Mutex<Registry>,
+    /// Told of every change.
+    changed: watch::Sender<()>,
+}
 
 #[derive(Debug, Default)]
 struct Registry {
@@ -58,15 +112,34 @@ impl Nodes {
         nodes
     }
 
+    /// How far they are with a revision.
+    pub fn fleet(&self, revision: u64) -> Fleet {
+        Fleet::of(revision, self.lock().connected.values())
+    }
+
+    /// The newest revision below `revision` that a connected proxy has.
+    pub fn newest_below(&self, revision: u64) -> Option<u64> {
+        let registry = self.lock();
+        registry.connected.values().filter_map(|node| node.revision).filter(|has| *has < revision).max()
+    }
+
+    /// Changes whenever something here does.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
     /// Lists a proxy until the returned entry is dropped.
-    pub(super) fn connect(&self, node: Option<&Node>) -> Entry {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    pub(super) fn connect(&self, node: Option<&Node>, form: Form) -> Entry {
         let status = NodeStatus {
             id: node.map_or_else(String::new, |node| node.id.clone()),
             cluster: node.map_or_else(String::new, |node| node.cluster.clone()),
             user_agent: node.map_or_else(String::new, user_agent),
-            connected_since_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            form,
+            connected_since_ms: now_ms(),
             revision: None,
+            revision_since_ms: None,
+            last_ack_ms: None,
+            refused: None,
             kinds: BTreeMap::new(),
         };
         let id = status.id.clone();
@@ -80,7 +153,7 @@ impl Nodes {
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
         // Every change is complete before anything can panic, so a poisoned registry is as good as another.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,10 +177,11 @@ impl Entry {
     }
 
     /// Replaces what is known of it.
-    pub(super) fn update(&self, revision: Option<u64>, kinds: BTreeMap<Kind, KindStatus>) {
+    pub(super) fn update(&self, report: Report) {
+        let now = now_ms();
         let mut registry = self.nodes.lock();
-        match kinds.get(&Kind::Filter) {
-            Some(KindStatus { nacked: Some(refusal), .. }) => {
+        match report.kinds.get(&Kind::Filter) {
+            Some(Standing { nacked: Some(refusal), .. }) => {
                 if registry.refusals.len() >= REMEMBERED_REFUSALS
                     && !registry.refusals.contains_key(&self.id)
                     && let Some(id) = registry.refusals.keys().next().cloned()
@@ -116,14 +190,50 @@ impl Entry {
                 }
                 registry.refusals.insert(self.id.clone(), refusal.clone());
             }
-            Some(KindStatus { acked: Some(_), .. }) => {
+            Some(Standing { acked: Some(_), .. }) => {
                 registry.refusals.remove(&self.id);
             }
             _ => {}
         }
         if let Some(status) = registry.connected.get_mut(&self.stream) {
-            status.revision = revision;
-            status.kinds = kinds;
+            if status.revision != report.revision {
+                status.revision = report.revision;
+                status.revision_since_ms = report.revision.map(|_| now);
+            }
+            if report.acked {
+                status.last_ack_ms = Some(now);
+            }
+            status.refused = report.refused.map(|refused| refused.since(status.refused.take(), now));
+            for (kind, standing) in report.kinds {
+                let kind = status.kinds.entry(kind).or_default();
+                kind.sent = standing.sent;
+                kind.acked = standing.acked;
+                kind.nacked = standing.nacked.map(|refusal| refusal.since(kind.nacked.take(), now));
+            }
+        }
+        drop(registry);
+        self.nodes.0.changed.send_replace(());
+    }
+}
+
+impl Refused {
+    /// With its time: that of `known`, if that is the same revision.
+    fn since(self, known: Option<RefusedRevision>, now: u64) -> RefusedRevision {
+        let Self { revision, kind, message } = self;
+        match known {
+            Some(known) if known.revision == revision => known,
+            _ => RefusedRevision { revision, kind, message, since_ms: now },
+        }
+    }
+}
+
+impl Refusal {
+    /// With its time: that of `known`, if that is the same refusal.
+    fn since(self, known: Option<Nack>, now: u64) -> Nack {
+        let Self { version, message } = self;
+        match known {
+            Some(known) if known.version == version => known,
+            _ => Nack { version, message, since_ms: now },
         }
     }
 }
@@ -131,7 +241,13 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.nodes.lock().connected.remove(&self.stream);
+        self.nodes.0.changed.send_replace(());
     }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn user_agent(node: &Node) -> String {
@@ -166,21 +282,40 @@ mod tests {
         }
     }
 
-    fn refused(version: &str) -> BTreeMap<Kind, KindStatus> {
+    fn report(revision: Option<u64>, kind: Kind, standing: Standing) -> Report {
+        let acked = standing.acked.is_some();
+        let refused = standing.nacked.as_ref().map(|refusal| Refused {
+            revision: 8,
+            kind,
+            message: refusal.message.clone(),
+        });
+        Report { revision, acked, refused, kinds: BTreeMap::from([(kind, standing)]) }
+    }
+
+    fn refused(version: &str) -> Standing {
         let refusal = Refusal { version: version.to_owned(), message: "no".to_owned() };
-        BTreeMap::from([(Kind::Filter, KindStatus { nacked: Some(refusal), ..KindStatus::default() })])
+        Standing { nacked: Some(refusal), ..Standing::default() }
+    }
+
+    fn acked(version: &str) -> Standing {
+        Standing { acked: Some(version.to_owned()), ..Standing::default() }
+    }
+
+    fn connect(nodes: &Nodes, id: &str) -> Entry {
+        nodes.connect(Some(&node(id)), Form::Delta)
     }
 
     #[test]
     fn xds_nodes_are_listed_while_connected() {
         let nodes = Nodes::new();
-        let b = nodes.connect(Some(&node("b")));
-        let a = nodes.connect(Some(&node("a")));
-        a.update(Some(7), BTreeMap::from([(Kind::Route, KindStatus::default())]));
+        let b = connect(&nodes, "b");
+        let a = connect(&nodes, "a");
+        a.update(report(Some(7), Kind::Route, acked("v1")));
         let list = nodes.list();
         assert_eq!(list.iter().map(|node| node.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(list[0].user_agent, "envoy 1.40.0");
         assert_eq!(list[0].revision, Some(7));
+        assert!(list[0].last_ack_ms.is_some() && list[1].last_ack_ms.is_none());
         drop(b);
         assert_eq!(nodes.list().len(), 1);
         drop(a);
@@ -190,31 +325,73 @@ mod tests {
     #[test]
     fn xds_nodes_are_plain_json() {
         let nodes = Nodes::new();
-        let entry = nodes.connect(Some(&node("a")));
-        entry.update(Some(7), refused("v1"));
+        let entry = connect(&nodes, "a");
+        entry.update(report(Some(7), Kind::Filter, refused("v1")));
         let mut json = serde_json::to_value(nodes.list()).unwrap();
         assert!(json[0]["connected_since_ms"].take().is_u64());
+        assert!(json[0]["revision_since_ms"].take().is_u64());
+        assert!(json[0]["kinds"]["ecds"]["nacked"]["since_ms"].take().is_u64());
+        assert!(json[0]["refused"]["since_ms"].take().is_u64());
         assert_eq!(
             json,
             serde_json::json!([{
-                "id": "a", "cluster": "edge", "user_agent": "envoy 1.40.0", "connected_since_ms": null,
-                "revision": 7,
-                "kinds": {"ecds": {"sent": null, "acked": null, "nacked": {"version": "v1", "message": "no"}}},
+                "id": "a", "cluster": "edge", "user_agent": "envoy 1.40.0", "form": "delta",
+                "connected_since_ms": null, "revision": 7, "revision_since_ms": null, "last_ack_ms": null,
+                "refused": {"revision": 8, "kind": "ecds", "message": "no", "since_ms": null},
+                "kinds": {"ecds": {
+                    "sent": null, "acked": null,
+                    "nacked": {"version": "v1", "message": "no", "since_ms": null},
+                }},
             }])
         );
     }
 
     #[test]
+    fn xds_a_fleet_counts_who_takes_the_rules_from_here() {
+        let nodes = Nodes::new();
+        let entries: Vec<Entry> = ["a", "b", "c", "d"].map(|id| connect(&nodes, id)).into();
+        assert!(nodes.fleet(8).answered(), "none of them asked for rules");
+        entries[0].update(report(Some(8), Kind::Filter, acked("v8")));
+        entries[1].update(report(Some(7), Kind::Filter, refused("v8")));
+        entries[2].update(report(Some(6), Kind::Filter, acked("v6")));
+        entries[3].update(report(None, Kind::Route, acked("v1")));
+        let fleet = nodes.fleet(8);
+        assert_eq!((fleet.proxies, fleet.acked, fleet.nacked, fleet.pending), (3, 1, 1, 1));
+        let behind: Vec<_> = fleet
+            .behind
+            .iter()
+            .map(|node| (node.id.as_str(), node.revision, node.refused.is_some()))
+            .collect();
+        assert_eq!(behind, [("b", Some(7), true), ("c", Some(6), false)]);
+        assert_eq!(nodes.newest_below(8), Some(7));
+        assert!(!fleet.answered());
+        let (six, seven) = (nodes.fleet(6), nodes.fleet(7));
+        assert!(six.answered());
+        assert_eq!((seven.acked, seven.pending), (2, 1), "what is newer counts");
+        drop(entries);
+        assert_eq!(nodes.fleet(8).proxies, 0);
+    }
+
+    #[test]
+    fn xds_a_refusal_keeps_its_time() {
+        let refusal = || Refusal { version: "v1".to_owned(), message: "no".to_owned() };
+        let first = refusal().since(None, 5);
+        assert_eq!(first.since_ms, 5);
+        assert_eq!(refusal().since(Some(first.clone()), 9).since_ms, 5);
+        let other = Refusal { version: "v2".to_owned(), message: "no".to_owned() };
+        assert_eq!(other.since(Some(first), 9).since_ms, 9);
+    }
+
+    #[test]
     fn xds_refusals_outlive_the_stream_until_something_is_taken() {
         let nodes = Nodes::new();
-        let first = nodes.connect(Some(&node("a")));
+        let first = connect(&nodes, "a");
         assert_eq!(first.refusal(), None);
-        first.update(None, refused("v1"));
+        first.update(report(None, Kind::Filter, refused("v1")));
         drop(first);
-        let second = nodes.connect(Some(&node("a")));
+        let second = connect(&nodes, "a");
         assert_eq!(second.refusal().unwrap().version, "v1");
-        let acked = KindStatus { acked: Some("v2".to_owned()), ..KindStatus::default() };
-        second.update(None, BTreeMap::from([(Kind::Filter, acked)]));
+        second.update(report(None, Kind::Filter, acked("v2")));
         assert_eq!(second.refusal(), None);
     }
 }

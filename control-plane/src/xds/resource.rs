@@ -1,10 +1,12 @@
 //! Resources as proxies receive them: named, typed, hashed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use envoy_types::pb::google::protobuf::Any;
+use prost::Message;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -55,17 +57,30 @@ pub(crate) struct Resource {
     pub(crate) name: String,
     /// Hash of its content: two resources of one name are the same if and only if their hashes are.
     pub(crate) hash: u64,
-    /// Its protobuf.
-    pub(crate) any: Any,
+    /// Its `google.protobuf.Any`, encoded.
+    pub(crate) any: Bytes,
 }
 
+/// Stands for the hash of what a proxy has of a resource, if anything, when that is not known.
+pub(crate) const UNKNOWN: u64 = 0;
+
 impl Resource {
-    /// Names and hashes a packed message.
-    pub(crate) fn new(name: String, any: Any) -> Arc<Self> {
+    /// Names, hashes and encodes a packed message.
+    pub(crate) fn new(name: String, any: &Any) -> Arc<Self> {
         let mut hasher = Xxh3Default::new();
         any.type_url.hash(&mut hasher);
         any.value.hash(&mut hasher);
-        Arc::new(Self { name, hash: hasher.finish(), any })
+        Arc::new(Self { name, hash: hasher.finish(), any: any.encode_to_vec().into() })
+    }
+
+    /// Its own version, for the delta form.
+    pub(crate) fn version(&self) -> String {
+        format!("{:016x}", self.hash)
+    }
+
+    /// The hash for which such a version stands.
+    pub(crate) fn hash_of(version: &str) -> u64 {
+        u64::from_str_radix(version, 16).unwrap_or(UNKNOWN)
     }
 }
 
@@ -123,13 +138,28 @@ impl Resources {
 
     /// The version of one kind's complete set, as a proxy that has taken all of it reports it.
     pub fn version(&self, kind: Kind) -> String {
+        version(self.all(kind))
+    }
+
+    /// Whether `versions`, by name, are those of one kind's complete set.
+    pub(crate) fn has_versions(&self, kind: Kind, versions: &HashMap<String, String>) -> bool {
+        let resources = self.all(kind);
+        versions.len() == resources.len()
+            && resources.iter().all(|resource| {
+                versions
+                    .get(&resource.name)
+                    .is_some_and(|version| Resource::hash_of(version) == resource.hash)
+            })
+    }
+
+    fn all(&self, kind: Kind) -> Vec<&Arc<Resource>> {
         match kind {
-            Kind::Cluster => version(self.upstreams.values().map(|upstream| &upstream.cluster)),
+            Kind::Cluster => self.upstreams.values().map(|upstream| &upstream.cluster).collect(),
             Kind::Endpoint => {
-                version(self.upstreams.values().filter_map(|upstream| upstream.endpoints.as_ref()))
+                self.upstreams.values().filter_map(|upstream| upstream.endpoints.as_ref()).collect()
             }
-            Kind::Route => version([&self.route]),
-            Kind::Filter => version([&self.filter]),
+            Kind::Route => vec![&self.route],
+            Kind::Filter => vec![&self.filter],
         }
     }
 }

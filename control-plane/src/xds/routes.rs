@@ -24,7 +24,7 @@ use super::wire::{duration, number};
 
 /// The resource, packed.
 pub(super) fn resource(snapshot: &Snapshot, settings: &ProxySettings) -> Arc<Resource> {
-    Resource::new(settings.route_config_name.clone(), pack_any(configuration(snapshot, settings)))
+    Resource::new(settings.route_config_name.clone(), &pack_any(configuration(snapshot, settings)))
 }
 
 fn configuration(snapshot: &Snapshot, settings: &ProxySettings) -> RouteConfiguration {

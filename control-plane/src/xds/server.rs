@@ -1,28 +1,39 @@
 //! The gRPC side: one task for each stream, which carries messages between the proxy and the state machine.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::nodes::{Entry, Nodes};
+use super::delta::Delta;
+use super::encoded::{Encoded, EncodedCodec};
+use super::form::WireForm;
+use super::nodes::{Entry, Nodes, Report};
 use super::resource::{Kind, Resources};
-use super::sotw;
+use super::sotw::StateOfTheWorld;
 use super::stream::{Event, Stream, Timing};
 
 /// Responses on their way to a proxy: one of each kind, as many as can be unanswered.
 const OUTBOUND: usize = Kind::ALL.len();
 
+/// A request names every cluster that the proxy has.
+const MAX_REQUEST: usize = 16 << 20;
+
+/// Room for a bundle of several megabytes.
+pub(super) const MAX_RESPONSE: usize = 64 << 20;
+
 /// The service. One for all proxies.
-#[derive(Debug)]
+///
+/// It is not the generated one, because that encodes every response for every proxy anew.
+#[derive(Debug, Clone)]
 pub(super) struct Server {
     pub(super) resources: watch::Receiver<Arc<Resources>>,
     pub(super) nodes: Nodes,
@@ -31,43 +42,84 @@ pub(super) struct Server {
     pub(super) stopping: watch::Receiver<bool>,
 }
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Server {
-    type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+impl NamedService for Server {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
 
-    async fn stream_aggregated_resources(
+impl<B> Service<http::Request<B>> for Server
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        match request.uri().path() {
+            StateOfTheWorld::PATH => self.stream::<StateOfTheWorld, B>(request),
+            Delta::PATH => self.stream::<Delta, B>(request),
+            _ => Box::pin(async { Ok(Status::unimplemented("there is no such method").into_http()) }),
+        }
+    }
+}
+
+impl Server {
+    fn stream<W: WireForm, B>(
         &self,
-        request: tonic::Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        request: http::Request<B>,
+    ) -> BoxFuture<http::Response<tonic::body::Body>, Infallible>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        let open = Open::<W> { server: self.clone(), form: PhantomData };
+        Box::pin(async move {
+            let mut grpc = Grpc::new(EncodedCodec::<W::Request>::default())
+                .max_decoding_message_size(MAX_REQUEST)
+                .max_encoding_message_size(MAX_RESPONSE);
+            Ok(grpc.streaming(open, request).await)
+        })
+    }
+}
+
+/// The method of one form.
+struct Open<W> {
+    server: Server,
+    form: PhantomData<W>,
+}
+
+impl<W: WireForm> StreamingService<W::Request> for Open<W> {
+    type Response = Encoded;
+    type ResponseStream = ReceiverStream<Result<Encoded, Status>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<W::Request>>) -> Self::Future {
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
-        let mut resources = self.resources.clone();
+        let mut resources = self.server.resources.clone();
         let current = Arc::clone(&resources.borrow_and_update());
-        let session = Session {
+        let session = Session::<W> {
             inbound: request.into_inner(),
             outbound,
             resources,
-            stopping: self.stopping.clone(),
-            nodes: self.nodes.clone(),
+            stopping: self.server.stopping.clone(),
+            nodes: self.server.nodes.clone(),
             entry: None,
-            stream: Stream::new(self.timing, current),
+            stream: Stream::new(W::FORM, self.server.timing, current),
         };
         tokio::spawn(session.run());
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        _: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("delta xDS is not served; use api_type: GRPC"))
+        std::future::ready(Ok(Response::new(ReceiverStream::new(receiver))))
     }
 }
 
 /// One proxy's stream with all that it is connected to.
-struct Session {
-    inbound: Streaming<DiscoveryRequest>,
-    outbound: mpsc::Sender<Result<DiscoveryResponse, Status>>,
+struct Session<W: WireForm> {
+    inbound: Streaming<W::Request>,
+    outbound: mpsc::Sender<Result<Encoded, Status>>,
     resources: watch::Receiver<Arc<Resources>>,
     stopping: watch::Receiver<bool>,
     nodes: Nodes,
@@ -76,7 +128,7 @@ struct Session {
     stream: Stream,
 }
 
-impl Session {
+impl<W: WireForm> Session<W> {
     async fn run(mut self) {
         let mut published = true;
         loop {
@@ -117,20 +169,20 @@ impl Session {
                 node = ?self.entry.as_ref().map(Entry::id),
                 kind = ?push.kind, version = push.version, resources = push.resources.len(), "pushing"
             );
-            permit.send(Ok(sotw::response(push)));
+            permit.send(Ok(W::response(&push)));
         }
     }
 
-    fn request(&mut self, request: DiscoveryRequest) {
+    fn request(&mut self, request: W::Request) {
         if self.entry.is_none() {
-            let entry = self.nodes.connect(request.node.as_ref());
-            tracing::info!(node = ?entry.id(), "proxy connected");
+            let entry = self.nodes.connect(W::node(&request), W::FORM);
+            tracing::info!(node = ?entry.id(), form = ?W::FORM, "proxy connected");
             if let Some(refusal) = entry.refusal() {
                 self.stream.recall(refusal);
             }
             self.entry = Some(entry);
         }
-        match sotw::request(request) {
+        match W::request(request) {
             Ok(request) => self.stream.request(Instant::now(), request),
             Err(type_url) => {
                 tracing::debug!(node = ?self.id(), ?type_url, "ignoring a subscription to a type not served");
@@ -145,15 +197,17 @@ impl Session {
             let node = self.id();
             match event {
                 Event::Acked { kind, version } => tracing::debug!(?node, ?kind, version, "ACK"),
-                Event::Nacked { kind, version } => {
-                    let refusal = self.stream.status(*kind).nacked.as_ref();
+                Event::Nacked { kind, version, revision } => {
+                    let refusal = self.stream.standing(*kind).nacked.as_ref();
                     let message = refusal.map_or("", |refusal| &refusal.message);
                     tracing::warn!(
                         ?node,
                         ?kind,
                         version,
+                        revision,
                         ?message,
-                        "NACK: the proxy refused its configuration"
+                        "NACK: the proxy refused the revision and is brought back to the one it had; if others took \
+                         it, compare this proxy's version and filter module with theirs, otherwise upload other rules"
                     );
                 }
                 Event::Overdue { kind, version } => {
@@ -162,9 +216,13 @@ impl Session {
             }
         }
         if let Some(entry) = &self.entry {
-            let status = |kind| (kind, self.stream.status(kind).clone());
-            let kinds: BTreeMap<_, _> = Kind::ALL.into_iter().map(status).collect();
-            entry.update(self.stream.covered(), kinds);
+            let asked = Kind::ALL.into_iter().filter(|kind| self.stream.asked(*kind));
+            entry.update(Report {
+                revision: self.stream.covered(),
+                refused: self.stream.refused().cloned(),
+                acked: events.iter().any(|event| matches!(event, Event::Acked { .. })),
+                kinds: asked.map(|kind| (kind, self.stream.standing(kind).clone())).collect(),
+            });
         }
     }
 

@@ -9,18 +9,23 @@
 //!
 //! Nothing is sent twice, and of each kind at most one response is unanswered. While one revision is being rolled
 //! out, newer ones only replace each other as the next; a rollout ends when all is ACKed, or when a step is refused
-//! or not answered in time. Then its later steps are left out, and the next revision starts from step 1. Because
-//! a rollout is finished before the next begins, revisions that come faster than a proxy can take them delay
+//! or not answered in time. Then its later steps are left out, and the next revision starts from step 1. If there is
+//! none, the proxy that refused is brought back to what it had before, in the same steps. Those bytes are not the ones
+//! that it refused: Envoy takes a filter configuration that it has just refused for unchanged when it comes again,
+//! ACKs it, and gives it to every new listener. Because a rollout is finished before the next begins, revisions that come faster than a proxy can take them delay
 //! nothing: the proxy gets some of them, and the last one.
 //!
-//! Requests and pushes are protocol-neutral; [`super::sotw`] maps them to the state-of-the-world variant.
+//! Both forms of the protocol share all of this: what a proxy should have next does not depend on how it is told.
+//! [`super::sotw`] and [`super::delta`] map requests and pushes to messages. Here they differ in three places only:
+//! how a subscription is changed, what a returning proxy says it has, and that only delta tells what is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::channel::{Channel, Content, Interest, KindStatus, Refusal, Reply};
+use super::channel::{Channel, Refusal, Reply, Standing};
 use super::clusters;
+use super::form::Form;
 use super::resource::{Kind, Resource, Resources, Upstream, Upstreams, version};
 
 /// How long things may take.
@@ -48,37 +53,78 @@ impl Default for Timing {
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) kind: Kind,
-    /// The resources it wants now.
-    pub(crate) names: Vec<String>,
-    /// The version that it has, from this stream or an earlier one; empty if none.
-    pub(crate) version: String,
+    pub(crate) subscription: Subscription,
     /// The response that it answers; empty in its first request.
     pub(crate) nonce: String,
     /// Why it refuses that response.
     pub(crate) error: Option<String>,
 }
 
+/// What a proxy wants, and what it has.
+#[derive(Debug, Clone)]
+pub(crate) enum Subscription {
+    /// As the state of the world says it.
+    Whole {
+        /// The resources it wants now.
+        names: Vec<String>,
+        /// The version that it has, from this stream or an earlier one; empty if none.
+        version: String,
+    },
+    /// As delta says it.
+    Change {
+        /// What it wants in addition.
+        subscribe: Vec<String>,
+        /// What it no longer wants.
+        unsubscribe: Vec<String>,
+        /// The versions of what it has from an earlier stream, by name; in its first request only.
+        versions: HashMap<String, String>,
+    },
+}
+
 /// What to send.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Push {
     pub(crate) kind: Kind,
+    /// The version of all that the proxy should have of this kind now.
     pub(crate) version: String,
     pub(crate) nonce: String,
-    /// For clusters all there are, for other kinds those that the proxy lacks.
+    /// Those that the proxy lacks; in the state of the world, for clusters all there are.
     pub(crate) resources: Vec<Arc<Resource>>,
+    /// Names of which there is nothing, or nothing any more. The state of the world cannot tell them.
+    pub(crate) removed: Vec<String>,
+}
+
+/// What a proxy refused of which revision, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) revision: u64,
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+}
+
+/// What a proxy that opens a subscription has of that kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Has {
+    /// Nothing: it is a new process, or never asked before.
+    Nothing,
+    /// What is current.
+    Current,
+    /// Something else, from this control plane or another.
+    Other,
 }
 
 /// What people may want to know; the server logs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     Acked { kind: Kind, version: String },
-    Nacked { kind: Kind, version: String },
+    Nacked { kind: Kind, version: String, revision: u64 },
     Overdue { kind: Kind, version: String },
 }
 
 /// One proxy's stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    form: Form,
     timing: Timing,
     /// What is being rolled out, or has been.
     current: Arc<Resources>,
@@ -91,21 +137,27 @@ pub(crate) struct Stream {
     retired: BTreeMap<String, (Arc<Upstream>, Instant)>,
     /// The clusters of the last CDS response: endpoints follow these, never the other way round.
     served: Upstreams,
+    /// Clusters that were sent before the proxy asked for endpoints: those that it says to have then are not theirs.
+    renewed: BTreeSet<String>,
     /// Until when the first answer for clusters waits for the endpoint subscription.
     hold_clusters: Option<Instant>,
     /// Until when a subscription to routes is expected. Meanwhile no filter is sent and no cluster retired.
     expect_routes: Option<Instant>,
     /// What this proxy refused on an earlier stream.
     refused_filter: Option<Refusal>,
-    covered: Option<u64>,
+    /// The newest state that the proxy had all of.
+    good: Option<Arc<Resources>>,
+    /// What it refused last, until it has all of a state that is as new.
+    refused: Option<Refused>,
     nonces: u64,
     events: Vec<Event>,
 }
 
 impl Stream {
     /// A stream on which nothing was said yet.
-    pub(crate) fn new(timing: Timing, resources: Arc<Resources>) -> Self {
+    pub(crate) fn new(form: Form, timing: Timing, resources: Arc<Resources>) -> Self {
         Self {
+            form,
             timing,
             current: Arc::clone(&resources),
             latest: resources,
@@ -113,10 +165,12 @@ impl Stream {
             referenced: Upstreams::new(),
             retired: BTreeMap::new(),
             served: Upstreams::new(),
+            renewed: BTreeSet::new(),
             hold_clusters: None,
             expect_routes: None,
             refused_filter: None,
-            covered: None,
+            good: None,
+            refused: None,
             nonces: 0,
             events: Vec::new(),
         }
@@ -136,17 +190,32 @@ impl Stream {
     /// Takes a request.
     pub(crate) fn request(&mut self, now: Instant, request: Request) {
         let kind = request.kind;
-        let first = !self.channel(kind).opened();
-        let channel = self.channel_mut(kind);
-        match channel.answer(&request.nonce, request.error.as_deref()) {
-            Reply::Stale => return,
-            Reply::Subscription => {}
-            Reply::Ack(version) => self.events.push(Event::Acked { kind, version }),
-            Reply::Nack(version) => self.events.push(Event::Nacked { kind, version }),
+        let reply = self.channel_mut(kind).answer(&request.nonce, request.error.as_deref());
+        // The state of the world will be said again, in the answer to the newest response; a change will not.
+        if reply == Reply::Stale && self.form == Form::StateOfTheWorld {
+            return;
         }
-        self.channel_mut(kind).subscribe(kind, request.names);
-        if first {
-            self.opened(now, kind, &request.version);
+        match reply {
+            Reply::Stale | Reply::Subscription => {}
+            Reply::Ack(version) => self.events.push(Event::Acked { kind, version }),
+            Reply::Nack(version) => {
+                let revision = self.current.revision();
+                self.events.push(Event::Nacked { kind, version, revision });
+                self.refuse(kind);
+            }
+        }
+        let opening = (!self.channel(kind).interest.asked()).then(|| self.has(kind, &request.subscription));
+        match request.subscription {
+            Subscription::Whole { names, .. } => self.channel_mut(kind).replace(kind, names),
+            Subscription::Change { subscribe, unsubscribe, mut versions } => {
+                if kind == Kind::Endpoint {
+                    versions.retain(|name, _| !self.renewed.contains(name));
+                }
+                self.channel_mut(kind).change(kind, &subscribe, &unsubscribe, &versions);
+            }
+        }
+        if let Some(has) = opening {
+            self.opened(now, kind, has);
         }
     }
 
@@ -164,11 +233,43 @@ impl Stream {
             if push.is_some() {
                 return push;
             }
-            if Arc::ptr_eq(&self.current, &self.latest) || self.channels.iter().any(Channel::waiting) {
+            let goal = Arc::clone(self.goal());
+            if Arc::ptr_eq(&self.current, &goal) || self.channels.iter().any(Channel::waiting) {
                 return None;
             }
-            self.current = Arc::clone(&self.latest);
+            if self.form == Form::Delta {
+                // In the state of the world they are repeated anyway.
+                self.channels.iter_mut().for_each(Channel::retry_removals);
+            }
+            if Arc::ptr_eq(&goal, &self.latest) {
+                // The same again may be taken this time. Only of the filter that can never be known.
+                for kind in [Kind::Cluster, Kind::Endpoint, Kind::Route] {
+                    self.channel_mut(kind).retry();
+                }
+            }
+            self.current = goal;
         }
+    }
+
+    /// What is to be rolled out next, or has been.
+    fn goal(&self) -> &Arc<Resources> {
+        match (&self.refused, &self.good) {
+            (Some(refused), good) if refused.revision == self.latest.revision() => {
+                good.as_ref().unwrap_or(&self.current)
+            }
+            _ => &self.latest,
+        }
+    }
+
+    /// Notes that something of the current state was refused.
+    fn refuse(&mut self, kind: Kind) {
+        if self.refused.as_ref().is_some_and(|refused| refused.revision == self.latest.revision()) {
+            // What it had before is refused, too: there is nothing left to try.
+            return;
+        }
+        let message = self.channel(kind).standing.nacked.as_ref().map(|refusal| refusal.message.clone());
+        let message = message.unwrap_or_default();
+        self.refused = Some(Refused { revision: self.current.revision(), kind, message });
     }
 
     /// When [`poll`](Self::poll) must be called even if nothing happens.
@@ -185,13 +286,23 @@ impl Stream {
     }
 
     /// What the proxy was sent and said.
-    pub(crate) fn status(&self, kind: Kind) -> &KindStatus {
-        &self.channel(kind).status
+    pub(crate) fn standing(&self, kind: Kind) -> &Standing {
+        &self.channel(kind).standing
+    }
+
+    /// Whether the proxy asked for this kind.
+    pub(crate) fn asked(&self, kind: Kind) -> bool {
+        self.channel(kind).interest.asked()
     }
 
     /// The newest revision whose bundle, and all that it needs, the proxy has ACKed.
     pub(crate) fn covered(&self) -> Option<u64> {
-        self.covered
+        self.good.as_ref().map(|good| good.revision())
+    }
+
+    /// The revision that the proxy refused last, until it has all of one that is as new.
+    pub(crate) fn refused(&self) -> Option<&Refused> {
+        self.refused.as_ref()
     }
 
     fn channel(&self, kind: Kind) -> &Channel {
@@ -202,13 +313,34 @@ impl Stream {
         &mut self.channels[kind as usize]
     }
 
-    /// A first subscription. A `version` means that the proxy was connected before, here or elsewhere.
-    fn opened(&mut self, now: Instant, kind: Kind, version: &str) {
+    /// What the proxy says to have, as far as it decides what must not be taken away.
+    fn has(&self, kind: Kind, subscription: &Subscription) -> Has {
+        match subscription {
+            Subscription::Whole { version, .. } if version.is_empty() => Has::Nothing,
+            Subscription::Whole { version, .. } if *version == self.current.version(kind) => Has::Current,
+            Subscription::Change { versions, .. } if versions.is_empty() => Has::Nothing,
+            Subscription::Change { versions, .. } if self.current.has_versions(kind, versions) => {
+                Has::Current
+            }
+            Subscription::Whole { .. } | Subscription::Change { .. } => Has::Other,
+        }
+    }
+
+    /// A first subscription. A proxy that has something was connected before, here or elsewhere.
+    fn opened(&mut self, now: Instant, kind: Kind, has: Has) {
         let settled = now + self.timing.settle;
+        if has == Has::Current {
+            self.channel_mut(kind).standing.acked = Some(self.current.version(kind));
+        }
         match kind {
+            Kind::Cluster if self.form == Form::Delta => {
+                if has != Has::Nothing {
+                    self.keep_remembered(Kind::Cluster);
+                    self.expect_routes(settled);
+                }
+            }
             Kind::Cluster => {
-                let known = version.is_empty() || version == self.current.version(Kind::Cluster);
-                if !known && !self.channel(Kind::Endpoint).opened() {
+                if has == Has::Other && !self.channel(Kind::Endpoint).interest.asked() {
                     // It has other clusters, and its routes may still lead there. Which ones, it will say when it
                     // subscribes to their endpoints.
                     self.hold_clusters = Some(settled);
@@ -216,8 +348,9 @@ impl Stream {
             }
             Kind::Endpoint => {
                 self.hold_clusters = None;
-                if !version.is_empty() && !self.channel(Kind::Cluster).ever_sent() {
-                    self.keep_remembered();
+                self.renewed.clear();
+                if has != Has::Nothing && !self.channel(Kind::Cluster).ever_sent() {
+                    self.keep_remembered(Kind::Endpoint);
                     self.expect_routes(settled);
                 }
             }
@@ -225,18 +358,20 @@ impl Stream {
             Kind::Filter => {
                 let name = self.current.filter.name.clone();
                 let current = self.current.version(Kind::Filter);
-                let refused = self.refused_filter.take().filter(|refusal| {
-                    // Without a version it is a new process, which has refused nothing yet.
-                    refusal.version == current && !version.is_empty() && version != current
-                });
+                // One that has nothing is a new process, which has refused nothing yet.
+                let refused = self
+                    .refused_filter
+                    .take()
+                    .filter(|refusal| refusal.version == current && has == Has::Other);
                 if let Some(refusal) = refused {
                     let hash = self.current.filter.hash;
                     let channel = self.channel_mut(Kind::Filter);
                     channel.delivered.insert(name, hash);
-                    channel.status.nacked = Some(refusal);
+                    channel.standing.nacked = Some(refusal);
+                    self.refuse(Kind::Filter);
                 }
                 // A proxy that has its clusters from us will most likely ask for routes, too.
-                if self.channel(Kind::Cluster).opened() {
+                if self.channel(Kind::Cluster).interest.asked() {
                     self.expect_routes(settled);
                 }
             }
@@ -244,16 +379,16 @@ impl Stream {
     }
 
     fn expect_routes(&mut self, until: Instant) {
-        if !self.channel(Kind::Route).opened() {
+        if !self.channel(Kind::Route).interest.asked() {
             self.expect_routes = Some(until);
         }
     }
 
-    /// Keeps the clusters of ours that a returning proxy has, whatever revision it gets next, until its routes are
-    /// new.
-    fn keep_remembered(&mut self) {
-        let Interest::Names(names) = &self.channels[Kind::Endpoint as usize].interest else { return };
-        for name in names {
+    /// Keeps the clusters of ours that a returning proxy has, by what it says of this kind, whatever revision it
+    /// gets next, until its routes are new.
+    fn keep_remembered(&mut self, kind: Kind) {
+        let channel = &self.channels[kind as usize];
+        for name in channel.interest.names().chain(channel.delivered.keys()) {
             let known = self.current.upstreams.get(name).cloned();
             if let Some(upstream) = known.or_else(|| clusters::remembered(name)) {
                 self.referenced.insert(name.clone(), upstream);
@@ -295,7 +430,9 @@ impl Stream {
         }
         let filter = &self.current.filter;
         if self.channel(Kind::Filter).acked.get(&filter.name) == Some(&filter.hash) {
-            self.covered = Some(self.current.revision());
+            let revision = self.current.revision();
+            self.refused.take_if(|refused| refused.revision <= revision);
+            self.good = Some(Arc::clone(&self.current));
         }
     }
 
@@ -316,7 +453,7 @@ impl Stream {
             let has_cluster = clusters.acked.get(name) == Some(&upstream.cluster.hash);
             let hash = upstream.endpoints.as_ref().map(|endpoints| endpoints.hash);
             let has_endpoints = endpoints.acked.get(name).copied() == hash;
-            if clusters.opened() {
+            if clusters.interest.asked() {
                 // Envoy may ACK a cluster before it has asked for the endpoints, so both are required.
                 !clusters.interest.covers(name) || (has_cluster && has_endpoints)
             } else {
@@ -334,73 +471,87 @@ impl Stream {
     }
 
     fn clusters(&mut self, now: Instant) -> Option<Push> {
-        let channel = self.channel(Kind::Cluster);
-        if channel.waiting() || self.hold_clusters.is_some() {
+        if self.channel(Kind::Cluster).waiting() || self.hold_clusters.is_some() {
             return None;
         }
-        let (opened, first) = (channel.opened(), !channel.ever_sent());
         let wanted = self.wanted();
-        let resources: Vec<Arc<Resource>> = wanted
+        let [clusters, endpoints, ..] = &mut self.channels;
+        let all: Vec<Arc<Resource>> = wanted
             .iter()
-            .filter(|(name, _)| channel.interest.covers(name))
+            .filter(|(name, _)| clusters.interest.covers(name))
             .map(|(_, upstream)| Arc::clone(&upstream.cluster))
             .collect();
+        // What only the proxy remembers is never better than what it has.
+        let lacks = |resource: &&Arc<Resource>| match clusters.delivered.get(&resource.name) {
+            Some(hash) => wanted[&resource.name].endpoints.is_some() && *hash != resource.hash,
+            None => true,
+        };
+        let lacking: Vec<Arc<Resource>> = all.iter().filter(lacks).cloned().collect();
+        let removed: Vec<String> = clusters.without(|name| wanted.contains_key(name));
         self.served = wanted;
-        let content: Content =
-            resources.iter().map(|resource| (resource.name.clone(), resource.hash)).collect();
         // Even an empty answer is one: the proxy waits for it before it starts to serve.
-        if !opened || (!first && content == self.channel(Kind::Cluster).delivered) {
+        if !clusters.interest.asked() || (lacking.is_empty() && removed.is_empty() && !clusters.owed) {
             return None;
         }
-
-        let [clusters, endpoints, ..] = &mut self.channels;
-        for (name, hash) in &content {
-            if clusters.delivered.get(name) != Some(hash) {
-                // A new or changed cluster starts without endpoints, even if the proxy had them before.
-                endpoints.forget(name);
+        for resource in &lacking {
+            // A new or changed cluster starts without endpoints, even if the proxy had them before.
+            endpoints.forget(&resource.name);
+            if !endpoints.interest.asked() {
+                self.renewed.insert(resource.name.clone());
             }
         }
-        clusters.acked.retain(|name, hash| content.get(name) == Some(hash));
-        clusters.delivered.clear();
-        let version = version(&resources);
-        Some(self.push(now, Kind::Cluster, version, resources))
+        self.renewed.retain(|name| self.served.contains_key(name));
+        let version = version(&all);
+        let resources = match self.form {
+            Form::StateOfTheWorld => all,
+            Form::Delta => lacking,
+        };
+        Some(self.push(now, Kind::Cluster, version, resources, removed))
     }
 
     fn endpoints(&mut self, now: Instant) -> Option<Push> {
-        let channel = self.channel(Kind::Endpoint);
-        if channel.waiting() || !channel.opened() {
+        let [clusters, endpoints, ..] = &mut self.channels;
+        if endpoints.waiting() || !endpoints.interest.asked() {
             return None;
         }
         let all = || self.served.values().filter_map(|upstream| upstream.endpoints.as_ref());
         let lacking: Vec<Arc<Resource>> = all()
-            .filter(|resource| channel.interest.covers(&resource.name))
-            .filter(|resource| channel.delivered.get(&resource.name) != Some(&resource.hash))
+            .filter(|resource| endpoints.interest.covers(&resource.name))
+            .filter(|resource| endpoints.delivered.get(&resource.name) != Some(&resource.hash))
             .cloned()
             .collect();
-        if lacking.is_empty() {
+        // Endpoints go with their cluster, so they go after it. Of a cluster that only the proxy remembers, the
+        // endpoints are those that it has.
+        let removed = match self.form {
+            Form::Delta => {
+                endpoints.without(|name| self.served.contains_key(name) || clusters.gone.contains(name))
+            }
+            Form::StateOfTheWorld => Vec::new(),
+        };
+        if lacking.is_empty() && removed.is_empty() {
             return None;
         }
         let version = version(all());
-        Some(self.push(now, Kind::Endpoint, version, lacking))
+        Some(self.push(now, Kind::Endpoint, version, lacking, removed))
     }
 
     fn routes(&mut self, now: Instant) -> Option<Push> {
         let route = Arc::clone(&self.current.route);
         if !self.lacks(Kind::Route, &route) || !self.clusters_taken() {
-            return None;
+            return self.strangers(now, Kind::Route, &route.name);
         }
         // From now on the proxy may use these. What it refuses stays here until it takes another.
         let upstreams = &self.current.upstreams;
         self.referenced.extend(upstreams.iter().map(|(name, upstream)| (name.clone(), Arc::clone(upstream))));
-        Some(self.push(now, Kind::Route, self.current.version(Kind::Route), vec![route]))
+        Some(self.push(now, Kind::Route, self.current.version(Kind::Route), vec![route], Vec::new()))
     }
 
     fn filter(&mut self, now: Instant) -> Option<Push> {
         let filter = Arc::clone(&self.current.filter);
         if !self.lacks(Kind::Filter, &filter) || !self.routes_taken() {
-            return None;
+            return self.strangers(now, Kind::Filter, &filter.name);
         }
-        Some(self.push(now, Kind::Filter, self.current.version(Kind::Filter), vec![filter]))
+        Some(self.push(now, Kind::Filter, self.current.version(Kind::Filter), vec![filter], Vec::new()))
     }
 
     fn lacks(&self, kind: Kind, resource: &Resource) -> bool {
@@ -410,15 +561,41 @@ impl Stream {
             && channel.delivered.get(&resource.name) != Some(&resource.hash)
     }
 
-    fn push(&mut self, now: Instant, kind: Kind, version: String, resources: Vec<Arc<Resource>>) -> Push {
+    /// In the delta form, the answer to subscriptions to what is not ours: that there is no such thing.
+    fn strangers(&mut self, now: Instant, kind: Kind, ours: &str) -> Option<Push> {
+        let form = self.form;
+        let channel = self.channel_mut(kind);
+        if channel.waiting() || form != Form::Delta {
+            return None;
+        }
+        let removed = channel.without(|name| name == ours);
+        if removed.is_empty() {
+            return None;
+        }
+        Some(self.push(now, kind, version([]), Vec::new(), removed))
+    }
+
+    fn push(
+        &mut self,
+        now: Instant,
+        kind: Kind,
+        version: String,
+        resources: Vec<Arc<Resource>>,
+        mut removed: Vec<String>,
+    ) -> Push {
+        let sent = |name: &String| resources.iter().any(|resource| resource.name == *name);
+        let again: Vec<String> = self.channel(kind).gone.iter().filter(|name| !sent(name)).cloned().collect();
+        removed.extend(again.into_iter().filter(|name| !removed.contains(name)).collect::<Vec<_>>());
         self.nonces += 1;
         let nonce = self.nonces.to_string();
         let content = resources.iter().map(|resource| (resource.name.clone(), resource.hash)).collect();
-        self.channel_mut(kind).sent(nonce.clone(), version.clone(), content, now);
-        Push { kind, version, nonce, resources }
+        self.channel_mut(kind).sent(nonce.clone(), version.clone(), content, &removed, now);
+        Push { kind, version, nonce, resources, removed }
     }
 }
 
+#[cfg(test)]
+mod delta_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse,
 };
 use envoy_types::pb::google::rpc::Status;
+use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -15,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use super::server::MAX_RESPONSE;
 use super::testing::{resources, ruleset, snapshot, target};
 use super::*;
 
@@ -141,7 +143,7 @@ async fn xds_a_client_gets_everything_in_order_and_then_changes() {
     let mut proxy = plane.proxy("n1").await;
     let filter = proxy.settle(&["halftone/d/a"]).await;
     assert_eq!(filter.version_info, first.version(Kind::Filter));
-    assert_eq!(filter.resources, std::slice::from_ref(&first.filter.any));
+    assert_eq!(filter.resources[0].encode_to_vec(), first.filter.any);
     assert_eq!(filter.control_plane.unwrap().identifier, "halftone");
     plane.until(|nodes| nodes.len() == 1 && nodes[0].revision == Some(1)).await;
     assert_eq!(plane.nodes.list()[0].id, "n1");
@@ -214,11 +216,33 @@ async fn xds_the_last_state_stays_without_a_publisher() {
 }
 
 #[tokio::test]
-async fn xds_delta_is_refused_clearly() {
-    let plane = start(resources(1, &[])).await;
-    let request = tokio_stream::iter([DeltaDiscoveryRequest::default()]);
-    let error = plane.client().await.delta_aggregated_resources(request).await.unwrap_err();
-    assert_eq!(error.code(), tonic::Code::Unimplemented);
+async fn xds_a_client_is_served_by_delta() {
+    let first = resources(1, &[("a", 1)]);
+    let plane = start(Arc::clone(&first)).await;
+    let (requests, outbound) = mpsc::channel(16);
+    let node = Node { id: "n1".to_owned(), ..Node::default() };
+    let request = |kind: Kind, names: &[&str], nonce: &str| DeltaDiscoveryRequest {
+        node: Some(node.clone()),
+        type_url: kind.type_url().to_owned(),
+        resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
+        response_nonce: nonce.to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    requests.send(request(Kind::Cluster, &[], "")).await.unwrap();
+    requests.send(request(Kind::Endpoint, &["halftone/d/a"], "")).await.unwrap();
+    requests.send(request(Kind::Route, &["halftone"], "")).await.unwrap();
+    requests.send(request(Kind::Filter, &["halftone"], "")).await.unwrap();
+    let mut client = plane.client().await;
+    let responses = client.delta_aggregated_resources(ReceiverStream::new(outbound)).await;
+    let mut responses = responses.unwrap().into_inner();
+    for kind in Kind::ALL {
+        let response = timeout(PATIENCE, responses.message()).await.unwrap().unwrap().unwrap();
+        assert_eq!((response.type_url.as_str(), response.resources.len()), (kind.type_url(), 1));
+        requests.send(request(kind, &[], &response.nonce)).await.unwrap();
+    }
+    plane.until(|nodes| nodes.len() == 1 && nodes[0].revision == Some(1)).await;
+    assert_eq!(plane.nodes.list()[0].form, Form::Delta);
+    assert!(plane.nodes.list()[0].revision_since_ms.is_some());
 }
 
 #[test]

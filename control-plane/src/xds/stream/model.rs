@@ -1,6 +1,7 @@
 //! A model of a proxy against the stream, with everything that can happen happening at random: delays in both
 //! directions, bursts of revisions, refusals, silence, lost connections. What must hold at every moment: no route
-//! on the proxy leads to a cluster that is missing or has no endpoints, and no filter is taken before its routes.
+//! on the proxy leads to a cluster that is missing or has no endpoints, and no filter is taken before its routes. It
+//! speaks both forms of the protocol.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -29,75 +30,156 @@ impl Random {
     }
 }
 
-#[derive(Default)]
 struct Proxy {
+    form: Form,
     clusters: BTreeMap<String, u64>,
-    /// Clusters that have endpoints.
-    ready: BTreeSet<String>,
+    /// Clusters that have endpoints, and which. A proxy may lose its stream after a cluster changed and before the
+    /// endpoints came again, and say that it has the old ones; that is not part of the model.
+    ready: BTreeMap<String, u64>,
     routes: Option<Arc<Resources>>,
-    filter: Option<u64>,
+    filter: Option<Arc<Resources>>,
     nonces: HashMap<Kind, String>,
     versions: HashMap<Kind, String>,
-    subscribed_endpoints: bool,
+    /// The clusters whose endpoints it wants; `None` before the first time.
+    endpoints: Option<BTreeSet<String>>,
 }
 
 impl Proxy {
-    fn request(&self, kind: Kind, error: bool) -> Request {
-        let names = match kind {
+    fn new(form: Form) -> Self {
+        Self {
+            form,
+            clusters: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            routes: None,
+            filter: None,
+            nonces: HashMap::new(),
+            versions: HashMap::new(),
+            endpoints: None,
+        }
+    }
+
+    fn names(&self, kind: Kind) -> Vec<String> {
+        match kind {
             Kind::Cluster => Vec::new(),
-            Kind::Endpoint => self.clusters.keys().cloned().collect(),
+            Kind::Endpoint => self.endpoints.iter().flatten().cloned().collect(),
             Kind::Route | Kind::Filter => vec!["halftone".to_owned()],
+        }
+    }
+
+    /// What it has, as it says when it connects again.
+    fn has(&self, kind: Kind) -> HashMap<String, String> {
+        let version = |(name, hash): (&String, &u64)| (name.clone(), format!("{hash:016x}"));
+        let one = |resource: &Arc<Resource>| HashMap::from([(resource.name.clone(), resource.version())]);
+        match kind {
+            Kind::Cluster => self.clusters.iter().map(version).collect(),
+            Kind::Endpoint => self.ready.iter().map(version).collect(),
+            Kind::Route => self.routes.as_ref().map(|has| one(&has.route)).unwrap_or_default(),
+            Kind::Filter => self.filter.as_ref().map(|has| one(&has.filter)).unwrap_or_default(),
+        }
+    }
+
+    /// The first request of a stream.
+    fn open(&self, kind: Kind) -> Request {
+        let subscription = match self.form {
+            Form::StateOfTheWorld => self.whole(kind),
+            Form::Delta => Subscription::Change {
+                subscribe: self.names(kind),
+                unsubscribe: Vec::new(),
+                versions: self.has(kind),
+            },
+        };
+        Request { kind, subscription, nonce: String::new(), error: None }
+    }
+
+    fn whole(&self, kind: Kind) -> Subscription {
+        let version = self.versions.get(&kind).cloned().unwrap_or_default();
+        Subscription::Whole { names: self.names(kind), version }
+    }
+
+    /// A request that answers what came last, and changes the subscription.
+    fn request(&self, kind: Kind, subscribe: Vec<String>, unsubscribe: Vec<String>) -> Request {
+        let subscription = match self.form {
+            Form::StateOfTheWorld => self.whole(kind),
+            Form::Delta => Subscription::Change { subscribe, unsubscribe, versions: HashMap::new() },
         };
         Request {
             kind,
-            names,
-            version: self.versions.get(&kind).cloned().unwrap_or_default(),
+            subscription,
             nonce: self.nonces.get(&kind).cloned().unwrap_or_default(),
-            error: error.then(|| "refused".to_owned()),
+            error: None,
         }
+    }
+
+    fn answer(&self, kind: Kind, error: Option<&str>) -> Request {
+        let request = self.request(kind, Vec::new(), Vec::new());
+        Request { error: error.map(str::to_owned), ..request }
     }
 
     /// Takes a response as Envoy does, and says what Envoy says.
     fn take(&mut self, push: &Push, refuse: bool, world: &World) -> Vec<Request> {
         self.nonces.insert(push.kind, push.nonce.clone());
         if refuse {
-            return vec![self.request(push.kind, true)];
+            return vec![self.answer(push.kind, Some("refused"))];
         }
         self.versions.insert(push.kind, push.version.clone());
         let mut requests = Vec::new();
         match push.kind {
-            Kind::Cluster => {
-                let new: BTreeMap<String, u64> =
-                    push.resources.iter().map(|resource| (resource.name.clone(), resource.hash)).collect();
-                self.ready
-                    .retain(|name| new.get(name).is_some_and(|hash| self.clusters.get(name) == Some(hash)));
-                self.clusters = new;
-                if self.subscribed_endpoints || !self.clusters.is_empty() {
-                    self.subscribed_endpoints = true;
-                    requests.push(self.request(Kind::Endpoint, false));
-                }
-            }
+            Kind::Cluster => requests.extend(self.take_clusters(push)),
             Kind::Endpoint => {
-                let names = push.resources.iter().map(|resource| resource.name.clone());
-                self.ready.extend(names.filter(|name| self.clusters.contains_key(name)));
+                let new = push.resources.iter().map(|resource| (resource.name.clone(), resource.hash));
+                self.ready.extend(new.filter(|(name, _)| self.clusters.contains_key(name)));
+                for name in &push.removed {
+                    assert!(!self.clusters.contains_key(name), "{name} lost its endpoints");
+                }
             }
             Kind::Route => self.routes = Some(Arc::clone(&world.by_route[&push.resources[0].hash])),
             Kind::Filter => {
                 let resources = &world.by_filter[&push.resources[0].hash];
                 let routes = self.routes.as_ref().map(|routes| routes.route.hash);
                 assert_eq!(routes, Some(resources.route.hash), "the filter came before its routes");
-                self.filter = Some(resources.revision());
+                self.filter = Some(Arc::clone(resources));
             }
         }
-        requests.push(self.request(push.kind, false));
+        requests.push(self.answer(push.kind, None));
         requests
+    }
+
+    /// The answer is what it asks for endpoints, if anything.
+    fn take_clusters(&mut self, push: &Push) -> Option<Request> {
+        let mut new = match self.form {
+            Form::StateOfTheWorld => BTreeMap::new(),
+            Form::Delta => self.clusters.clone(),
+        };
+        new.extend(push.resources.iter().map(|resource| (resource.name.clone(), resource.hash)));
+        if self.form == Form::Delta {
+            for name in &push.removed {
+                new.remove(name);
+            }
+        }
+        self.ready.retain(|name, _| new.get(name).is_some_and(|hash| self.clusters.get(name) == Some(hash)));
+        self.clusters = new;
+        let wanted: BTreeSet<String> = self.clusters.keys().cloned().collect();
+        if self.endpoints.is_none() && wanted.is_empty() {
+            return None;
+        }
+        let before = self.endpoints.replace(wanted.clone()).unwrap_or_default();
+        let difference = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect();
+        let (subscribe, unsubscribe): (Vec<_>, Vec<_>) =
+            (difference(&wanted, &before), difference(&before, &wanted));
+        if self.form == Form::Delta && subscribe.is_empty() && unsubscribe.is_empty() {
+            return None;
+        }
+        let request = self.request(Kind::Endpoint, subscribe, unsubscribe);
+        // In delta, only an answer names a response.
+        let nonce = if self.form == Form::Delta { String::new() } else { request.nonce };
+        Some(Request { nonce, ..request })
     }
 
     fn check(&self) {
         let Some(routes) = &self.routes else { return };
         for name in routes.upstreams.keys() {
             assert!(
-                self.ready.contains(name),
+                self.ready.contains_key(name),
                 "a route leads to {name}, which is not ready: {:?}",
                 self.ready
             );
@@ -145,7 +227,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(form: Form, seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let mut world = World::default();
         let latest = world.revise(&mut random);
@@ -153,9 +235,9 @@ impl Run {
             random,
             world,
             now: Instant::now(),
-            stream: Stream::new(Timing::default(), Arc::clone(&latest)),
+            stream: Stream::new(form, Timing::default(), Arc::clone(&latest)),
             latest,
-            proxy: Proxy::default(),
+            proxy: Proxy::new(form),
             to_proxy: VecDeque::new(),
             to_stream: VecDeque::new(),
             refusing: true,
@@ -169,9 +251,9 @@ impl Run {
         self.to_proxy.clear();
         self.to_stream.clear();
         self.proxy.nonces.clear();
-        self.stream = Stream::new(Timing::default(), Arc::clone(&self.latest));
+        self.stream = Stream::new(self.proxy.form, Timing::default(), Arc::clone(&self.latest));
         let mut kinds = vec![Kind::Cluster];
-        if self.proxy.subscribed_endpoints {
+        if self.proxy.endpoints.is_some() {
             kinds.push(Kind::Endpoint);
         }
         kinds.extend(if self.random.one_in(2) {
@@ -179,7 +261,7 @@ impl Run {
         } else {
             [Kind::Filter, Kind::Route]
         });
-        self.to_stream.extend(kinds.into_iter().map(|kind| self.proxy.request(kind, false)));
+        self.to_stream.extend(kinds.into_iter().map(|kind| self.proxy.open(kind)));
     }
 
     fn step(&mut self) {
@@ -247,20 +329,29 @@ impl Run {
             }
         }
         assert_eq!(self.stream.covered(), Some(self.world.revision));
-        assert_eq!(self.proxy.filter, Some(self.world.revision));
+        assert_eq!(self.proxy.filter.as_ref().map(|has| has.revision()), Some(self.world.revision));
         assert!(self.proxy.clusters.keys().eq(self.latest.upstreams.keys()), "{:?}", self.proxy.clusters);
         assert_eq!(self.stream.deadline(), None);
     }
 }
 
-#[test]
-fn xds_no_request_can_be_lost_whatever_happens() {
+fn run(form: Form) {
     for seed in 1..=1_000 {
         println!("seed {seed}");
-        let mut run = Run::new(seed);
+        let mut run = Run::new(form, seed);
         for _ in 0..1_500 {
             run.step();
         }
         run.finish();
     }
+}
+
+#[test]
+fn xds_no_request_can_be_lost_whatever_happens() {
+    run(Form::StateOfTheWorld);
+}
+
+#[test]
+fn xds_no_request_can_be_lost_in_delta_either() {
+    run(Form::Delta);
 }

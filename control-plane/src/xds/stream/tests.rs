@@ -1,3 +1,6 @@
+use envoy_types::pb::google::protobuf::Any;
+use prost::Message;
+
 use super::super::testing::resources;
 use super::*;
 
@@ -25,7 +28,7 @@ fn short(name: &str) -> &str {
 impl Proxy {
     fn new(resources: &Arc<Resources>) -> Self {
         Self {
-            stream: Stream::new(TIMING, Arc::clone(resources)),
+            stream: Stream::new(Form::StateOfTheWorld, TIMING, Arc::clone(resources)),
             now: Instant::now(),
             inbox: Vec::new(),
             names: BTreeMap::new(),
@@ -48,8 +51,10 @@ impl Proxy {
     fn send(&mut self, kind: Kind, error: Option<&str>) {
         let request = Request {
             kind,
-            names: self.names.get(&kind).cloned().unwrap_or_default(),
-            version: self.versions.get(&kind).cloned().unwrap_or_default(),
+            subscription: Subscription::Whole {
+                names: self.names.get(&kind).cloned().unwrap_or_default(),
+                version: self.versions.get(&kind).cloned().unwrap_or_default(),
+            },
             nonce: self.nonces.get(&kind).cloned().unwrap_or_default(),
             error: error.map(str::to_owned),
         };
@@ -183,8 +188,8 @@ fn xds_first_connection_goes_step_by_step() {
     assert_eq!(proxy.stream.deadline(), None);
     for kind in Kind::ALL {
         let version = resources.version(kind);
-        let status = proxy.stream.status(kind);
-        assert_eq!((status.sent.as_ref(), status.acked.as_ref()), (Some(&version), Some(&version)));
+        let standing = proxy.stream.standing(kind);
+        assert_eq!((standing.sent.as_ref(), standing.acked.as_ref()), (Some(&version), Some(&version)));
     }
 }
 
@@ -307,10 +312,10 @@ fn xds_endpoints_are_sent_again_when_their_cluster_changes() {
     let mut proxy = Proxy::settled(&resources(1, &[("a", 1), ("b", 2)]));
     let mut changed = (*resources(2, &[("a", 1), ("b", 2)])).clone();
     let old = &changed.upstreams["halftone/d/a"];
-    let mut any = old.cluster.any.clone();
+    let mut any = Any::decode(old.cluster.any.clone()).unwrap();
     any.value.extend_from_slice(&[0xb8, 0x01, 0x00]);
     let upstream =
-        Upstream { cluster: Resource::new(old.cluster.name.clone(), any), endpoints: old.endpoints.clone() };
+        Upstream { cluster: Resource::new(old.cluster.name.clone(), &any), endpoints: old.endpoints.clone() };
     changed.upstreams.insert("halftone/d/a".to_owned(), Arc::new(upstream));
     proxy.publish(&Arc::new(changed));
     // Right after the clusters, without being asked, and only those.
@@ -351,7 +356,7 @@ fn xds_a_cluster_that_returns_must_be_taken_again() {
     proxy.publish(&both);
     assert_eq!(proxy.nack().kind, Kind::Cluster);
     assert_eq!(proxy.ack().kind, Kind::Endpoint);
-    assert_eq!(proxy.got(), [], "endpoints of a refused cluster are worth nothing");
+    assert_eq!(proxy.got(), [(Kind::Cluster, vec!["a"])], "endpoints of a refused cluster are worth nothing");
 }
 
 #[test]
@@ -420,8 +425,11 @@ fn xds_refused_clusters_stop_the_revision_but_not_the_next() {
     let mut proxy = Proxy::settled(&resources(1, &[("a", 1)]));
     proxy.publish(&resources(2, &[("b", 2)]));
     proxy.nack();
-    assert_eq!(proxy.got(), [], "neither again, nor the routes, nor the filter");
-    assert_eq!(proxy.stream.status(Kind::Cluster).nacked.as_ref().unwrap().message, "refused");
+    assert_eq!(proxy.got(), [(Kind::Cluster, vec!["a"])], "back, without the routes and the filter");
+    assert_eq!(proxy.stream.standing(Kind::Cluster).nacked.as_ref().unwrap().message, "refused");
+    assert_eq!(kinds(&proxy.obey()), [Kind::Cluster]);
+    let refused = Refused { revision: 2, kind: Kind::Cluster, message: "refused".to_owned() };
+    assert_eq!((proxy.stream.covered(), proxy.stream.refused()), (Some(1), Some(&refused)));
     proxy.wait(Duration::from_secs(60));
     assert_eq!(proxy.got(), []);
     proxy.publish(&resources(3, &[("a", 1), ("c", 3)]));
@@ -441,7 +449,7 @@ fn xds_going_back_after_a_refusal_repairs() {
     let seen = proxy.obey();
     assert_eq!(kinds(&seen), [Kind::Cluster, Kind::Filter]);
     assert_eq!(proxy.stream.covered(), Some(3));
-    assert_eq!(proxy.stream.status(Kind::Cluster).nacked, None);
+    assert_eq!(proxy.stream.standing(Kind::Cluster).nacked, None);
 }
 
 #[test]
@@ -449,7 +457,7 @@ fn xds_refused_endpoints_stop_the_revision_but_not_the_next() {
     let mut proxy = Proxy::settled(&resources(1, &[("a", 1)]));
     proxy.publish(&resources(2, &[("a", 2)]));
     assert_eq!(proxy.nack().kind, Kind::Endpoint);
-    assert_eq!(proxy.got(), []);
+    assert_eq!(kinds(&proxy.obey()), [Kind::Endpoint], "those from before");
     proxy.publish(&resources(3, &[("a", 3)]));
     assert_eq!(kinds(&proxy.obey()), [Kind::Endpoint, Kind::Filter]);
 }
@@ -461,8 +469,10 @@ fn xds_refused_routes_keep_the_old_rules_and_all_clusters() {
     let clusters = proxy.ack_like_envoy();
     assert_eq!(kinds(&clusters), [Kind::Cluster, Kind::Endpoint]);
     assert_eq!(proxy.nack().kind, Kind::Route);
-    proxy.wait(Duration::from_secs(60));
-    assert_eq!(proxy.got(), [], "no filter, and no cluster of the routes that are in use goes away");
+    assert_eq!(kinds(&proxy.inbox), [Kind::Route], "no filter, and the routes from before");
+    proxy.wait(TIMING.grace * 2);
+    assert_eq!(kinds(&proxy.inbox), [Kind::Route], "no cluster of routes that may be in use goes away");
+    proxy.obey();
     assert_eq!(proxy.stream.covered(), Some(1));
     proxy.publish(&resources(3, &[("c", 3)]));
     let seen = proxy.obey();
@@ -473,20 +483,48 @@ fn xds_refused_routes_keep_the_old_rules_and_all_clusters() {
 }
 
 #[test]
-fn xds_a_refused_filter_is_not_sent_again_until_it_changes() {
-    let mut proxy = Proxy::settled(&resources(1, &[("a", 1)]));
+fn xds_a_refused_filter_is_followed_by_the_one_before() {
+    let first = resources(1, &[("a", 1)]);
+    let mut proxy = Proxy::settled(&first);
+    proxy.stream.events();
     let second = resources(2, &[("a", 1)]);
     proxy.publish(&second);
     assert_eq!(proxy.nack().kind, Kind::Filter);
+    let version = second.version(Kind::Filter);
+    assert_eq!(proxy.stream.events(), [Event::Nacked { kind: Kind::Filter, version, revision: 2 }]);
+    assert_eq!(proxy.ack().version, first.version(Kind::Filter), "other bytes than those that it refused");
     proxy.wait(Duration::from_secs(60));
     proxy.publish(&resources(2, &[("a", 1)]));
-    assert_eq!(proxy.got(), []);
+    assert_eq!(proxy.got(), [], "what was refused is not tried again under its own revision");
     assert_eq!(proxy.stream.covered(), Some(1));
-    let status = proxy.stream.status(Kind::Filter).clone();
-    assert_eq!(status.nacked.unwrap().version, second.version(Kind::Filter));
+    assert_eq!(proxy.stream.refused().unwrap().revision, 2);
     proxy.publish(&resources(3, &[("a", 1)]));
     proxy.obey();
-    assert_eq!(proxy.stream.covered(), Some(3));
+    assert_eq!((proxy.stream.covered(), proxy.stream.refused()), (Some(3), None));
+}
+
+#[test]
+fn xds_a_proxy_that_refuses_what_it_had_too_is_left_alone() {
+    let mut proxy = Proxy::settled(&resources(1, &[("a", 1)]));
+    proxy.publish(&resources(2, &[("a", 1)]));
+    proxy.nack();
+    proxy.nack();
+    proxy.wait(Duration::from_secs(60));
+    assert_eq!(proxy.got(), []);
+    assert_eq!(proxy.stream.refused().unwrap().revision, 2);
+    proxy.publish(&resources(3, &[("a", 1)]));
+    assert_eq!(kinds(&proxy.obey()), [Kind::Filter]);
+}
+
+#[test]
+fn xds_the_same_clusters_are_tried_again_with_the_next_revision() {
+    let mut proxy = Proxy::new(&resources(1, &[("a", 1)]));
+    proxy.subscribe(Kind::Cluster, &[]);
+    proxy.nack();
+    proxy.wait(Duration::from_secs(60));
+    assert_eq!(proxy.got(), [], "there is nothing to go back to");
+    proxy.publish(&resources(2, &[("a", 1)]));
+    assert_eq!(proxy.got(), [(Kind::Cluster, vec!["a"])]);
 }
 
 #[test]
@@ -693,7 +731,7 @@ fn xds_a_returning_proxy_does_not_get_the_filter_it_refused() {
         proxy.send(kind, None);
     }
     assert_eq!(kinds(&proxy.obey()), [Kind::Cluster, Kind::Endpoint, Kind::Route]);
-    assert_eq!(proxy.stream.status(Kind::Filter).nacked, Some(refusal()));
+    assert_eq!(proxy.stream.standing(Kind::Filter).nacked, Some(refusal()));
     assert_eq!(proxy.stream.covered(), None);
     proxy.publish(&resources(3, &[("a", 1)]));
     assert_eq!(kinds(&proxy.obey()), [Kind::Filter]);
