@@ -239,11 +239,12 @@ fn lines(outcome: &Outcome, name: &str) -> Vec<String> {
 
 #[test]
 fn traces_are_continued_or_replaced_by_the_rules() -> Result<()> {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let newer = format!("{}-what", GOOD.replace("00-0", "cc-0"));
     let too_many = (0..33).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
     // The headers, whether the trace goes on, and what is left of `tracestate`.
-    let cases: [(&[(&str, &str)], bool, &[&str]); 12] = [
+    let cases: [(Fields<'_>, bool, &[&str]); 12] = [
         (&[], false, &[]),
         (&[("tracestate", "a=1")], false, &[]),
         (&[("traceparent", GOOD)], true, &[]),
