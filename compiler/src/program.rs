@@ -4,7 +4,7 @@ use crate::expression::{Lowering, Node, Optimisation, chain};
 use halftone_rules::{
     Type, Value,
     bundle::{Attribute, Condition, Constant, Guard, order_key},
-    isa::{AttributeId, Effect, ListId, Op, PredicateId},
+    isa::{AttributeId, ListId, Op, PredicateId},
     limits::{MAX_CONDITION_OPS, MAX_INDEXES, MAX_PREDICATES, MAX_PREFIX_LENGTHS, MAX_STACK},
     operator::Binary,
 };
@@ -94,25 +94,7 @@ fn depth(ops: &[Op]) -> usize {
     let mut height = 0usize;
     let mut deepest = 0;
     for op in ops {
-        height = match op.effect() {
-            Effect::Unary(_)
-            | Effect::Member(_)
-            | Effect::Lookup(_)
-            | Effect::Match(_)
-            | Effect::Network(_)
-            | Effect::Bucket(..)
-            | Effect::Branch(_) => height,
-            Effect::Binary(_) | Effect::Logic => height.saturating_sub(1),
-            Effect::Select => height.saturating_sub(2),
-            Effect::Constant(_)
-            | Effect::Attribute(_)
-            | Effect::Presence(_)
-            | Effect::Now
-            | Effect::Test(..)
-            | Effect::TestMember(..)
-            | Effect::Predicate(_)
-            | Effect::Fail(..) => height + 1,
-        };
+        height = (height + 1).saturating_sub(op.effect().operands());
         deepest = deepest.max(height);
     }
     deepest

@@ -9,7 +9,7 @@
 
 use crate::{
     bundle::{Condition, Constant, Ruleset, order_key},
-    isa::{AttributeId, ConstantId, Effect, ListId, Op, PredicateId, Skip},
+    isa::{AttributeId, ConstantId, ListId, Op, PredicateId, Skip},
     operator::{Binary, Unary},
     value::EvalError,
     verify::code,
@@ -243,7 +243,7 @@ fn logic(ruleset: &Ruleset, condition: Condition) -> Option<Logic> {
             }
             op => {
                 let mut start = at;
-                for _ in 0..operands(op.effect()) {
+                for _ in 0..op.effect().operands() {
                     start = stack.pop()?.start;
                 }
                 let code = Condition {
@@ -259,29 +259,6 @@ fn logic(ruleset: &Ruleset, condition: Condition) -> Option<Logic> {
     }
     let whole = stack.pop()?;
     (stack.is_empty() && jumps == 0).then_some(whole.logic)
-}
-
-/// How many values an operation takes from the stack.
-fn operands(effect: Effect) -> usize {
-    match effect {
-        Effect::Constant(_)
-        | Effect::Attribute(_)
-        | Effect::Presence(_)
-        | Effect::Now
-        | Effect::Test(..)
-        | Effect::TestMember(..)
-        | Effect::Predicate(_)
-        | Effect::Fail(..) => 0,
-        Effect::Unary(_)
-        | Effect::Member(_)
-        | Effect::Lookup(_)
-        | Effect::Match(_)
-        | Effect::Network(_)
-        | Effect::Bucket(..)
-        | Effect::Branch(_) => 1,
-        Effect::Binary(_) | Effect::Logic => 2,
-        Effect::Select => 3,
-    }
 }
 
 /// An operation that is a test by itself, when there is a form for it.

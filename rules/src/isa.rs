@@ -86,6 +86,32 @@ pub enum Effect {
     Fail(Type, EvalError),
 }
 
+impl Effect {
+    /// How many values the operation takes from the stack. It leaves one.
+    #[must_use]
+    pub fn operands(self) -> usize {
+        match self {
+            Self::Constant(_)
+            | Self::Attribute(_)
+            | Self::Presence(_)
+            | Self::Now
+            | Self::Test(..)
+            | Self::TestMember(..)
+            | Self::Predicate(_)
+            | Self::Fail(..) => 0,
+            Self::Unary(_)
+            | Self::Member(_)
+            | Self::Lookup(_)
+            | Self::Match(_)
+            | Self::Network(_)
+            | Self::Bucket(..)
+            | Self::Branch(_) => 1,
+            Self::Binary(_) | Self::Logic => 2,
+            Self::Select => 3,
+        }
+    }
+}
+
 macro_rules! isa {
     ($( $(#[doc = $doc:literal])+ $opcode:literal $name:ident $( ($($operand:ident $ty:ident),+) )? = $mnemonic:literal, $effect:expr; )+) => {
         /// One operation. Encoded as its opcode, one byte, and its operands.
