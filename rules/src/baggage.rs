@@ -52,9 +52,13 @@ fn append(header: &mut Vec<u8>, member: &[u8]) {
     header.extend_from_slice(member);
 }
 
-/// Whether what stands before the first `=` or `;` is a name of ours.
+/// Whether what stands before the first `=` or `;` is a name of ours. Whatever is not visible around it is left out of
+/// account: there are readers that strip more than blanks and tabs.
 fn is_ours(member: &[u8]) -> bool {
-    let key = trim(member.split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default());
+    let key = member.split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();
+    let first = key.iter().position(u8::is_ascii_graphic);
+    let last = key.iter().rposition(u8::is_ascii_graphic);
+    let key = first.zip(last).and_then(|(first, last)| key.get(first..=last)).unwrap_or_default();
     [TARGET, REVISION].iter().any(|name| name.as_bytes() == key)
 }
 
@@ -96,6 +100,7 @@ mod tests {
             (&["a=1,a=2"], "a=1,a=2,"),
             (&["halftone.target=v9", "a=1,halftone.revision;x=halftone.target"], "a=1,"),
             (&[" halftone.target = v9;secret , a=1"], "a=1,"),
+            (&["\u{b}halftone.target\u{a0}=v9,\u{85}a\u{b}=1"], "\u{85}a\u{b}=1,"),
             (&["x-halftone.target=1"], "x-halftone.target=1,"),
         ] {
             let expected = format!("{expected}halftone.target=v2,halftone.revision=7");
