@@ -8,6 +8,7 @@ use crate::{
     lint::lint,
     program::{self, Program},
     suggest::did_you_mean,
+    target::{TargetSettings, TargetSpec},
     yaml,
 };
 use halftone_rules::{
@@ -19,29 +20,17 @@ use halftone_rules::{
         MAX_OVERRIDES, MAX_RULES, MAX_STACK, MAX_TARGETS,
     },
 };
-use std::{
-    collections::{HashMap, HashSet},
-    net::SocketAddr,
-};
+use std::collections::{HashMap, HashSet};
 
 /// A ruleset that compiled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
     /// What the evaluator runs.
     pub ruleset: Ruleset,
-    /// Where the targets are, in the order of the ruleset's targets.
+    /// The targets, in the order of the ruleset's targets.
     pub targets: Vec<TargetSpec>,
     /// What compiles, but will surprise.
     pub warnings: Vec<Diagnostic>,
-}
-
-/// Where a target is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetSpec {
-    /// The target's name.
-    pub name: String,
-    /// Addresses that serve it. Empty when whoever routes by the headers knows them.
-    pub endpoints: Vec<SocketAddr>,
 }
 
 /// The target of a ruleset that names no other default.
@@ -292,9 +281,11 @@ fn targets(document: &Document, diagnostics: &mut Diagnostics<'_>) -> Vec<Target
     let mut targets: Vec<TargetSpec> = Vec::new();
     if let Some(declared) = &document.targets {
         let names: HashSet<&str> = declared.iter().map(|target| target.name.as_str()).collect();
-        targets.extend(
-            declared.iter().map(|t| TargetSpec { name: t.name.clone(), endpoints: t.endpoints.clone() }),
-        );
+        targets.extend(declared.iter().map(|t| TargetSpec {
+            name: t.name.clone(),
+            endpoints: t.endpoints.clone(),
+            settings: t.settings.clone(),
+        }));
         for Spanned { span, value } in named.filter(|name| !names.contains(name.value.as_str())) {
             if diagnostics.is_full() {
                 break;
@@ -306,16 +297,21 @@ fn targets(document: &Document, diagnostics: &mut Diagnostics<'_>) -> Vec<Target
     } else {
         let mut seen = HashSet::new();
         let new = named.filter(|name| seen.insert(name.value.as_str()));
-        targets.extend(new.map(|name| TargetSpec { name: name.value.clone(), endpoints: Vec::new() }));
+        targets.extend(new.map(|name| elsewhere(&name.value)));
     }
     if document.default.is_none() && !targets.iter().any(|target| target.name == DEFAULT_TARGET) {
-        targets.push(TargetSpec { name: DEFAULT_TARGET.into(), endpoints: Vec::new() });
+        targets.push(elsewhere(DEFAULT_TARGET));
     }
     let first = document.targets.as_deref().and_then(|declared| declared.get(MAX_TARGETS));
     let place = first.map_or(0..0, |target| target.span.clone());
     limit("targets", targets.len(), MAX_TARGETS, &place, diagnostics);
     targets.truncate(MAX_TARGETS);
     targets
+}
+
+/// A target that somebody else knows.
+fn elsewhere(name: &str) -> TargetSpec {
+    TargetSpec { name: name.into(), endpoints: Vec::new(), settings: TargetSettings::default() }
 }
 
 fn unit(document: &Document, checker: &mut Checker, diagnostics: &mut Diagnostics<'_>) -> AttributeId {

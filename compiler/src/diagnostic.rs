@@ -56,6 +56,8 @@ codes! {
     UnknownReference = "E0211";
     /// A ruleset that governs the same requests as another one.
     SameScope = "E0212";
+    /// A duration or a count that is no such thing, or outside of what proxies can take.
+    OutOfRange = "E0213";
     /// A condition that does not parse.
     ConditionSyntax = "E0301";
     /// A feature of CEL that is outside of the subset.
@@ -92,6 +94,10 @@ codes! {
     MisspeltAttribute = "W0409";
     /// Requests that no rule takes go to a target that is not among those declared.
     UndeclaredDefault = "W0410";
+    /// A retry of what a backend may have worked on already.
+    UnsafeRetry = "W0411";
+    /// A setting of a target that has no effect.
+    NoEffect = "W0412";
 }
 
 /// How bad a problem is.

@@ -4,6 +4,7 @@ mod enrolment;
 mod fields;
 mod reader;
 mod shape;
+mod target;
 
 pub(crate) use enrolment::{CONTROL_ARM, TREATMENT};
 pub(crate) use reader::read;
@@ -12,6 +13,7 @@ pub use shape::json_schema;
 use crate::{
     diagnostic::Span,
     expression::{DeclaredAttribute, Expr},
+    target::TargetSettings,
 };
 use halftone_rules::{Scope, bundle::Schedule};
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -73,6 +75,20 @@ pub(crate) struct Target {
     pub(crate) span: Span,
     pub(crate) name: String,
     pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) settings: TargetSettings,
+    /// Where the settings stand that may surprise.
+    pub(crate) places: Places,
+}
+
+/// Places of a target's settings.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Of the first setting that is written.
+    pub(crate) first: Option<Span>,
+    /// Of what [`crate::target::Retries::on`] lists, when it is written.
+    pub(crate) retry_on: Vec<Span>,
+    pub(crate) per_try_timeout: Option<Span>,
+    pub(crate) consecutive_5xx: Option<Span>,
 }
 
 /// A declared layer.

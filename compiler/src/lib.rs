@@ -28,9 +28,10 @@ mod program;
 mod show;
 pub mod simulate;
 mod suggest;
+pub mod target;
 mod yaml;
 
-pub use compile::{Compiled, TargetSpec, compile, compile_file, compile_with};
+pub use compile::{Compiled, compile, compile_file, compile_with};
 pub use diagnostic::{Code, Diagnostic, Place, Severity, render};
 pub use disassemble::disassemble;
 pub use document::json_schema;
@@ -41,3 +42,4 @@ pub use link::{LinkError, Member, conflicts, link};
 pub use show::source;
 pub use simulate::Simulation;
 pub use suggest::did_you_mean;
+pub use target::TargetSpec;

@@ -2,6 +2,7 @@
 
 mod cover;
 mod split;
+mod target;
 
 use crate::{
     allocation::coincide,
@@ -52,6 +53,9 @@ pub(crate) fn lint(
     }
     overlapping(document, conditions, lowering, diagnostics);
     targets_without_endpoints(document, diagnostics);
+    for target in document.targets.iter().flatten() {
+        target::settings(target, diagnostics);
+    }
     undeclared_default(document, conditions, lowering, diagnostics);
     checker.misspelt_attributes(diagnostics);
 }

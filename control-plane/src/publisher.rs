@@ -3,21 +3,16 @@
 use crate::{
     gate::{Gate, GateError},
     store::{Action, Revision, Store, StoreError, StoredRuleset},
-    xds::{
-        ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError, TargetEndpoints, UpstreamProtocol,
-    },
+    xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError},
 };
 use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, link};
 use halftone_rules::codec::{self, BundleError};
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Mutex, Semaphore, watch};
-
-/// How long a request to a target may take.
-const TARGET_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A ruleset in force.
 #[derive(Clone, Debug)]
@@ -440,16 +435,10 @@ fn prove(current: Current, gate: &Gate, settings: &ProxySettings) -> Result<Prov
 
 fn routes(ruleset: &Ruleset) -> RulesetRoutes {
     let compiled = &ruleset.compiled;
-    let target = |target: &halftone_compiler::TargetSpec| TargetEndpoints {
-        name: target.name.clone(),
-        endpoints: target.endpoints.clone(),
-        timeout: TARGET_TIMEOUT,
-        protocol: UpstreamProtocol::default(),
-    };
     RulesetRoutes {
         name: compiled.ruleset.name.clone(),
         default: compiled.ruleset.targets.get(usize::from(compiled.ruleset.default)).cloned(),
-        targets: compiled.targets.iter().map(target).collect(),
+        targets: compiled.targets.clone(),
     }
 }
 

@@ -73,6 +73,11 @@ impl Fields {
         self.written.iter().any(|other| other == name)
     }
 
+    /// Where the first field that has not been taken out stands.
+    pub(crate) fn first_key(&self) -> Option<&Span> {
+        self.entries.iter().map(|(key, _)| &key.span).min_by_key(|span| span.start)
+    }
+
     /// Takes a field out, or reports that it is missing.
     pub(crate) fn required(&mut self, name: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Node> {
         let written = self.has(name);

@@ -1,9 +1,9 @@
 //! Reads the fields of a ruleset.
 
 use super::{
-    Document, Spanned, Target,
+    Document, Spanned,
     fields::Fields,
-    shape::{ATTRIBUTE, MATCH, RULESET, TARGET, attribute_types, sources},
+    shape::{ATTRIBUTE, MATCH, RULESET, attribute_types, sources},
 };
 use crate::{
     diagnostic::{Code, Diagnostics, Span},
@@ -11,14 +11,13 @@ use crate::{
         DeclaredAttribute, KEYWORDS, NOW, RESERVED, SizeLimit, UnknownName, cookie_source, header_source,
         is_attribute_name, query_source,
     },
-    limits::MAX_ENDPOINTS,
     suggest::did_you_mean,
     yaml::{Key, Kind, Node},
 };
 use halftone_rules::{Scope, Source, Type, Value, bundle::Constant, limits::MAX_NAME_BYTES};
 use std::{
     collections::{BTreeMap, HashSet},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 /// Reads the document out of its tree. Whatever is wrong is reported and left out.
@@ -360,47 +359,5 @@ impl Reader<'_, '_> {
                 None
             }
         }
-    }
-
-    fn targets(&mut self, node: Node) -> Vec<Target> {
-        let mut targets = Vec::new();
-        for (key, node) in self.mapping(node, "`targets`") {
-            if !self.check_name(&key.text, &key.span, "a target's name") {
-                continue;
-            }
-            let endpoints = if node.is_null() { Vec::new() } else { self.endpoints(node) };
-            targets.push(Target { span: key.span, name: key.text, endpoints });
-        }
-        targets
-    }
-
-    fn endpoints(&mut self, node: Node) -> Vec<SocketAddr> {
-        let Some(mut fields) = Fields::of(node, &TARGET, self.diagnostics) else {
-            return Vec::new();
-        };
-        let nodes =
-            fields.optional("endpoints").map(|node| self.list(node, "`endpoints`")).unwrap_or_default();
-        if let Some(first) = nodes.get(MAX_ENDPOINTS) {
-            let message = format!("{} endpoints, but at most {MAX_ENDPOINTS} are allowed", nodes.len());
-            self.diagnostics.report(Code::TooLarge, &first.span, message);
-            return Vec::new();
-        }
-        let mut endpoints: Vec<SocketAddr> = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let Some(endpoint) = self.text(&node, "an endpoint") else { continue };
-            match endpoint.value.parse::<SocketAddr>() {
-                Ok(address) if endpoints.contains(&address) => {
-                    let message = format!("{address} stands twice");
-                    self.diagnostics.report(Code::DuplicateName, &endpoint.span, message);
-                }
-                Ok(address) if address.port() != 0 => endpoints.push(address),
-                _ => {
-                    let help = "write an IP address and a port, for example 127.0.0.1:8001 or \"[::1]:8001\"";
-                    let message = format!("{:?} is not an endpoint", endpoint.value);
-                    self.diagnostics.report_with_help(Code::InvalidEndpoint, &endpoint.span, message, help);
-                }
-            }
-        }
-        endpoints
     }
 }

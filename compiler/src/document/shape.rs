@@ -1,5 +1,6 @@
 //! The fields of a ruleset: what the reader accepts and what the JSON Schema says, from one table.
 
+use crate::target::{Protocol, RetryOn};
 use halftone_rules::{
     Type,
     limits::{MAX_NAME_BYTES, MAX_SEED_BYTES},
@@ -36,6 +37,10 @@ enum Form {
     Share,
     /// A number above 0.
     Number,
+    /// A whole number.
+    Count,
+    /// `1m30s`
+    Duration,
     /// RFC 3339.
     Time,
     /// A text, a number or a bool.
@@ -117,9 +122,69 @@ shape! {
     }
 }
 
+/// What the field `protocol` of a target says.
+pub(crate) fn protocols() -> Vec<&'static str> {
+    Protocol::ALL.into_iter().map(Protocol::word).collect()
+}
+
+/// What the field `on` of retries lists, besides status codes.
+pub(crate) fn retry_words() -> Vec<&'static str> {
+    RetryOn::WORDS.into_iter().filter_map(RetryOn::word).collect()
+}
+
 shape! {
     TARGET = "a target" {
         "endpoints": Form::List(&Form::Text), "IP addresses with ports.";
+        "protocol": Form::Word(protocols), "What the endpoints speak; `http1` when left out.";
+        "timeout": Form::Duration, "How long a request may take, retries included: 0s is without limit, `15s` when left out.";
+        "retries": Form::Object(&RETRIES), "Which requests are sent once more; what cannot have reached a backend when left out.";
+        "health_check": Form::Object(&HEALTH_CHECK), "How endpoints are asked whether they are well; not at all when left out.";
+        "outlier_detection": Form::Object(&OUTLIER_DETECTION), "Which endpoints are left out for a while; those that cannot be reached when left out.";
+        "limits": Form::Object(&LIMITS), "How much each proxy sends at the same time; what is beyond gets 503 at once.";
+    }
+}
+
+shape! {
+    RETRIES = "`retries`" {
+        "attempts": Form::Count, "How often at most a request is sent once more; 4 when left out, 0 is never.";
+        "on": Form::Some(&Form::Either(&Form::Word(retry_words), &Form::Count)), "After what: words of Envoy's, and status codes. What cannot have reached a backend when left out.";
+        "per_try_timeout": Form::Duration, "How long each try may take; `timeout` alone when left out.";
+    }
+}
+
+shape! {
+    HEALTH_CHECK = "`health_check`" one of ["path", "grpc"] {
+        "path": Form::Text, "The path of a GET; any 2xx is well.";
+        "grpc": Form::Text, "The service that gRPC's health service is asked about; \"\" is the whole server.";
+        "interval": Form::Duration, "How long after an answer the next question comes; `5s` when left out.";
+        "timeout": Form::Duration, "How long an answer may take; `1s` when left out.";
+        "healthy_after": Form::Count, "How many good answers in a row bring an endpoint back; 2 when left out.";
+        "unhealthy_after": Form::Count, "How many bad answers in a row take an endpoint out; 3 when left out.";
+    }
+}
+
+shape! {
+    OUTLIER_DETECTION = "`outlier_detection`" {
+        "consecutive_5xx": Form::Count, "After how many answers with a 5xx in a row; never when left out.";
+        "base_ejection": Form::Duration, "For how long, times how often; `2s` when left out.";
+        "max_ejected": Form::Share, "The share of the endpoints that may be left out; 1 when left out.";
+    }
+}
+
+shape! {
+    LIMITS = "`limits`" {
+        "connections": Form::Count, "Connections.";
+        "pending": Form::Count, "Requests that wait for a connection.";
+        "requests": Form::Count, "Requests.";
+        "per_endpoint": Form::Object(&CONCURRENCY), "The same for each endpoint there is, so that it follows scaling. Both hold.";
+    }
+}
+
+shape! {
+    CONCURRENCY = "`per_endpoint`" {
+        "connections": Form::Count, "Connections.";
+        "pending": Form::Count, "Requests that wait for a connection.";
+        "requests": Form::Count, "Requests.";
     }
 }
 
@@ -223,6 +288,9 @@ impl Shape {
 /// A number above 0 or 0 in quotes.
 const NUMBER: &str = "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$";
 
+/// Numbers with their units; 0 needs none.
+const DURATION: &str = "^(0|([0-9]*[.]?[0-9]+(h|m|s|ms|us|ns))+)$";
+
 impl Form {
     fn schema(&self) -> Value {
         match self {
@@ -237,6 +305,10 @@ impl Form {
                 json!({ "type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": NUMBER })
             }
             Self::Number => json!({ "type": ["number", "string"], "exclusiveMinimum": 0, "pattern": NUMBER }),
+            Self::Count => json!({ "type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+$" }),
+            Self::Duration => {
+                json!({ "type": ["string", "integer"], "minimum": 0, "maximum": 0, "pattern": DURATION })
+            }
             Self::Time => json!({ "type": "string", "format": "date-time" }),
             Self::Word(words) => json!({ "enum": words() }),
             Self::Object(shape) => shape.schema(),

@@ -5,29 +5,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
-use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster, OutlierDetection};
 use envoy_types::pb::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions,
-    HttpProtocolOptions as CommonHttpOptions, RoutingPriority, SocketAddress, address, config_source,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address, config_source,
     socket_address,
 };
+use envoy_types::pb::envoy::config::endpoint::v3::endpoint::HealthCheckConfig;
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-};
 use envoy_types::util::pack_any;
+use halftone_compiler::target::TargetSettings;
 
 use super::resource::{Resource, Upstream, Upstreams};
-use super::snapshot::{Snapshot, UpstreamProtocol};
-use super::wire::{duration, number};
+use super::settings::{
+    balancing_by_health, circuit_breakers, health_check, outlier_detection, protocol_options,
+};
+use super::snapshot::Snapshot;
+use super::wire::duration;
 
 /// What all our clusters' names begin with, so that they never meet the user's own.
 const PREFIX: &str = "halftone/";
@@ -37,17 +35,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a proxy holds a cluster back for its endpoints. We send them at once; this bounds the harm if we die
 /// in between.
 const ENDPOINTS_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Kept-alive connections close before common servers (five seconds is usual) close them: a request that is sent
-/// into a closing connection cannot be retried safely.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Per cluster and proxy. Envoy's 1024 would turn a burst on a fast model into 503s; overload is for the backend
-/// to report, not for a default to guess.
-const MAX_CONCURRENT: u32 = 65_536;
-
-/// Envoy's 3 would give up most of the requests that a restarting backend refuses at once.
-const MAX_RETRIES: u32 = 1_024;
 
 /// The name of a target's cluster and of its endpoints.
 pub(super) fn cluster_name(ruleset: &str, target: &str) -> String {
@@ -64,9 +51,11 @@ pub(super) fn upstreams(snapshot: &Snapshot) -> Upstreams {
     targets
         .map(|(ruleset, target)| {
             let name = cluster_name(ruleset, &target.name);
-            let endpoints = pack_any(load_assignment(&name, &target.endpoints));
+            let asked = target.settings.health_check.is_some();
+            let endpoints = pack_any(load_assignment(&name, &target.endpoints, asked));
+            let cluster = cluster(&name, &target.settings, target.endpoints.len());
             let upstream = Upstream {
-                cluster: Resource::new(name.clone(), &pack_any(cluster(&name, target.protocol))),
+                cluster: Resource::new(name.clone(), &pack_any(cluster)),
                 endpoints: Some(Resource::new(name.clone(), &endpoints)),
             };
             (name, Arc::new(upstream))
@@ -78,14 +67,15 @@ pub(super) fn upstreams(snapshot: &Snapshot) -> Upstreams {
 /// keeps it, with the endpoints the proxy already has. `None` if it was never ours.
 pub(super) fn remembered(name: &str) -> Option<Arc<Upstream>> {
     name.starts_with(PREFIX).then(|| {
-        // Nearly always what the proxy has; if the target spoke another protocol, the proxy warms the cluster
-        // anew from its cached endpoints.
-        let cluster = cluster(name, UpstreamProtocol::default());
+        // What the proxy has is only known to be one of ours. If the target said how it is spoken to, the proxy warms
+        // the cluster anew from its cached endpoints, and goes on with the old one until the new routes are due.
+        let cluster = cluster(name, &TargetSettings::default(), 0);
         Arc::new(Upstream { cluster: Resource::new(name.to_owned(), &pack_any(cluster)), endpoints: None })
     })
 }
 
-fn cluster(name: &str, protocol: UpstreamProtocol) -> Cluster {
+fn cluster(name: &str, settings: &TargetSettings, endpoints: usize) -> Cluster {
+    let limits = settings.limits.of(endpoints);
     let source = ConfigSource {
         initial_fetch_timeout: Some(duration(ENDPOINTS_TIMEOUT)),
         resource_api_version: ApiVersion::V3.into(),
@@ -102,14 +92,17 @@ fn cluster(name: &str, protocol: UpstreamProtocol) -> Cluster {
         connect_timeout: Some(duration(CONNECT_TIMEOUT)),
         // Inference times vary widely, so the shortest queue beats taking turns.
         lb_policy: LbPolicy::LeastRequest.into(),
-        circuit_breakers: Some(CircuitBreakers {
-            thresholds: vec![thresholds(RoutingPriority::Default), thresholds(RoutingPriority::High)],
-            ..CircuitBreakers::default()
-        }),
-        outlier_detection: Some(outlier_detection()),
+        common_lb_config: settings.health_check.as_ref().map(|_| balancing_by_health()),
+        circuit_breakers: Some(circuit_breakers(limits)),
+        health_checks: settings
+            .health_check
+            .iter()
+            .map(|check| health_check(check, settings.protocol))
+            .collect(),
+        outlier_detection: Some(outlier_detection(&settings.outlier_detection)),
         typed_extension_protocol_options: HashMap::from([(
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
-            pack_any(protocol_options(protocol)),
+            pack_any(protocol_options(settings.protocol)),
         )]),
         // An endpoint that we drop is gone at once; what it is serving still finishes.
         ignore_health_on_host_removal: true,
@@ -117,69 +110,11 @@ fn cluster(name: &str, protocol: UpstreamProtocol) -> Cluster {
     }
 }
 
-fn thresholds(priority: RoutingPriority) -> Thresholds {
-    Thresholds {
-        priority: priority.into(),
-        max_connections: number(MAX_CONCURRENT),
-        max_pending_requests: number(MAX_CONCURRENT),
-        max_requests: number(MAX_CONCURRENT),
-        max_retries: number(MAX_RETRIES),
-        ..Thresholds::default()
-    }
-}
-
-/// An endpoint that cannot be connected to is left out for a while. Without this it attracts requests: nothing is
-/// under way on it, so it always has the shortest queue. What a backend answers is none of our business here: a
-/// release's verdict is about answers. When more than half of the endpoints are out, Envoy uses all of them again.
-fn outlier_detection() -> OutlierDetection {
-    OutlierDetection {
-        split_external_local_origin_errors: true,
-        consecutive_local_origin_failure: number(2),
-        enforcing_consecutive_local_origin_failure: number(100),
-        enforcing_local_origin_success_rate: number(0),
-        enforcing_consecutive_5xx: number(0),
-        enforcing_consecutive_gateway_failure: number(0),
-        enforcing_success_rate: number(0),
-        interval: Some(duration(Duration::from_secs(1))),
-        base_ejection_time: Some(duration(Duration::from_secs(2))),
-        max_ejection_time: Some(duration(Duration::from_secs(30))),
-        max_ejection_percent: number(100),
-        ..OutlierDetection::default()
-    }
-}
-
-fn protocol_options(protocol: UpstreamProtocol) -> HttpProtocolOptions {
-    let http1 = Http1ProtocolOptions::default();
-    let http2 = Http2ProtocolOptions::default();
-    let explicit = |config| {
-        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
-    };
-    let options = match protocol {
-        UpstreamProtocol::SameAsClient => {
-            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-                http_protocol_options: Some(http1),
-                http2_protocol_options: Some(http2),
-                ..UseDownstreamHttpConfig::default()
-            })
-        }
-        UpstreamProtocol::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1)),
-        UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2)),
-    };
-    HttpProtocolOptions {
-        common_http_protocol_options: Some(CommonHttpOptions {
-            idle_timeout: Some(duration(IDLE_TIMEOUT)),
-            ..CommonHttpOptions::default()
-        }),
-        upstream_protocol_options: Some(options),
-        ..HttpProtocolOptions::default()
-    }
-}
-
-fn load_assignment(name: &str, endpoints: &[SocketAddr]) -> ClusterLoadAssignment {
+fn load_assignment(name: &str, endpoints: &[SocketAddr], asked: bool) -> ClusterLoadAssignment {
     // A set: Envoy would give an endpoint that is named twice a double share.
     let endpoints: BTreeSet<&SocketAddr> = endpoints.iter().collect();
     let locality = LocalityLbEndpoints {
-        lb_endpoints: endpoints.into_iter().map(lb_endpoint).collect(),
+        lb_endpoints: endpoints.into_iter().map(|endpoint| lb_endpoint(endpoint, asked)).collect(),
         ..LocalityLbEndpoints::default()
     };
     ClusterLoadAssignment {
@@ -189,14 +124,18 @@ fn load_assignment(name: &str, endpoints: &[SocketAddr]) -> ClusterLoadAssignmen
     }
 }
 
-fn lb_endpoint(endpoint: &SocketAddr) -> LbEndpoint {
+fn lb_endpoint(endpoint: &SocketAddr, asked: bool) -> LbEndpoint {
     let socket = SocketAddress {
         address: endpoint.ip().to_string(),
         port_specifier: Some(socket_address::PortSpecifier::PortValue(endpoint.port().into())),
         ..SocketAddress::default()
     };
+    // Otherwise health checks name the cluster, and servers that look at the host refuse them for its slashes.
+    let health_check_config =
+        asked.then(|| HealthCheckConfig { hostname: endpoint.to_string(), ..HealthCheckConfig::default() });
     let endpoint = Endpoint {
         address: Some(Address { address: Some(address::Address::SocketAddress(socket)) }),
+        health_check_config,
         ..Endpoint::default()
     };
     LbEndpoint {
@@ -208,11 +147,13 @@ fn lb_endpoint(endpoint: &SocketAddr) -> LbEndpoint {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{ruleset, snapshot, target};
+    use super::super::wire::number;
     use super::*;
+    use halftone_compiler::TargetSpec;
 
     #[test]
     fn xds_clusters_are_eds_over_ads_with_room_for_bursts() {
-        let cluster = cluster("halftone/digits/v1", UpstreamProtocol::default());
+        let cluster = cluster("halftone/digits/v1", &TargetSettings::default(), 1);
         assert_eq!(
             cluster.cluster_discovery_type,
             Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()))
@@ -232,17 +173,6 @@ mod tests {
             assert!(thresholds.max_connections.unwrap().value > 1024);
             assert!(thresholds.max_pending_requests.unwrap().value > 1024);
         }
-    }
-
-    #[test]
-    fn xds_clusters_speak_what_the_target_speaks() {
-        use UpstreamProtocolOptions::{ExplicitHttpConfig, UseDownstreamProtocolConfig};
-        let options = |protocol| protocol_options(protocol).upstream_protocol_options.unwrap();
-        assert!(matches!(options(UpstreamProtocol::SameAsClient), UseDownstreamProtocolConfig(_)));
-        let ExplicitHttpConfig(http1) = options(UpstreamProtocol::Http1) else { panic!("explicit") };
-        assert!(matches!(http1.protocol_config, Some(ProtocolConfig::HttpProtocolOptions(_))));
-        let ExplicitHttpConfig(http2) = options(UpstreamProtocol::Http2) else { panic!("explicit") };
-        assert!(matches!(http2.protocol_config, Some(ProtocolConfig::Http2ProtocolOptions(_))));
     }
 
     #[test]
@@ -266,7 +196,7 @@ mod tests {
     fn xds_endpoints_are_a_sorted_set_of_addresses() {
         let endpoints =
             ["127.0.0.2:80", "[::1]:9000", "127.0.0.1:81", "127.0.0.2:80"].map(|text| text.parse().unwrap());
-        let assignment = load_assignment("halftone/digits/v1", &endpoints);
+        let assignment = load_assignment("halftone/digits/v1", &endpoints, false);
         assert_eq!(assignment.cluster_name, "halftone/digits/v1");
         let [locality] = &assignment.endpoints[..] else { panic!("one locality") };
         let addresses: Vec<String> = locality
@@ -287,6 +217,32 @@ mod tests {
             })
             .collect();
         assert_eq!(addresses, ["127.0.0.1 81", "127.0.0.2 80", "::1 9000"]);
+    }
+
+    #[test]
+    fn xds_endpoints_that_are_asked_for_their_health_are_asked_by_their_own_names() {
+        let endpoints = ["127.0.0.1:81".parse().unwrap()];
+        let hostname = |asked| {
+            let assignment = load_assignment("halftone/digits/v1", &endpoints, asked);
+            let endpoint = assignment.endpoints[0].lb_endpoints[0].host_identifier.clone().unwrap();
+            let lb_endpoint::HostIdentifier::Endpoint(endpoint) = endpoint else { panic!("an endpoint") };
+            endpoint.health_check_config.map(|config| config.hostname)
+        };
+        assert_eq!(hostname(true).as_deref(), Some("127.0.0.1:81"));
+        assert_eq!(hostname(false), None);
+    }
+
+    #[test]
+    fn xds_clusters_have_limits_that_follow_their_endpoints() {
+        let mut target = target("v1", &[9001, 9002]);
+        target.settings.limits.per_endpoint.requests = Some(10);
+        let requests = |target: &TargetSpec| {
+            let cluster = cluster("c", &target.settings, target.endpoints.len());
+            cluster.circuit_breakers.unwrap().thresholds[0].max_requests
+        };
+        assert_eq!(requests(&target), number(20));
+        target.endpoints.pop();
+        assert_eq!(requests(&target), number(10));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Publish [`Resources`] in a `watch` channel, and [`serve`] brings every connected proxy to the newest ones without
 //! losing a request on the way; [`Nodes`] says how far each of them is.
 //!
-//! To be read in this order: [`snapshot`](Snapshot) (what to distribute), `clusters`, `routes`, `filter` (what that
+//! To be read in this order: [`snapshot`](Snapshot) (what to distribute), `clusters`, `routes`, `settings`, `filter` (what that
 //! is in Envoy's terms), `resource` (how it is named and compared), `interest`, `channel` and `stream` (what to send
 //! when), `form`, `sotw` and `delta` (the two forms of the protocol), `encoded` and `server` (how it travels), `nodes`
 //! and `fleet` (who has what).
@@ -20,6 +20,7 @@ mod nodes;
 mod resource;
 mod routes;
 mod server;
+mod settings;
 mod snapshot;
 mod sotw;
 mod stream;
@@ -38,9 +39,7 @@ pub use fleet::{Behind, Fleet, RefusedRevision};
 pub use form::Form;
 pub use nodes::{KindStatus, Nack, NodeStatus, Nodes};
 pub use resource::{Kind, Resources};
-pub use snapshot::{
-    ProxySettings, RulesetRoutes, Snapshot, SnapshotError, TargetEndpoints, UpstreamProtocol,
-};
+pub use snapshot::{ProxySettings, RulesetRoutes, Snapshot, SnapshotError};
 use stream::Timing;
 
 /// How often a silent proxy is asked whether it is still there, and how long it may take to answer. A proxy that

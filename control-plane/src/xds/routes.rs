@@ -4,23 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
-use envoy_types::pb::envoy::config::route::v3::retry_policy::{
-    RetryBackOff, RetryHostPredicate, retry_host_predicate,
-};
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{
-    HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
+    HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route,
 };
-use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 use envoy_types::util::pack_any;
+use halftone_compiler::target::{Retries, TargetSettings, TargetSpec};
 use halftone_rules::headers::{ROUTE, SCOPE_DECIDED, TARGET};
 
 use super::clusters::cluster_name;
 use super::resource::Resource;
-use super::snapshot::{ProxySettings, RulesetRoutes, Snapshot, TargetEndpoints};
-use super::wire::{duration, number};
+use super::settings::retry_policy;
+use super::snapshot::{ProxySettings, RulesetRoutes, Snapshot};
+use super::wire::duration;
+
+/// After how long without a byte a proxy ends a request by default. With no limit of ours this one stays: it gets rid
+/// of clients that are gone.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The resource, packed.
 pub(super) fn resource(snapshot: &Snapshot, settings: &ProxySettings) -> Arc<Resource> {
@@ -40,7 +42,7 @@ fn configuration(snapshot: &Snapshot, settings: &ProxySettings) -> RouteConfigur
         name: settings.route_config_name.clone(),
         domains: vec!["*".to_owned()],
         routes,
-        retry_policy: Some(retry_policy()),
+        retry_policy: Some(retry_policy(&Retries::default())),
         ..VirtualHost::default()
     };
     RouteConfiguration {
@@ -53,7 +55,7 @@ fn configuration(snapshot: &Snapshot, settings: &ProxySettings) -> RouteConfigur
 /// A route for each target that can serve, then one for all else that the ruleset governs: a target that has gone
 /// while the proxy still runs the old rules lands there.
 fn ruleset_routes(ruleset: &RulesetRoutes, settings: &ProxySettings) -> Vec<Route> {
-    let mut targets: Vec<&TargetEndpoints> =
+    let mut targets: Vec<&TargetSpec> =
         ruleset.targets.iter().filter(|target| !target.endpoints.is_empty()).collect();
     targets.sort_by_key(|target| &target.name);
 
@@ -63,16 +65,14 @@ fn ruleset_routes(ruleset: &RulesetRoutes, settings: &ProxySettings) -> Vec<Rout
         .map(|target| {
             let headers = vec![governed.clone(), exactly(TARGET, target.name.clone())];
             let name = format!("{}/{}", ruleset.name, target.name);
-            to_cluster(name, headers, cluster_name(&ruleset.name, &target.name), target.timeout)
+            to_target(name, headers, ruleset, target)
         })
         .collect();
 
     let default = targets.iter().find(|target| Some(&target.name) == ruleset.default.as_ref());
     let name = format!("{}/", ruleset.name);
     routes.push(match default {
-        Some(target) => {
-            to_cluster(name, vec![governed], cluster_name(&ruleset.name, &target.name), target.timeout)
-        }
+        Some(target) => to_target(name, vec![governed], ruleset, target),
         None => fallback(name, vec![governed], settings),
     });
     routes
@@ -82,9 +82,27 @@ fn fallback(name: String, headers: Vec<HeaderMatcher>, settings: &ProxySettings)
     to_cluster(name, headers, settings.fallback_cluster.clone(), settings.fallback_timeout)
 }
 
+fn to_target(
+    name: String,
+    headers: Vec<HeaderMatcher>,
+    ruleset: &RulesetRoutes,
+    target: &TargetSpec,
+) -> Route {
+    let TargetSettings { timeout, retries, .. } = &target.settings;
+    let mut route = to_cluster(name, headers, cluster_name(&ruleset.name, &target.name), *timeout);
+    if let Some(route::Action::Route(action)) = &mut route.action
+        && *retries != Retries::default()
+    {
+        action.retry_policy = Some(retry_policy(retries));
+    }
+    route
+}
+
 fn to_cluster(name: String, headers: Vec<HeaderMatcher>, cluster: String, timeout: Duration) -> Route {
     let action = RouteAction {
         timeout: Some(duration(timeout)),
+        // The proxy's own bound would end the request before its time is over.
+        idle_timeout: (timeout > STREAM_IDLE_TIMEOUT).then(|| duration(timeout)),
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
         ..RouteAction::default()
     };
@@ -109,27 +127,6 @@ fn exactly(header: &str, value: String) -> HeaderMatcher {
         name: header.to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(pattern)),
         ..HeaderMatcher::default()
-    }
-}
-
-/// Only what cannot have reached a backend is tried again: inference need not be idempotent, and a repeated
-/// request would count twice.
-fn retry_policy() -> RetryPolicy {
-    let other_host = RetryHostPredicate {
-        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
-        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack_any(PreviousHostsPredicate {}))),
-    };
-    RetryPolicy {
-        retry_on: "connect-failure,refused-stream,reset-before-request".to_owned(),
-        num_retries: number(4),
-        retry_host_predicate: vec![other_host],
-        host_selection_retry_max_attempts: 10,
-        // The only endpoint of a target may be restarting, so the second try waits a little longer.
-        retry_back_off: Some(RetryBackOff {
-            base_interval: Some(duration(Duration::from_millis(50))),
-            max_interval: Some(duration(Duration::from_millis(500))),
-        }),
-        ..RetryPolicy::default()
     }
 }
 
@@ -179,7 +176,7 @@ mod tests {
                 ruleset("digits", None, vec![target("v1", &[9003])]),
             ],
         );
-        snapshot.rulesets[0].targets[0].timeout = Duration::from_secs(30);
+        snapshot.rulesets[0].targets[0].settings.timeout = Duration::from_secs(30);
         assert_eq!(
             shape(&snapshot),
             [
@@ -208,10 +205,18 @@ mod tests {
     }
 
     #[test]
-    fn xds_routes_retry_only_what_no_backend_has_seen() {
-        let policy = retry_policy();
-        assert_eq!(policy.retry_on, "connect-failure,refused-stream,reset-before-request");
-        assert_eq!(policy.num_retries, number(4));
-        assert_eq!(policy.per_try_timeout, None);
+    fn xds_routes_of_targets_that_say_so_have_retries_and_idle_timeouts_of_their_own() {
+        let mut targets = vec![target("a", &[9001]), target("b", &[9002])];
+        targets[1].settings.timeout = Duration::from_secs(600);
+        targets[1].settings.retries.attempts = 1;
+        let snapshot = snapshot(1, vec![ruleset("d", None, targets)]);
+        let configuration = configuration(&snapshot, &ProxySettings::new("f"));
+        let action = |at: usize| match configuration.virtual_hosts[0].routes[at].action.clone() {
+            Some(route::Action::Route(action)) => action,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((action(0).retry_policy, action(0).idle_timeout), (None, None), "what holds for all");
+        assert_eq!(action(1).retry_policy.unwrap().num_retries.unwrap().value, 1);
+        assert_eq!(action(1).idle_timeout.unwrap().seconds, 600);
     }
 }

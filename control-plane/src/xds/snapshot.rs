@@ -3,10 +3,11 @@
 //! Nothing here knows of Envoy's protobuf; [`super::Resources`] turns a [`Snapshot`] into it.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use halftone_compiler::TargetSpec;
 
 /// One revision, complete: the bundle and where its targets live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,35 +28,9 @@ pub struct RulesetRoutes {
     /// Name of the target that takes what no route matches; without one, or if it has no endpoints, that is the
     /// proxy's fallback cluster.
     pub default: Option<String>,
-    /// The ruleset's targets; the order does not matter.
-    pub targets: Vec<TargetEndpoints>,
-}
-
-/// Where one target lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetEndpoints {
-    /// The target's name.
-    pub name: String,
-    /// Its backends. Envoy's EDS takes addresses only, so names must have been resolved. A target without
-    /// endpoints gets neither cluster nor route: its requests go to the ruleset's default.
-    pub endpoints: Vec<SocketAddr>,
-    /// How long a request may take, retries included. Zero: no limit.
-    pub timeout: Duration,
-    /// What its backends speak.
-    pub protocol: UpstreamProtocol,
-}
-
-/// The HTTP version that a proxy speaks to a target's backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UpstreamProtocol {
-    /// The version in which the request came: gRPC stays HTTP/2, plain REST stays HTTP/1.1. Needs backends that
-    /// speak HTTP/2 in clear text if clients do.
-    SameAsClient,
-    /// Always HTTP/1.1: for backends that cannot do HTTP/2 behind proxies that accept it.
-    #[default]
-    Http1,
-    /// Always HTTP/2 in clear text.
-    Http2,
+    /// The ruleset's targets; the order does not matter. One without endpoints gets neither cluster nor route: its
+    /// requests go to the default.
+    pub targets: Vec<TargetSpec>,
 }
 
 /// The names on which the control plane and the user's Envoy bootstrap must agree.

@@ -4,18 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ProxySettings, Resources, RulesetRoutes, Snapshot, TargetEndpoints, UpstreamProtocol};
+use halftone_compiler::target::{TargetSettings, TargetSpec};
 
-pub(super) fn target(name: &str, ports: &[u16]) -> TargetEndpoints {
-    TargetEndpoints {
+use super::{ProxySettings, Resources, RulesetRoutes, Snapshot};
+
+pub(super) fn target(name: &str, ports: &[u16]) -> TargetSpec {
+    TargetSpec {
         name: name.to_owned(),
         endpoints: ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect(),
-        timeout: Duration::from_secs(5),
-        protocol: UpstreamProtocol::default(),
+        settings: TargetSettings { timeout: Duration::from_secs(5), ..TargetSettings::default() },
     }
 }
 
-pub(super) fn ruleset(name: &str, default: Option<&str>, targets: Vec<TargetEndpoints>) -> RulesetRoutes {
+pub(super) fn ruleset(name: &str, default: Option<&str>, targets: Vec<TargetSpec>) -> RulesetRoutes {
     RulesetRoutes { name: name.to_owned(), default: default.map(str::to_owned), targets }
 }
 
