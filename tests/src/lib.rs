@@ -3,12 +3,14 @@
 //! A test builds a [`Stack`], uploads rulesets, sends [`traffic`] through Envoy and looks at what came
 //! back. The demo (`halftone-demo`) is made of the same parts.
 
+mod answering;
 pub mod digits;
 mod paths;
 mod process;
 mod stack;
 pub mod traffic;
 
+pub use answering::{Answering, HEALTH};
 pub use paths::{Paths, repository};
 pub use process::{Process, command};
 pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack};
