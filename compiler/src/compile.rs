@@ -20,17 +20,28 @@ use halftone_rules::{
         MAX_OVERRIDES, MAX_RULES, MAX_STACK, MAX_TARGETS,
     },
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A ruleset that compiled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
     /// What the evaluator runs.
     pub ruleset: Ruleset,
+    /// The clusters of proxies that it is for; empty for all.
+    pub node_clusters: BTreeSet<String>,
     /// The targets, in the order of the ruleset's targets.
     pub targets: Vec<TargetSpec>,
     /// What compiles, but will surprise.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Compiled {
+    /// Whether proxies of a cluster get it. `None` stands for those of clusters that no ruleset names.
+    #[must_use]
+    pub fn is_for(&self, node_cluster: Option<&str>) -> bool {
+        self.node_clusters.is_empty()
+            || node_cluster.is_some_and(|cluster| self.node_clusters.contains(cluster))
+    }
 }
 
 /// The target of a ruleset that names no other default.
@@ -221,6 +232,7 @@ impl Assembly<'_, '_> {
                 experiments,
                 targets: targets.iter().map(|target| target.name.clone()).collect(),
             },
+            node_clusters: document.node_clusters.clone(),
             targets,
             warnings: Vec::new(),
         })

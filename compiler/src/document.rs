@@ -16,7 +16,10 @@ use crate::{
     target::TargetSettings,
 };
 use halftone_rules::{Scope, bundle::Schedule};
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 /// A value and its place.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct Spanned<T> {
 pub(crate) struct Document {
     pub(crate) name: Option<Spanned<String>>,
     pub(crate) scope: Scope,
+    /// The clusters of proxies that it is for; empty for all.
+    pub(crate) node_clusters: BTreeSet<String>,
     /// The attribute that is randomised.
     pub(crate) unit: Option<Spanned<String>>,
     pub(crate) attributes: BTreeMap<String, DeclaredAttribute>,

@@ -12,6 +12,9 @@ pub const MAX_CONDITION_BYTES: usize = 16 << 10;
 pub const MAX_CONDITION_DEPTH: usize = 100;
 /// Endpoints of a target.
 pub const MAX_ENDPOINTS: usize = 1_000;
+/// Clusters of proxies that rulesets are for, all together: each gets a bundle of its own, which is made and proven anew
+/// with every change.
+pub const MAX_NODE_CLUSTERS: usize = 32;
 /// How long a target's timeouts and intervals may be.
 pub const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a request may be sent once more. Each try holds the request's body in the proxy.

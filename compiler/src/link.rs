@@ -6,7 +6,7 @@ use crate::{
     yaml::{self, Kind},
 };
 use halftone_rules::{Bundle, Ruleset, Scope};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Why rulesets do not fit together.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,9 +46,12 @@ pub fn link<'a>(
     rulesets: impl IntoIterator<Item = &'a Compiled>,
 ) -> Result<Bundle, LinkError> {
     let rulesets: Vec<Ruleset> = rulesets.into_iter().map(|compiled| compiled.ruleset.clone()).collect();
-    let references: Vec<&Ruleset> = rulesets.iter().collect();
+    // What is in one bundle meets, whichever proxies it is for.
+    let everywhere = BTreeSet::new();
+    let references: Vec<Placed<'_>> = rulesets.iter().map(|ruleset| (ruleset, &everywhere)).collect();
     if let Some(Clash { later, earlier, what }) = clashes(&references).into_iter().next() {
-        let name = |at: usize| references.get(at).map(|ruleset| ruleset.name.clone()).unwrap_or_default();
+        let name =
+            |at: usize| references.get(at).map(|(ruleset, _)| ruleset.name.clone()).unwrap_or_default();
         return Err(match what {
             Shared::Name => LinkError::SameName(name(later)),
             Shared::Scope(..) => LinkError::SameScope { ruleset: name(later), other: name(earlier) },
@@ -68,10 +71,11 @@ pub struct Member<'a> {
     pub compiled: &'a Compiled,
 }
 
-/// Why the members cannot be joined: what [`link`] refuses, with places. One list for each member, in their order.
+/// Why the members cannot be published together: what [`link`] refuses, with places, unless no proxy gets both. One list for each member, in their order.
 #[must_use]
 pub fn conflicts(members: &[Member<'_>]) -> Vec<Vec<Diagnostic>> {
-    let rulesets: Vec<&Ruleset> = members.iter().map(|member| &member.compiled.ruleset).collect();
+    let rulesets: Vec<Placed<'_>> =
+        members.iter().map(|member| (&member.compiled.ruleset, &member.compiled.node_clusters)).collect();
     let mut found: Vec<Diagnostics<'_>> =
         members.iter().map(|member| Diagnostics::new(member.text)).collect();
     for Clash { later, earlier, what } in clashes(&rulesets) {
@@ -92,7 +96,7 @@ pub fn conflicts(members: &[Member<'_>]) -> Vec<Vec<Diagnostic>> {
                 let paths = if prefix.is_empty() { "any path" } else { prefix };
                 let message =
                     format!("`{name}` in {} governs the same requests: {host}, {paths}", other.file);
-                let help = "give one of them another `match`";
+                let help = "give one of them another `match`: hosts, paths, or clusters of proxies";
                 diagnostics.report_with_help(Code::SameScope, &place(own.text, "match"), message, help);
             }
         }
@@ -125,22 +129,34 @@ enum Shared<'a> {
     Scope(&'a str, &'a str),
 }
 
-/// Each ruleset with those before it that have its name or its scope, once.
-fn clashes<'a>(rulesets: &[&'a Ruleset]) -> Vec<Clash<'a>> {
+/// A ruleset, and the clusters of proxies that it is for; none stands for all.
+type Placed<'a> = (&'a Ruleset, &'a BTreeSet<String>);
+
+/// Whether a proxy may get both.
+fn meet(a: &BTreeSet<String>, b: &BTreeSet<String>) -> bool {
+    a.is_empty() || b.is_empty() || !a.is_disjoint(b)
+}
+
+/// Each ruleset with those before it that have its name, or its scope on the same proxies, once.
+fn clashes<'a>(rulesets: &[Placed<'a>]) -> Vec<Clash<'a>> {
     let mut names: HashMap<&str, usize> = HashMap::new();
-    let mut governed: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut governed: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
     let mut clashes = Vec::new();
-    for (later, ruleset) in rulesets.iter().enumerate() {
+    for (later, (ruleset, clusters)) in rulesets.iter().enumerate() {
         let mut seen = HashSet::from([later]);
         let earlier = *names.entry(&ruleset.name).or_insert(later);
         if seen.insert(earlier) {
             clashes.push(Clash { later, earlier, what: Shared::Name });
         }
         for (host, prefix) in combinations(&ruleset.scope) {
-            let earlier = *governed.entry((host, prefix)).or_insert(later);
-            if seen.insert(earlier) {
+            let others = governed.entry((host, prefix)).or_default();
+            let meets = |at: &usize| rulesets.get(*at).is_some_and(|(_, theirs)| meet(clusters, theirs));
+            if let Some(earlier) = others.iter().copied().find(meets)
+                && seen.insert(earlier)
+            {
                 clashes.push(Clash { later, earlier, what: Shared::Scope(host, prefix) });
             }
+            others.push(later);
         }
     }
     clashes

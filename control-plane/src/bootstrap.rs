@@ -38,7 +38,7 @@ pub struct BootstrapArgs {
     /// Name of this Envoy among the nodes.
     #[arg(long, default_value = "envoy")]
     pub node_id: String,
-    /// Name of the group that this Envoy belongs to.
+    /// Name of the group that this Envoy belongs to; rulesets can be for some groups only (`match.node_clusters`).
     #[arg(long, default_value = "edge")]
     pub node_cluster: String,
 }

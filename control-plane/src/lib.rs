@@ -1,7 +1,8 @@
 //! The control plane: takes rulesets over REST, compiles and proves them, keeps them, and brings every
 //! proxy to the newest revision.
 //!
-//! To be read in this order: [`publisher`] (what a change goes through), [`gate`] and [`store`] (what it
+//! To be read in this order: [`publisher`] (what a change goes through), [`node_clusters`]
+//! (what differs between proxies), [`gate`] and [`store`] (what it
 //! has to pass and where it is kept), [`api`] and [`xds`] (how changes come in and go out),
 //! [`rollback`] (when no proxy takes one), [`serve`] (how it all runs).
 #![forbid(unsafe_code)]
@@ -11,6 +12,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod gate;
 pub mod module;
+pub mod node_clusters;
 pub mod publisher;
 pub mod rollback;
 pub mod serve;

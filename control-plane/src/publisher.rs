@@ -2,13 +2,14 @@
 
 use crate::{
     gate::{Gate, GateError},
+    node_clusters::{Audience, PerNodeCluster},
     store::{Action, Revision, Store, StoreError, StoredRuleset},
     xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError},
 };
-use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, link};
+use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, limits::MAX_NODE_CLUSTERS, link};
 use halftone_rules::codec::{self, BundleError};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -24,10 +25,12 @@ pub struct Ruleset {
 }
 
 /// Everything that is in force.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Current {
     /// The newest revision.
     pub revision: u64,
+    /// The proxies for which it changed more than the number of the revision.
+    pub concerns: Audience,
     /// By name.
     pub rulesets: BTreeMap<String, Ruleset>,
 }
@@ -76,6 +79,11 @@ pub enum PublishError {
     /// It does not fit to the others.
     #[error(transparent)]
     Overlap(#[from] LinkError),
+    /// They are for too many clusters of proxies.
+    #[error(
+        "the rulesets name {0} clusters of proxies in `match.node_clusters`, but at most {MAX_NODE_CLUSTERS} are allowed: join some, or tell them apart by an attribute"
+    )]
+    TooManyNodeClusters(usize),
     /// All rulesets together are too large for a bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -116,7 +124,7 @@ struct Inner {
     store: Arc<dyn Store>,
     gate: Gate,
     settings: ProxySettings,
-    resources: watch::Sender<Arc<Resources>>,
+    resources: watch::Sender<Arc<PerNodeCluster<Arc<Resources>>>>,
     /// Held by the one change that is under way.
     changing: Mutex<()>,
     /// Held by those that [`Publisher::validate`] works for.
@@ -124,14 +132,14 @@ struct Inner {
     /// Held by those that it has accepted.
     accepted: Semaphore,
     current: watch::Sender<Arc<Current>>,
-    bundle: watch::Sender<PublishedBundle>,
+    bundles: watch::Sender<Arc<PerNodeCluster<PublishedBundle>>>,
 }
 
 /// A state that passed every check.
 struct Proven {
     current: Current,
-    bundle: PublishedBundle,
-    resources: Resources,
+    bundles: PerNodeCluster<PublishedBundle>,
+    resources: PerNodeCluster<Arc<Resources>>,
 }
 
 impl Publisher {
@@ -141,7 +149,8 @@ impl Publisher {
     /// When the store does not answer, or holds what would not be published today.
     pub fn start(store: Arc<dyn Store>, gate: Gate, settings: ProxySettings) -> Result<Self, PublishError> {
         let state = store.load()?;
-        let mut current = Current { revision: state.revision, rulesets: BTreeMap::new() };
+        let mut current =
+            Current { revision: state.revision, concerns: Audience::All, rulesets: BTreeMap::new() };
         for stored in state.rulesets {
             let compiled = compile(&stored.source, &stored.name).map_err(|diagnostics| {
                 let text = halftone_compiler::render(&stored.name, &stored.source, &diagnostics);
@@ -162,7 +171,7 @@ impl Publisher {
             checking: Arc::new(Semaphore::new(CHECKS)),
             accepted: Semaphore::new(CHECKS_ACCEPTED),
             current: watch::Sender::new(Arc::new(proven.current)),
-            bundle: watch::Sender::new(proven.bundle),
+            bundles: watch::Sender::new(Arc::new(proven.bundles)),
         })))
     }
 
@@ -174,14 +183,14 @@ impl Publisher {
 
     /// What proxies are to have, now and after each change.
     #[must_use]
-    pub fn resources(&self) -> watch::Receiver<Arc<Resources>> {
+    pub fn resources(&self) -> watch::Receiver<Arc<PerNodeCluster<Arc<Resources>>>> {
         self.0.resources.subscribe()
     }
 
-    /// The bundle in force, now and after each change.
+    /// The bundles in force, now and after each change.
     #[must_use]
-    pub fn bundle(&self) -> watch::Receiver<PublishedBundle> {
-        self.0.bundle.subscribe()
+    pub fn bundles(&self) -> watch::Receiver<Arc<PerNodeCluster<PublishedBundle>>> {
+        self.0.bundles.subscribe()
     }
 
     /// Creates or replaces a ruleset.
@@ -231,7 +240,8 @@ impl Publisher {
         .await
     }
 
-    /// Takes back all changes after the revision `good`, when `refused` is the newest one; the answer is the revision
+    /// Takes back all changes after the revision `good` that concern the same proxies as `refused`, when that is the
+    /// newest one; the answer is the revision
     /// that resulted. `None` when it is not the newest any more, or is a rollback itself: taking that back would bring
     /// back what was refused before.
     ///
@@ -259,6 +269,7 @@ impl Publisher {
         if undone.first().is_none_or(|newest| newest.action == Action::Rollback) {
             return Ok(None);
         }
+        let refusing = current.concerns.clone();
         let mut last = None;
         for Revision { revision, ruleset, .. } in undone {
             let compiled = match self.0.store.source_before(&ruleset, revision)? {
@@ -268,7 +279,12 @@ impl Publisher {
                 }
                 None => None,
             };
-            let proven = prove(with(&current, &ruleset, compiled), &self.0.gate, &self.0.settings)?;
+            let next = with(&current, &ruleset, compiled);
+            if !next.concerns.meets(&refusing) {
+                // Others may have taken it, and those who refused never saw it.
+                continue;
+            }
+            let proven = prove(next, &self.0.gate, &self.0.settings)?;
             let actor = "control-plane".to_owned();
             let change = Change { action: Action::Rollback, ruleset, actor, undoes: Some(revision) };
             let kept = self.keep(&proven, change)?;
@@ -293,7 +309,8 @@ impl Publisher {
     /// Puts a proven state into the store.
     fn keep(&self, proven: &Proven, change: Change) -> Result<Revision, PublishError> {
         let Change { action, ruleset, actor, undoes } = change;
-        let content_hash = codec::stored_content_hash(&proven.bundle.bytes).unwrap_or_default();
+        let bundle = proven.bundles.others();
+        let content_hash = codec::stored_content_hash(&bundle.bytes).unwrap_or_default();
         let revision = Revision {
             revision: proven.current.revision,
             created_at_ms: now_ms(),
@@ -302,7 +319,7 @@ impl Publisher {
             actor,
             undoes,
             content_hash: format!("{content_hash:016x}"),
-            bundle_bytes: proven.bundle.bytes.len() as u64,
+            bundle_bytes: bundle.bytes.len() as u64,
         };
         let source = proven.current.rulesets.get(&revision.ruleset).map(|ruleset| &*ruleset.stored.source);
         self.0.store.commit(&revision, source)?;
@@ -313,7 +330,7 @@ impl Publisher {
     fn publish(&self, proven: Proven, revision: &Revision) {
         self.0.current.send_replace(Arc::new(proven.current));
         self.0.resources.send_replace(Arc::new(proven.resources));
-        self.0.bundle.send_replace(proven.bundle);
+        self.0.bundles.send_replace(Arc::new(proven.bundles));
         tracing::info!(
             revision = revision.revision,
             ruleset = revision.ruleset,
@@ -405,7 +422,14 @@ struct Change {
 
 /// The state after `current` in which the ruleset is as given, or gone.
 fn with(current: &Current, name: &str, ruleset: Option<(String, Arc<Compiled>)>) -> Current {
-    let mut next = Current { revision: current.revision + 1, rulesets: current.rulesets.clone() };
+    let audience = |compiled: &Compiled| Audience::of_ruleset(&compiled.node_clusters);
+    let before = current.rulesets.get(name).map(|ruleset| audience(&ruleset.compiled));
+    let after = ruleset.as_ref().map(|(_, compiled)| audience(compiled));
+    let mut next = Current {
+        revision: current.revision + 1,
+        concerns: before.into_iter().chain(after).reduce(Audience::and).unwrap_or(Audience::All),
+        rulesets: current.rulesets.clone(),
+    };
     match ruleset {
         Some((source, compiled)) => {
             let stored = StoredRuleset { name: name.into(), source, revision: next.revision };
@@ -420,17 +444,39 @@ fn with(current: &Current, name: &str, ruleset: Option<(String, Arc<Compiled>)>)
 
 /// Everything that can be known to be wrong before a proxy is told.
 fn prove(current: Current, gate: &Gate, settings: &ProxySettings) -> Result<Proven, PublishError> {
-    let compiled = current.rulesets.values().map(|ruleset| &*ruleset.compiled);
-    let bundle: Arc<[u8]> = codec::encode(&link(current.revision, compiled)?)?.into();
-    gate.check(&bundle)?;
+    let named: BTreeSet<&str> = current
+        .rulesets
+        .values()
+        .flat_map(|ruleset| &ruleset.compiled.node_clusters)
+        .map(String::as_str)
+        .collect();
+    if named.len() > MAX_NODE_CLUSTERS {
+        return Err(PublishError::TooManyNodeClusters(named.len()));
+    }
+    let both = PerNodeCluster::make(named, |cluster| prove_for(cluster, &current, gate, settings))?;
+    let bundles = both.map(|(bundle, _)| bundle.clone());
+    let resources = both.map(|(_, resources)| resources.clone());
+    Ok(Proven { current, bundles, resources })
+}
+
+/// The same for the proxies of one cluster; `None` stands for all clusters that no ruleset names.
+fn prove_for(
+    node_cluster: Option<&str>,
+    current: &Current,
+    gate: &Gate,
+    settings: &ProxySettings,
+) -> Result<(PublishedBundle, Arc<Resources>), PublishError> {
+    let rulesets = || current.rulesets.values().filter(|ruleset| ruleset.compiled.is_for(node_cluster));
+    let bundle = link(current.revision, rulesets().map(|ruleset| &*ruleset.compiled))?;
+    let bytes: Arc<[u8]> = codec::encode(&bundle)?.into();
+    gate.check(&bytes)?;
     let snapshot = Snapshot {
         revision: current.revision,
-        bundle: bundle.clone(),
-        rulesets: current.rulesets.values().map(routes).collect(),
+        bundle: bytes.clone(),
+        rulesets: rulesets().map(routes).collect(),
     };
-    let resources = Resources::build(&snapshot, settings)?;
-    let bundle = PublishedBundle { revision: current.revision, bytes: bundle };
-    Ok(Proven { current, bundle, resources })
+    let resources = Arc::new(Resources::build(&snapshot, settings)?);
+    Ok((PublishedBundle { revision: current.revision, bytes }, resources))
 }
 
 fn routes(ruleset: &Ruleset) -> RulesetRoutes {

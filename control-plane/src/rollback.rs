@@ -2,10 +2,11 @@
 //!
 //! Every bundle has passed the [gate](crate::gate), the very filter that proxies run. So when some proxies refuse what
 //! others take, the difference is in the proxies, and those who took it keep it: the ones that refused are brought back
-//! one by one ([`crate::xds`]). Only when nobody took it is the revision itself bad. Then the content of the newest
+//! one by one ([`crate::xds`]). Only when nobody whom the change concerns took it is the revision itself bad. Then the content of the newest
 //! revision that a proxy has comes back as a new revision, so that its bytes are new, too.
 
 use crate::{
+    node_clusters::Audience,
     publisher::Publisher,
     xds::{Fleet, Nodes},
 };
@@ -24,8 +25,10 @@ pub async fn watch(publisher: Publisher, nodes: Nodes) {
     let mut first_refusal: Option<(u64, Instant)> = None;
     let mut judged = None;
     loop {
-        let revision = publisher.current().revision;
-        let fleet = nodes.fleet(revision);
+        let current = publisher.current();
+        let revision = current.revision;
+        // The others got new bytes with the same rules: that they take them says nothing about the change.
+        let fleet = nodes.fleet_of(revision, &current.concerns);
         if first_refusal.is_none_or(|(refused, _)| refused != revision) {
             first_refusal = (fleet.nacked > 0).then(|| (revision, Instant::now()));
         }
@@ -34,7 +37,7 @@ pub async fn watch(publisher: Publisher, nodes: Nodes) {
         let pending = judged != Some(revision);
         if pending && is_bad(&fleet, patient) {
             judged = Some(revision);
-            roll_back(&publisher, &nodes, &fleet).await;
+            roll_back(&publisher, &nodes, &fleet, &current.concerns).await;
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -49,11 +52,11 @@ fn is_bad(fleet: &Fleet, patient: bool) -> bool {
     fleet.nacked > 0 && fleet.acked == 0 && (fleet.answered() || !patient)
 }
 
-async fn roll_back(publisher: &Publisher, nodes: &Nodes, fleet: &Fleet) {
+async fn roll_back(publisher: &Publisher, nodes: &Nodes, fleet: &Fleet, concerns: &Audience) {
     let refused = fleet.revision;
     let reason = fleet.behind.iter().find_map(|node| node.refused.as_ref());
     let message = reason.map_or("", |reason| reason.message.as_str());
-    let Some(good) = nodes.newest_below(refused) else {
+    let Some(good) = nodes.newest_below(refused, concerns) else {
         tracing::error!(
             refused,
             proxies = fleet.proxies,

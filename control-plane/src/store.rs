@@ -45,9 +45,9 @@ pub struct Revision {
     /// The revision whose change a rollback takes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undoes: Option<u64>,
-    /// The bundle's content hash, in hexadecimal.
+    /// The content hash, in hexadecimal, of the bundle for proxies whose cluster no ruleset names.
     pub content_hash: String,
-    /// Bytes of the bundle.
+    /// Bytes of that bundle.
     pub bundle_bytes: u64,
 }
 

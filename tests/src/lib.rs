@@ -13,4 +13,4 @@ pub mod traffic;
 pub use answering::{Answering, HEALTH};
 pub use paths::{Paths, repository};
 pub use process::{Process, command};
-pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack};
+pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name};

@@ -239,6 +239,17 @@ pub struct EnvoyOptions<'a> {
     pub edit_bootstrap: fn(&str) -> String,
 }
 
+/// Puts an Envoy into the cluster whose name its own begins with, `eu` for `eu-1`: for
+/// [`EnvoyOptions::edit_bootstrap`].
+#[must_use]
+pub fn cluster_by_name(bootstrap: &str) -> String {
+    let value = |line: &str, key: &str| line.trim().strip_prefix(key).map(|value| value.trim().to_owned());
+    let id = bootstrap.lines().find_map(|line| value(line, "id:")).unwrap_or_default();
+    let cluster = id.trim_matches('"').split('-').next().unwrap_or_default().to_owned();
+    let written = bootstrap.lines().find(|line| value(line, "cluster:").is_some()).unwrap_or_default();
+    bootstrap.replacen(written, &format!("  cluster: {cluster}"), 1)
+}
+
 /// A running Envoy.
 pub struct Envoy {
     process: Process,

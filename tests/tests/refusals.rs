@@ -1,7 +1,7 @@
 //! Proxies that refuse what the gate let pass: real Envoys, with a filter module that takes no large bundle.
 
 use anyhow::{Context, Result};
-use halftone_tests::{ControlPlane, Envoy, EnvoyOptions, Paths};
+use halftone_tests::{ControlPlane, Envoy, EnvoyOptions, Paths, cluster_by_name};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ impl Fleet {
                 default_endpoint: "127.0.0.1:9".parse()?,
                 port: 0,
                 admin: 0,
-                edit_bootstrap: str::to_owned,
+                edit_bootstrap: cluster_by_name,
             };
             envoys.push(Envoy::start(&paths, folder.path(), &options).await?);
         }
@@ -50,7 +50,11 @@ impl Fleet {
     }
 
     async fn put(&self, ruleset: String) -> Result<Value> {
-        let path = "/v1/rulesets/digits?wait=acked&timeout=30s";
+        self.put_as("digits", ruleset).await
+    }
+
+    async fn put_as(&self, name: &str, ruleset: String) -> Result<Value> {
+        let path = &format!("/v1/rulesets/{name}?wait=acked&timeout=30s");
         let answer = self.control_plane.request(Method::PUT, path, ruleset).await?;
         assert!(matches!(answer.status(), StatusCode::OK | StatusCode::CREATED), "{}", answer.status());
         Ok(answer.json().await?)
@@ -110,5 +114,27 @@ async fn what_every_proxy_refuses_is_taken_back() -> Result<()> {
     // And the next change goes its way.
     let next = fleet.put(ruleset(2)).await?;
     assert_eq!((&next["revision"], &next["fleet"]["acked"]), (&4.into(), &2.into()), "{next}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_every_proxy_of_a_cluster_refuses_is_taken_back_there_alone() -> Result<()> {
+    let fleet = Fleet::start(&[("eu-1", "sotw"), ("us-1", "delta")]).await?;
+    let scoped = |rules, cluster| format!("{}match: {{node_clusters: [{cluster}]}}\n", ruleset(rules));
+    fleet.put_as("european", scoped(1, "eu")).await?;
+    fleet.put_as("american", scoped(2, "us")).await?;
+    // The Americans take the number of the revision; of the rules that are refused they know nothing.
+    let bad = fleet.put_as("european", scoped(200, "eu")).await?;
+    assert_eq!((&bad["fleet"]["acked"], &bad["fleet"]["nacked"]), (&1.into(), &1.into()), "{bad}");
+    assert_eq!(bad["fleet"]["behind"][0]["id"], "eu-1", "{bad}");
+
+    let rollback = fleet.revision(4).await?;
+    assert_eq!((&rollback["action"], &rollback["undoes"]), (&"rollback".into(), &3.into()), "{rollback}");
+    fleet.control_plane.wait_for_acks(4, 2).await?;
+    for (name, rules, cluster) in [("european", 1, "eu"), ("american", 2, "us")] {
+        let path = format!("/v1/rulesets/{name}");
+        let text = fleet.control_plane.request(Method::GET, &path, "").await?.text().await?;
+        assert_eq!(text, scoped(rules, cluster), "{name}");
+    }
     Ok(())
 }

@@ -118,15 +118,18 @@ async fn a_request_ends_when_the_targets_time_is_over() -> Result<()> {
 #[tokio::test]
 async fn an_endpoint_that_is_not_well_gets_nothing_and_comes_back() -> Result<()> {
     let front = Front::start("sotw").await?;
-    let (well, sick) = (Answering::start().await?, Answering::start().await?);
+    // Those that are not well are the majority.
+    let (well, sick, dying) =
+        (Answering::start().await?, Answering::start().await?, Answering::start().await?);
     sick.be_well(false);
+    dying.be_well(false);
     let settings = format!(
         "health_check: {{path: {HEALTH}, interval: 200ms, timeout: 2s, healthy_after: 2, unhealthy_after: 2}}"
     );
-    front.publish(&[&well, &sick], &settings).await?;
+    front.publish(&[&well, &sick, &dying], &settings).await?;
     // Envoy has a new target checked before it has its routes, so from the first request on.
     assert_eq!(front.statuses(60).await?, [200; 60]);
-    assert_eq!((well.requests(), sick.requests()), (60, 0));
+    assert_eq!((well.requests(), sick.requests(), dying.requests()), (60, 0, 0));
     assert_eq!(sick.checked_host(), sick.address.to_string());
 
     sick.be_well(true);
@@ -147,6 +150,8 @@ async fn an_endpoint_that_is_not_well_gets_nothing_and_comes_back() -> Result<()
         assert_eq!(front.statuses(60).await?, [200; 60]);
     }
 
+    assert_eq!(dying.requests(), 0);
+
     // With none left, all are better than nothing.
     sick.be_well(false);
     front.wait_for_stat("membership_healthy", 0).await?;
@@ -157,7 +162,7 @@ async fn an_endpoint_that_is_not_well_gets_nothing_and_comes_back() -> Result<()
     }
 
     // Without a health check nobody is asked.
-    front.publish(&[&well, &sick], "").await?;
+    front.publish(&[&well, &sick, &dying], "").await?;
     let (asked, start) = (well.checks(), Instant::now());
     assert!(asked > 0);
     while start.elapsed() < Duration::from_secs(1) {

@@ -11,12 +11,13 @@ use crate::{
         DeclaredAttribute, KEYWORDS, NOW, RESERVED, SizeLimit, UnknownName, cookie_source, header_source,
         is_attribute_name, query_source,
     },
+    limits::MAX_NODE_CLUSTERS,
     suggest::did_you_mean,
     yaml::{Key, Kind, Node},
 };
 use halftone_rules::{Scope, Source, Type, Value, bundle::Constant, limits::MAX_NAME_BYTES};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
@@ -28,9 +29,11 @@ pub(crate) fn read(text: &str, root: Node, diagnostics: &mut Diagnostics<'_>) ->
         reader.version(&version);
     }
     let mut names = HashSet::new();
+    let (scope, node_clusters) = fields.optional("match").map(|node| reader.scope(node)).unwrap_or_default();
     Some(Document {
         name: fields.optional("name").and_then(|node| reader.name(&node, "a ruleset's name")),
-        scope: fields.optional("match").map(|node| reader.scope(node)).unwrap_or_default(),
+        scope,
+        node_clusters,
         unit: fields.optional("unit").and_then(|node| reader.text(&node, "`unit`")),
         attributes: fields.optional("attributes").map(|node| reader.attributes(node)).unwrap_or_default(),
         targets: fields.optional("targets").map(|node| reader.targets(node)),
@@ -135,20 +138,47 @@ impl Reader<'_, '_> {
         Vec::new()
     }
 
-    fn scope(&mut self, node: Node) -> Scope {
+    /// Which requests it governs, and on which clusters of proxies.
+    fn scope(&mut self, node: Node) -> (Scope, BTreeSet<String>) {
         let Some(mut fields) = Fields::of(node, &MATCH, self.diagnostics) else {
-            return Scope::default();
+            return Default::default();
         };
         let hosts = fields.optional("hosts").map(|node| self.some(node, "`hosts`")).unwrap_or_default();
         let prefixes = fields.optional("path_prefixes").map(|node| self.some(node, "`path_prefixes`"));
-        Scope {
+        let clusters = fields.optional("node_clusters").map(|node| self.node_clusters(node));
+        let scope = Scope {
             hosts: hosts.iter().filter_map(|node| self.host(node)).collect(),
             path_prefixes: prefixes
                 .unwrap_or_default()
                 .iter()
                 .filter_map(|node| self.path_prefix(node))
                 .collect(),
+        };
+        (scope, clusters.unwrap_or_default())
+    }
+
+    fn node_clusters(&mut self, node: Node) -> BTreeSet<String> {
+        let nodes = self.some(node, "`node_clusters`");
+        if let Some(first) = nodes.get(MAX_NODE_CLUSTERS) {
+            let message =
+                format!("{} clusters of proxies, but at most {MAX_NODE_CLUSTERS} are allowed", nodes.len());
+            self.diagnostics.report(Code::TooLarge, &first.span, message);
         }
+        let mut clusters = BTreeSet::new();
+        for node in nodes {
+            let Some(cluster) = self.text(&node, "the name of a cluster of proxies") else { continue };
+            let fits = (1..=MAX_NAME_BYTES).contains(&cluster.value.len());
+            if !fits || cluster.value.chars().any(char::is_control) {
+                let message = "this is not the name of a cluster of proxies";
+                let help = format!(
+                    "write what stands under `node.cluster` in Envoy's bootstrap, at most {MAX_NAME_BYTES} bytes"
+                );
+                self.diagnostics.report_with_help(Code::InvalidName, &cluster.span, message, help);
+            } else if !clusters.insert(cluster.value) {
+                self.diagnostics.report(Code::DuplicateName, &cluster.span, "it is in the list already");
+            }
+        }
+        clusters
     }
 
     fn host(&mut self, node: &Node) -> Option<String> {

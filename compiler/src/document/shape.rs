@@ -107,6 +107,7 @@ shape! {
     MATCH = "`match`" {
         "hosts": Form::Some(&Form::Text), "Host names without port; `*.example.com` takes every name below.";
         "path_prefixes": Form::Some(&Form::Text), "Path prefixes, matched by whole segments.";
+        "node_clusters": Form::Some(&Form::Text), "The clusters of proxies that the ruleset is for; all when left out.";
     }
 }
 

@@ -18,28 +18,32 @@ const REVISION: HeaderName = HeaderName::from_static("x-halftone-revision");
 const MAX_WAIT: HeaderName = HeaderName::from_static("x-halftone-max-wait");
 const MAX_WAIT_SECONDS: u64 = 60;
 
-/// How long to wait for something new.
+/// Which bundle, and how long to wait for something new.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Wait {
+pub(crate) struct Wanted {
     /// Seconds that the answer may take while the client, by its `If-None-Match`, knows the bundle in force.
     #[serde(default)]
     wait: u64,
+    /// The cluster of proxies whose bundle is wanted; that of clusters which no ruleset names when left out.
+    #[serde(default)]
+    node_cluster: String,
 }
 
 pub(crate) async fn get(
     State(api): State<Api>,
-    wait: Result<Query<Wait>, QueryRejection>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(Wait { wait }) = wait.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Query(Wanted { wait, node_cluster }) =
+        wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     if wait > MAX_WAIT_SECONDS {
         return Err(Problem::bad_request(format!("`wait` is at most {MAX_WAIT_SECONDS} seconds")));
     }
-    let (mut bundle, mut stopping) = (api.publisher.bundle(), api.stopping);
+    let (mut bundles, mut stopping) = (api.publisher.bundles(), api.stopping);
     let unknown = async {
         // An error means that the publisher is gone; then nothing new can come.
-        let _ = bundle.wait_for(|bundle| !is_known(&headers, &etag(bundle))).await;
+        let _ = bundles.wait_for(|bundles| !is_known(&headers, &etag(bundles.of(&node_cluster)))).await;
     };
     tokio::select! {
         () = unknown => {}
@@ -47,7 +51,7 @@ pub(crate) async fn get(
         // The sender goes away, and nothing is ever sent.
         _ = stopping.changed() => {}
     }
-    let current = bundle.borrow().clone();
+    let current = bundles.borrow().of(&node_cluster).clone();
     let tag = etag(&current);
     let status = if is_known(&headers, &tag) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
     let headers = [

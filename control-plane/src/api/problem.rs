@@ -116,7 +116,9 @@ impl Problem {
                 "Two rulesets overlap",
                 detail,
             ),
-            PublishError::Bundle(_) | PublishError::Gate(GateError::TooLarge) => {
+            PublishError::Bundle(_)
+            | PublishError::TooManyNodeClusters(_)
+            | PublishError::Gate(GateError::TooLarge) => {
                 Self::new(UNPROCESSABLE, "urn:halftone:problem:bundle", "The bundle cannot be made", detail)
             }
             PublishError::Precondition(since) => {

@@ -13,7 +13,7 @@ use axum::{
 };
 use halftone_compiler::{Compiled, Diagnostic};
 use serde::Serialize;
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 /// The suffix of a name that asks for a check without a change.
 const VALIDATE: &str = ":validate";
@@ -41,6 +41,9 @@ pub(crate) struct Listed {
     rules: usize,
     targets: Vec<String>,
     default: Option<String>,
+    /// The clusters of proxies that it is for; missing when it is for all.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    node_clusters: BTreeSet<String>,
     /// What compiles, but will surprise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Diagnostic>,
@@ -55,6 +58,7 @@ impl Listed {
             rules: ruleset.rules.len(),
             targets: ruleset.targets.clone(),
             default: ruleset.targets.get(usize::from(ruleset.default)).cloned(),
+            node_clusters: compiled.node_clusters.clone(),
             warnings: compiled.warnings.clone(),
         }
     }

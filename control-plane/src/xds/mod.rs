@@ -31,6 +31,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::node_clusters::PerNodeCluster;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
@@ -58,7 +59,7 @@ const SHUTDOWN: Duration = Duration::from_secs(3);
 /// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    resources: watch::Receiver<Arc<Resources>>,
+    resources: watch::Receiver<Arc<PerNodeCluster<Arc<Resources>>>>,
     nodes: Nodes,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -67,7 +68,7 @@ pub async fn serve(
 
 async fn serve_with(
     listener: TcpListener,
-    resources: watch::Receiver<Arc<Resources>>,
+    resources: watch::Receiver<Arc<PerNodeCluster<Arc<Resources>>>>,
     nodes: Nodes,
     shutdown: impl Future<Output = ()>,
     timing: Timing,

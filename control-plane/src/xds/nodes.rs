@@ -14,6 +14,7 @@ use super::fleet::{Fleet, RefusedRevision};
 use super::form::Form;
 use super::resource::Kind;
 use super::stream::Refused;
+use crate::node_clusters::Audience;
 
 /// How many refusals are remembered of proxies that are not connected. Beyond, one is dropped: the proxy then ACKs
 /// what it had refused, as it would without this memory.
@@ -117,10 +118,17 @@ impl Nodes {
         Fleet::of(revision, self.lock().connected.values())
     }
 
-    /// The newest revision below `revision` that a connected proxy has.
-    pub fn newest_below(&self, revision: u64) -> Option<u64> {
+    /// How far those of an audience are with a revision.
+    pub fn fleet_of(&self, revision: u64, audience: &Audience) -> Fleet {
         let registry = self.lock();
-        registry.connected.values().filter_map(|node| node.revision).filter(|has| *has < revision).max()
+        Fleet::of(revision, registry.connected.values().filter(|node| audience.includes(&node.cluster)))
+    }
+
+    /// The newest revision below `revision` that a connected proxy of an audience has.
+    pub fn newest_below(&self, revision: u64, audience: &Audience) -> Option<u64> {
+        let registry = self.lock();
+        let nodes = registry.connected.values().filter(|node| audience.includes(&node.cluster));
+        nodes.filter_map(|node| node.revision).filter(|has| *has < revision).max()
     }
 
     /// Changes whenever something here does.
@@ -363,7 +371,7 @@ mod tests {
             .map(|node| (node.id.as_str(), node.revision, node.refused.is_some()))
             .collect();
         assert_eq!(behind, [("b", Some(7), true), ("c", Some(6), false)]);
-        assert_eq!(nodes.newest_below(8), Some(7));
+        assert_eq!(nodes.newest_below(8, &Audience::All), Some(7));
         assert!(!fleet.answered());
         let (six, seven) = (nodes.fleet(6), nodes.fleet(7));
         assert!(six.answered());

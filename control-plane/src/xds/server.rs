@@ -20,6 +20,7 @@ use super::nodes::{Entry, Nodes, Report};
 use super::resource::{Kind, Resources};
 use super::sotw::StateOfTheWorld;
 use super::stream::{Event, Stream, Timing};
+use crate::node_clusters::PerNodeCluster;
 
 /// Responses on their way to a proxy: one of each kind, as many as can be unanswered.
 const OUTBOUND: usize = Kind::ALL.len();
@@ -35,7 +36,7 @@ pub(super) const MAX_RESPONSE: usize = 64 << 20;
 /// It is not the generated one, because that encodes every response for every proxy anew.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
-    pub(super) resources: watch::Receiver<Arc<Resources>>,
+    pub(super) resources: watch::Receiver<Arc<PerNodeCluster<Arc<Resources>>>>,
     pub(super) nodes: Nodes,
     pub(super) timing: Timing,
     /// Becomes true when streams must end.
@@ -100,18 +101,12 @@ impl<W: WireForm> StreamingService<W::Request> for Open<W> {
 
     fn call(&mut self, request: Request<Streaming<W::Request>>) -> Self::Future {
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
-        let mut resources = self.server.resources.clone();
-        let current = Arc::clone(&resources.borrow_and_update());
-        let session = Session::<W> {
-            inbound: request.into_inner(),
-            outbound,
-            resources,
-            stopping: self.server.stopping.clone(),
-            nodes: self.server.nodes.clone(),
-            entry: None,
-            stream: Stream::new(W::FORM, self.server.timing, current),
-        };
-        tokio::spawn(session.run());
+        let (server, inbound) = (self.server.clone(), request.into_inner());
+        tokio::spawn(async move {
+            if let Some(session) = Session::<W>::open(server, inbound, outbound).await {
+                session.run().await;
+            }
+        });
         std::future::ready(Ok(Response::new(ReceiverStream::new(receiver))))
     }
 }
@@ -120,15 +115,41 @@ impl<W: WireForm> StreamingService<W::Request> for Open<W> {
 struct Session<W: WireForm> {
     inbound: Streaming<W::Request>,
     outbound: mpsc::Sender<Result<Encoded, Status>>,
-    resources: watch::Receiver<Arc<Resources>>,
+    resources: watch::Receiver<Arc<PerNodeCluster<Arc<Resources>>>>,
     stopping: watch::Receiver<bool>,
-    nodes: Nodes,
-    /// There from the first request on, which is the one that says who the proxy is.
-    entry: Option<Entry>,
+    /// The cluster that the proxy says to be in, which decides what it gets.
+    node_cluster: String,
+    entry: Entry,
     stream: Stream,
 }
 
 impl<W: WireForm> Session<W> {
+    /// Waits for the first request, which is the one that says who the proxy is. `None` if it does not come.
+    async fn open(
+        server: Server,
+        mut inbound: Streaming<W::Request>,
+        outbound: mpsc::Sender<Result<Encoded, Status>>,
+    ) -> Option<Self> {
+        let Server { mut resources, nodes, timing, mut stopping } = server;
+        let first = tokio::select! {
+            message = inbound.message() => message.ok()??,
+            () = outbound.closed() => return None,
+            () = stopped(&mut stopping) => return None,
+        };
+        let node = W::node(&first);
+        let node_cluster = node.map_or_else(String::new, |node| node.cluster.clone());
+        let entry = nodes.connect(node, W::FORM);
+        tracing::info!(node = ?entry.id(), node_cluster, form = ?W::FORM, "proxy connected");
+        let current = Arc::clone(resources.borrow_and_update().of(&node_cluster));
+        let mut stream = Stream::new(W::FORM, timing, current);
+        if let Some(refusal) = entry.refusal() {
+            stream.recall(refusal);
+        }
+        let mut session = Self { inbound, outbound, resources, stopping, node_cluster, entry, stream };
+        session.request(first);
+        Some(session)
+    }
+
     async fn run(mut self) {
         let mut published = true;
         loop {
@@ -147,7 +168,7 @@ impl<W: WireForm> Session<W> {
                 changed = self.resources.changed(), if published => {
                     // Without a publisher, the last resources stay good.
                     published = changed.is_ok();
-                    let resources = Arc::clone(&self.resources.borrow_and_update());
+                    let resources = Arc::clone(self.resources.borrow_and_update().of(&self.node_cluster));
                     self.stream.publish(resources);
                 }
                 () = sleep(deadline) => {}
@@ -166,7 +187,7 @@ impl<W: WireForm> Session<W> {
             let Ok(permit) = self.outbound.try_reserve() else { return true };
             let Some(push) = self.stream.poll(Instant::now()) else { return false };
             tracing::debug!(
-                node = ?self.entry.as_ref().map(Entry::id),
+                node = ?self.id(),
                 kind = ?push.kind, version = push.version, resources = push.resources.len(), "pushing"
             );
             permit.send(Ok(W::response(&push)));
@@ -174,14 +195,6 @@ impl<W: WireForm> Session<W> {
     }
 
     fn request(&mut self, request: W::Request) {
-        if self.entry.is_none() {
-            let entry = self.nodes.connect(W::node(&request), W::FORM);
-            tracing::info!(node = ?entry.id(), form = ?W::FORM, "proxy connected");
-            if let Some(refusal) = entry.refusal() {
-                self.stream.recall(refusal);
-            }
-            self.entry = Some(entry);
-        }
         match W::request(request) {
             Ok(request) => self.stream.request(Instant::now(), request),
             Err(type_url) => {
@@ -215,19 +228,17 @@ impl<W: WireForm> Session<W> {
                 }
             }
         }
-        if let Some(entry) = &self.entry {
-            let asked = Kind::ALL.into_iter().filter(|kind| self.stream.asked(*kind));
-            entry.update(Report {
-                revision: self.stream.covered(),
-                refused: self.stream.refused().cloned(),
-                acked: events.iter().any(|event| matches!(event, Event::Acked { .. })),
-                kinds: asked.map(|kind| (kind, self.stream.standing(kind).clone())).collect(),
-            });
-        }
+        let asked = Kind::ALL.into_iter().filter(|kind| self.stream.asked(*kind));
+        self.entry.update(Report {
+            revision: self.stream.covered(),
+            refused: self.stream.refused().cloned(),
+            acked: events.iter().any(|event| matches!(event, Event::Acked { .. })),
+            kinds: asked.map(|kind| (kind, self.stream.standing(kind).clone())).collect(),
+        });
     }
 
     fn id(&self) -> &str {
-        self.entry.as_ref().map_or("", Entry::id)
+        self.entry.id()
     }
 }
 

@@ -24,16 +24,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct ControlPlane {
     address: SocketAddr,
-    publish: watch::Sender<Arc<Resources>>,
+    publish: watch::Sender<Arc<PerNodeCluster<Arc<Resources>>>>,
     nodes: Nodes,
     stop: oneshot::Sender<()>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 async fn start(resources: Arc<Resources>) -> ControlPlane {
+    start_with(PerNodeCluster::same(resources)).await
+}
+
+async fn start_with(resources: PerNodeCluster<Arc<Resources>>) -> ControlPlane {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (publish, resources) = watch::channel(resources);
+    let (publish, resources) = watch::channel(Arc::new(resources));
     let (stop, stopped) = oneshot::channel::<()>();
     let nodes = Nodes::new();
     let timing = Timing { grace: Duration::from_millis(100), ..Timing::default() };
@@ -149,7 +153,7 @@ async fn xds_a_client_gets_everything_in_order_and_then_changes() {
     assert_eq!(plane.nodes.list()[0].id, "n1");
 
     let second = resources(2, &[("b", 2)]);
-    plane.publish.send_replace(Arc::clone(&second));
+    plane.publish.send_replace(Arc::new(PerNodeCluster::same(Arc::clone(&second))));
     let union = proxy.take(Kind::Cluster, &[]).await;
     assert_eq!(union.resources.len(), 2);
     // A type we do not serve must not disturb.
@@ -168,11 +172,26 @@ async fn xds_a_client_gets_everything_in_order_and_then_changes() {
 }
 
 #[tokio::test]
+async fn xds_a_client_gets_what_its_cluster_gets() {
+    let of = |name: Option<&str>| {
+        Ok::<_, ()>(resources(1, &[(if name == Some("edge") { "ours" } else { "theirs" }, 1)]))
+    };
+    let plane = start_with(PerNodeCluster::make(["edge", "core"].into(), of).unwrap()).await;
+    let mut proxy = plane.proxy("n1").await;
+    proxy.settle(&["halftone/d/ours"]).await;
+    plane.until(|nodes| nodes.len() == 1 && nodes[0].revision == Some(1)).await;
+    // A cluster that nobody names any more has what the others have.
+    plane.publish.send_replace(Arc::new(PerNodeCluster::same(resources(2, &[("theirs", 1)]))));
+    let union = proxy.take(Kind::Cluster, &[]).await;
+    assert_eq!(union.resources.len(), 2, "its own go last");
+}
+
+#[tokio::test]
 async fn xds_a_nack_shows_in_the_registry() {
     let plane = start(resources(1, &[("a", 1)])).await;
     let mut proxy = plane.proxy("n1").await;
     proxy.settle(&["halftone/d/a"]).await;
-    plane.publish.send_replace(resources(2, &[("a", 1)]));
+    plane.publish.send_replace(Arc::new(PerNodeCluster::same(resources(2, &[("a", 1)]))));
     let bad = proxy.next(Kind::Filter).await;
     proxy.send(Kind::Filter.type_url(), &["halftone"], &bad, Some("no such opcode")).await;
     plane.until(|nodes| nodes[0].kinds[&Kind::Filter].nacked.is_some()).await;
@@ -209,7 +228,7 @@ async fn xds_shutdown_ends_streams_and_the_server() {
 #[tokio::test]
 async fn xds_the_last_state_stays_without_a_publisher() {
     let ControlPlane { address, publish, nodes, stop, server } = start(resources(1, &[("a", 1)])).await;
-    let (other, _) = watch::channel(resources(0, &[]));
+    let (other, _) = watch::channel(Arc::new(PerNodeCluster::same(resources(0, &[]))));
     drop(publish);
     let plane = ControlPlane { address, publish: other, nodes, stop, server };
     plane.proxy("n1").await.settle(&["halftone/d/a"]).await;
