@@ -236,7 +236,7 @@ impl Reader<'_, '_> {
         if let Some(node) = fields.optional("max_ejected")
             && let Some(share) = self.share(&node, "max_ejected")
         {
-            if share % PERCENT != 0 {
+            if !share.is_multiple_of(PERCENT) {
                 let message = "the endpoints that may be left out are counted in whole percent";
                 let percent = (share / PERCENT).max(1);
                 let help = format!("write {}", f64::from(percent) / 100.0);
@@ -294,7 +294,7 @@ impl Reader<'_, '_> {
         };
         let found = u64::try_from(nanoseconds).ok().map(Duration::from_nanos);
         // A part of a millisecond would be cut off, and nothing would be left of what is shorter.
-        let whole = |time: &Duration| time.subsec_nanos() % 1_000_000 == 0;
+        let whole = |time: &Duration| time.subsec_nanos().is_multiple_of(1_000_000);
         let duration = found.filter(|found| range.contains(found) && whole(found));
         if duration.is_none() {
             let message =
