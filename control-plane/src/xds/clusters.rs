@@ -67,8 +67,8 @@ pub(super) fn upstreams(snapshot: &Snapshot) -> Upstreams {
 /// keeps it, with the endpoints the proxy already has. `None` if it was never ours.
 pub(super) fn remembered(name: &str) -> Option<Arc<Upstream>> {
     name.starts_with(PREFIX).then(|| {
-        // What the proxy has is only known to be one of ours. If the target said how it is spoken to, the proxy warms
-        // the cluster anew from its cached endpoints, and goes on with the old one until the new routes are due.
+        // A name tells no settings. Where the target had some, the proxy warms the cluster anew from its cached
+        // endpoints while the old one serves; for the moment between that and its new routes it has the defaults.
         let cluster = cluster(name, &TargetSettings::default(), 0);
         Arc::new(Upstream { cluster: Resource::new(name.to_owned(), &pack_any(cluster)), endpoints: None })
     })
