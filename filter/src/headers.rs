@@ -1,7 +1,7 @@
 //! A request's headers as bytes, read from the host in one call.
 
-use crate::host;
-use halftone_rules::Request;
+use crate::{configuration::Settings, host};
+use halftone_rules::{Request, Timestamp, anonymous::AnonymousUnit, token};
 use std::cell::OnceCell;
 
 /// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
@@ -44,12 +44,16 @@ impl Headers {
 /// The current request as the evaluator sees it: its headers, and what the host says when it is asked.
 pub(crate) struct CurrentRequest<'a> {
     headers: &'a Headers,
+    settings: &'a Settings,
+    now: Timestamp,
     answers: Answers,
+    fresh_unit: OnceCell<Option<AnonymousUnit>>,
 }
 
 impl<'a> CurrentRequest<'a> {
-    pub(crate) fn new(headers: &'a Headers) -> Self {
-        Self { headers, answers: Answers::default() }
+    pub(crate) fn new(headers: &'a Headers, settings: &'a Settings, now: Timestamp) -> Self {
+        let (answers, fresh_unit) = (Answers::default(), OnceCell::new());
+        Self { headers, settings, now, answers, fresh_unit }
     }
 
     fn ask(&self, path: &str) -> Option<&[u8]> {
@@ -72,6 +76,17 @@ impl Request for CurrentRequest<'_> {
 
     fn property(&self, path: &[String]) -> Option<&[u8]> {
         self.ask(&path.join("\0"))
+    }
+
+    fn fresh_unit(&self) -> Option<&AnonymousUnit> {
+        self.fresh_unit.get_or_init(|| host::random().ok().map(AnonymousUnit::new)).as_ref()
+    }
+
+    fn demanded_target(&self, ruleset: &str) -> Option<&str> {
+        if self.settings.overrides.is_empty() {
+            return None;
+        }
+        self.settings.overrides.demanded(self.headers.get(token::HEADER.as_bytes())?, ruleset, self.now)
     }
 }
 

@@ -1,17 +1,27 @@
 //! What the filter writes on a request.
 
 use crate::{
+    configuration::Tracing,
+    contexts::Root,
     headers::{CurrentRequest, Headers},
     host::{self, HeaderMap},
 };
 use halftone_rules::{
-    Decision, Timestamp, VerifiedBundle, baggage, context,
+    Decision, Request, Timestamp, baggage, context,
     headers::{CONTEXT, PREFIX, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
     trace,
 };
 
-/// Decides for the current request and stamps it; the answer is the target's name.
-pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
+/// What the response to a stamped request gets.
+pub(crate) struct Stamped {
+    /// The target's name.
+    pub(crate) target: String,
+    /// How the client is to keep its unit, when that is a new one.
+    pub(crate) set_cookie: Option<String>,
+}
+
+/// Decides for the current request and stamps it.
+pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     let Ok(pairs) = host::header_pairs(HeaderMap::Request) else {
         // Nothing is decided on headers that cannot be read; what a backend would believe still goes.
         host::remove_header(HeaderMap::Request, TARGET.as_bytes());
@@ -20,9 +30,22 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
         return None;
     };
     let headers = Headers::new(pairs);
-    let decision = bundle.and_then(|bundle| {
-        let now = Timestamp(i64::try_from(host::now()).unwrap_or(i64::MAX));
-        Some((bundle.decide(&CurrentRequest::new(&headers), now, &mut ())?, now))
+    let Root { settings, bundle, .. } = root;
+    let now = match bundle {
+        Some(_) => Timestamp(i64::try_from(host::now()).unwrap_or(i64::MAX)),
+        None => Timestamp(0),
+    };
+    let request = CurrentRequest::new(&headers, settings, now);
+    let decision = bundle.as_ref().and_then(|bundle| {
+        #[cfg(feature = "envoy")]
+        {
+            let mut watch = crate::metrics::Watch::default();
+            let decision = bundle.decide(&request, now, &mut watch)?;
+            root.upkeep.counts.decided(bundle, &decision, &watch);
+            Some(decision)
+        }
+        #[cfg(not(feature = "envoy"))]
+        bundle.decide(&request, now, &mut ())
     });
     // Setting a header replaces all inbound copies; those that are not set have to go.
     let set: &[&str] = if decision.is_some() { &[TARGET, CONTEXT, ROUTE] } else { &[ROUTE] };
@@ -36,7 +59,7 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
             inbound.keep(name, value);
         }
     }
-    let Some((decision, now)) = decision else {
+    let Some(decision) = decision else {
         host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
         if !inbound.baggage.is_empty() {
             stamp_baggage(&inbound, None);
@@ -45,8 +68,11 @@ pub(crate) fn request(bundle: Option<&VerifiedBundle>) -> Option<String> {
     };
     decided(&decision, now);
     stamp_baggage(&inbound, Some(&decision));
-    continue_or_start_trace(&inbound);
-    Some(decision.target.to_owned())
+    if settings.tracing == Tracing::Filter {
+        continue_or_start_trace(&inbound);
+    }
+    let set_cookie = decision.new_unit.and_then(|cookie| Some(cookie.set_cookie(request.fresh_unit()?)));
+    Some(Stamped { target: decision.target.to_owned(), set_cookie })
 }
 
 /// The request's headers about its trace. Each can have come in several lines.
@@ -70,7 +96,7 @@ impl<'a> Inbound<'a> {
 
 fn decided(decision: &Decision<'_>, now: Timestamp) {
     host::set_header(HeaderMap::Request, TARGET, decision.target);
-    host::set_header(HeaderMap::Request, ROUTE, format!("{SCOPE_DECIDED}/{}", decision.ruleset));
+    host::set_header(HeaderMap::Request, ROUTE, [SCOPE_DECIDED, "/", decision.ruleset].concat());
     host::set_header(HeaderMap::Request, CONTEXT, context::header_value(decision, now.unix_millis()));
     host::set_property(context::PROPERTY, context::access_log_value(decision));
 }
