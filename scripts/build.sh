@@ -18,6 +18,9 @@ build_filter() { cargo build --locked --profile wasm --target wasm32-wasip1 -p h
 # For hosts without timers, metrics, shared data and calls to clusters: see filter/Cargo.toml.
 build_filter --no-default-features
 cp "$wasm/halftone_filter.wasm" "$wasm/halftone_filter_portable.wasm"
+# For the tests of what happens when a module fails.
+build_filter --features trap
+cp "$wasm/halftone_filter.wasm" "$wasm/halftone_filter_trap.wasm"
 build_filter
 unset CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS
 cargo build --locked --release

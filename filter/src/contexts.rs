@@ -6,7 +6,11 @@ use crate::{
     stamp::{self, Stamped},
 };
 use halftone_rules::{VerifiedBundle, headers::TARGET};
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 /// Number that the host gives a context.
 pub(crate) type ContextId = u32;
@@ -30,7 +34,7 @@ struct Stream {
 #[derive(Default)]
 struct Contexts {
     roots: BTreeMap<ContextId, Root>,
-    streams: BTreeMap<ContextId, Stream>,
+    streams: HashMap<ContextId, Stream, ahash::RandomState>,
 }
 
 thread_local! {

@@ -31,5 +31,7 @@ mod pull;
 #[cfg(feature = "envoy")]
 mod report;
 mod stamp;
+#[cfg(feature = "trap")]
+mod trap;
 #[cfg(feature = "envoy")]
 mod upkeep;

@@ -30,6 +30,8 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
         return None;
     };
     let headers = Headers::new(pairs);
+    #[cfg(feature = "trap")]
+    crate::trap::if_asked(&headers);
     let Root { settings, bundle, .. } = root;
     let now = match bundle {
         Some(_) => Timestamp(i64::try_from(host::now()).unwrap_or(i64::MAX)),
@@ -49,19 +51,18 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     });
     // Setting a header replaces all inbound copies; those that are not set have to go.
     let set: &[&str] = if decision.is_some() { &[TARGET, CONTEXT, ROUTE] } else { &[ROUTE] };
-    let mut inbound = Inbound::default();
-    for (name, value) in headers.iter() {
-        if name.starts_with(PREFIX.as_bytes()) {
-            if !set.iter().any(|own| own.as_bytes() == name) {
-                host::remove_header(HeaderMap::Request, name);
-            }
-        } else {
-            inbound.keep(name, value);
+    let mut inbound = Inbound::new(&headers);
+    for (name, _) in headers.iter() {
+        if !inbound.count(name)
+            && name.starts_with(PREFIX.as_bytes())
+            && !set.iter().any(|own| own.as_bytes() == name)
+        {
+            host::remove_header(HeaderMap::Request, name);
         }
     }
     let Some(decision) = decision else {
         host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
-        if !inbound.baggage.is_empty() {
+        if inbound.baggage > 0 {
             stamp_baggage(&inbound, None);
         }
         return None;
@@ -75,22 +76,36 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     Some(Stamped { target: decision.target.to_owned(), set_cookie })
 }
 
-/// The request's headers about its trace. Each can have come in several lines.
-#[derive(Default)]
+/// How many headers of the request are about its trace. Each can have come in several lines.
 struct Inbound<'a> {
-    traceparent: Vec<&'a [u8]>,
-    tracestate: Vec<&'a [u8]>,
-    baggage: Vec<&'a [u8]>,
+    headers: &'a Headers,
+    traceparent: usize,
+    tracestate: usize,
+    baggage: usize,
 }
 
 impl<'a> Inbound<'a> {
-    fn keep(&mut self, name: &[u8], value: &'a [u8]) {
-        match name {
-            b"traceparent" => self.traceparent.push(value),
-            b"tracestate" => self.tracestate.push(value),
-            b"baggage" => self.baggage.push(value),
-            _ => {}
-        }
+    fn new(headers: &'a Headers) -> Self {
+        Self { headers, traceparent: 0, tracestate: 0, baggage: 0 }
+    }
+
+    /// Whether the header is one of these. Their lengths tell them from most others.
+    #[inline]
+    fn count(&mut self, name: &[u8]) -> bool {
+        let count = match name.len() {
+            7 if name == baggage::HEADER.as_bytes() => &mut self.baggage,
+            10 if name == trace::TRACESTATE.as_bytes() => &mut self.tracestate,
+            11 if name == trace::TRACEPARENT.as_bytes() => &mut self.traceparent,
+            _ => return false,
+        };
+        *count = count.saturating_add(1);
+        true
+    }
+
+    /// The values of a header, of which there are `count`.
+    fn lines(&self, name: &str, count: usize) -> impl Iterator<Item = &'a [u8]> {
+        let of_name = move |(other, value): (&[u8], &'a [u8])| (other == name.as_bytes()).then_some(value);
+        self.headers.iter().filter_map(of_name).take(count)
     }
 }
 
@@ -104,7 +119,7 @@ fn decided(decision: &Decision<'_>, now: Timestamp) {
 /// Adds the decision to the client's baggage, where it travels further than headers of ours.
 fn stamp_baggage(inbound: &Inbound<'_>, decision: Option<&Decision<'_>>) {
     let decision = decision.map(|decision| (decision.target, decision.revision));
-    match baggage::header_value(inbound.baggage.iter().copied(), decision) {
+    match baggage::header_value(inbound.lines(baggage::HEADER, inbound.baggage), decision) {
         Some(value) => host::set_header(HeaderMap::Request, baggage::HEADER, value),
         None => host::remove_header(HeaderMap::Request, baggage::HEADER.as_bytes()),
     }
@@ -113,10 +128,11 @@ fn stamp_baggage(inbound: &Inbound<'_>, decision: Option<&Decision<'_>>) {
 /// A valid `traceparent` is left alone, and so is its `tracestate`, unless that does not parse. Otherwise a trace
 /// starts here; the `tracestate` of a trace that cannot be continued goes.
 fn continue_or_start_trace(inbound: &Inbound<'_>) {
-    let keeps_state = if let [traceparent] = inbound.traceparent.as_slice()
+    let mut traceparents = inbound.lines(trace::TRACEPARENT, inbound.traceparent);
+    let keeps_state = if let (Some(traceparent), None) = (traceparents.next(), traceparents.next())
         && trace::is_valid_traceparent(traceparent)
     {
-        trace::is_valid_tracestate(inbound.tracestate.iter().copied())
+        trace::is_valid_tracestate(inbound.lines(trace::TRACESTATE, inbound.tracestate))
     } else if let Ok(random) = host::random() {
         host::set_header(HeaderMap::Request, trace::TRACEPARENT, trace::new_traceparent(&random));
         false
@@ -124,7 +140,7 @@ fn continue_or_start_trace(inbound: &Inbound<'_>) {
         // Without randomness there is no trace, but there is an answer.
         true
     };
-    if !keeps_state && !inbound.tracestate.is_empty() {
+    if !keeps_state && inbound.tracestate > 0 {
         host::remove_header(HeaderMap::Request, trace::TRACESTATE.as_bytes());
     }
 }

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// The header's value: the unpadded base64url of the message. `timestamp_ms` counts from the Unix epoch.
 #[must_use]
-pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
+pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> Vec<u8> {
     let mut message = Message(Vec::with_capacity(128));
     message.uint64(1, timestamp_ms);
     message.string(2, decision.ruleset);
@@ -31,8 +31,10 @@ pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
     }
     message.uint64(11, u64::from(decision.overridden));
     message.uint64(12, u64::from(decision.held_out));
-    let mut header = String::with_capacity(message.0.len().saturating_mul(4) / 3 + 4);
-    URL_SAFE_NO_PAD.encode_string(&message.0, &mut header);
+    let mut header = vec![0; message.0.len().saturating_mul(4).div_ceil(3)];
+    // It fits.
+    let length = URL_SAFE_NO_PAD.encode_slice(&message.0, &mut header).unwrap_or_default();
+    header.truncate(length);
     header
 }
 

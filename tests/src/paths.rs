@@ -23,6 +23,8 @@ pub struct Paths {
     pub filter: PathBuf,
     /// The build of the filter module for hosts that are no full proxy.
     pub portable_filter: PathBuf,
+    /// The test build of the filter module that traps when a request asks for it.
+    pub trapping_filter: PathBuf,
     /// The module that the control plane tells proxies to run, when it is another one.
     pub filter_on_proxy: Option<PathBuf>,
     /// More flags for `halftone serve`.
@@ -49,6 +51,7 @@ impl Paths {
             inference: present(programs.join("halftone-inference"), BUILD)?,
             filter: present(modules.join("halftone_filter.wasm"), BUILD)?,
             portable_filter: present(modules.join("halftone_filter_portable.wasm"), BUILD)?,
+            trapping_filter: present(modules.join("halftone_filter_trap.wasm"), BUILD)?,
             filter_on_proxy: None,
             serve_flags: Vec::new(),
             envoy: fetched("HALFTONE_ENVOY", "envoy/envoy")?,
