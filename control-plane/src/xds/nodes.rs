@@ -181,6 +181,8 @@ impl Nodes {
         registry.streams += 1;
         let stream = registry.streams;
         registry.connected.insert(stream, status);
+        let Registry { connected, workers, .. } = &mut *registry;
+        workers.expect(&id, Instant::now(), connected.values().map(|node| node.id.as_str()));
         drop(registry);
         Entry { nodes: self.clone(), stream, id }
     }
