@@ -1,7 +1,7 @@
 //! The last check before a bundle leaves: the real filter module, run outside Envoy, has to take it.
 
 use halftone_filter_host::{FilterModule, HostError, Settings};
-use halftone_rules::headers::{ROUTE, TARGET};
+use halftone_rules::headers::{ROUTE, SCOPE_BOOTSTRAP, TARGET};
 
 /// The filter module that the proxies run.
 #[derive(Clone)]
@@ -62,6 +62,7 @@ impl Gate {
             (":authority", "smoke.test"),
             (":path", "/v2/models/smoke/infer"),
             ("x-user-id", "42"),
+            (ROUTE, SCOPE_BOOTSTRAP),
             (TARGET, "spoofed"),
         ];
         let outcome = instance.request(&request).map_err(GateError::Failed)?;

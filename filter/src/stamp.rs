@@ -50,23 +50,29 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
         bundle.decide(&request, now, &mut ())
     });
     // Setting a header replaces all inbound copies; those that are not set have to go.
-    let set: &[&str] = if decision.is_some() { &[TARGET, CONTEXT, ROUTE] } else { &[ROUTE] };
     let mut inbound = Inbound::new(&headers);
-    for (name, _) in headers.iter() {
-        if !inbound.count(name)
-            && name.starts_with(PREFIX.as_bytes())
-            && !set.iter().any(|own| own.as_bytes() == name)
-        {
+    for (name, value) in headers.iter() {
+        if inbound.count(name) || !name.starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        if name == ROUTE.as_bytes() {
+            inbound.scope = inbound.scope.and(value);
+        } else if decision.is_none() || ![TARGET, CONTEXT].iter().any(|own| own.as_bytes() == name) {
             host::remove_header(HeaderMap::Request, name);
         }
     }
     let Some(decision) = decision else {
-        host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
+        if inbound.scope == Scope::Other {
+            host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
+        }
         if inbound.baggage > 0 {
             stamp_baggage(&inbound, None);
         }
         return None;
     };
+    if inbound.scope != Scope::Unasked {
+        host::set_header(HeaderMap::Request, ROUTE, [SCOPE_DECIDED, "/", decision.ruleset].concat());
+    }
     decided(&decision, now);
     stamp_baggage(&inbound, Some(&decision));
     if settings.tracing == Tracing::Filter {
@@ -76,9 +82,33 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     Some(Stamped { target: decision.target.to_owned(), set_cookie })
 }
 
-/// How many headers of the request are about its trace. Each can have come in several lines.
+/// The route scope that a request comes with. Where scopes are in use, the proxy has set the one of its bootstrap before
+/// any filter; where routes match the target alone, there is none, and none is set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// There is no such header.
+    Unasked,
+    /// The bootstrap's.
+    Bootstrap,
+    /// Whatever else a client can have sent.
+    Other,
+}
+
+impl Scope {
+    /// With one more header of that name.
+    fn and(self, value: &[u8]) -> Self {
+        match self {
+            Self::Unasked if value == SCOPE_BOOTSTRAP.as_bytes() => Self::Bootstrap,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What of the request's headers concerns the stamp: how many there are about its trace, each of which can have come in
+/// several lines, and its scope.
 struct Inbound<'a> {
     headers: &'a Headers,
+    scope: Scope,
     traceparent: usize,
     tracestate: usize,
     baggage: usize,
@@ -86,7 +116,7 @@ struct Inbound<'a> {
 
 impl<'a> Inbound<'a> {
     fn new(headers: &'a Headers) -> Self {
-        Self { headers, traceparent: 0, tracestate: 0, baggage: 0 }
+        Self { headers, scope: Scope::Unasked, traceparent: 0, tracestate: 0, baggage: 0 }
     }
 
     /// Whether the header is one of these. Their lengths tell them from most others.
@@ -111,7 +141,6 @@ impl<'a> Inbound<'a> {
 
 fn decided(decision: &Decision<'_>, now: Timestamp) {
     host::set_header(HeaderMap::Request, TARGET, decision.target);
-    host::set_header(HeaderMap::Request, ROUTE, [SCOPE_DECIDED, "/", decision.ruleset].concat());
     host::set_header(HeaderMap::Request, CONTEXT, context::header_value(decision, now.unix_millis()));
     host::set_property(context::PROPERTY, context::access_log_value(decision));
 }

@@ -135,7 +135,7 @@ fn a_request_costs_a_fixed_number_of_host_calls() -> Result<()> {
     let mut instance = started(CANARY)?;
     let traced: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let outcome = instance.request_with_response(
-        &request(&[("x-user-id", b"42"), ("traceparent", traced)]),
+        &request(&[("x-user-id", b"42"), ("traceparent", traced), ("x-halftone-route", b"bootstrap")]),
         &[(":status", "200")],
     )?;
     // One read of all headers, the clock, the decision in three headers, in the access log's property and in the
@@ -155,10 +155,10 @@ fn a_request_costs_a_fixed_number_of_host_calls() -> Result<()> {
     );
     // Fuel counts wasm instructions and so is the same on every machine; see scripts/bench.sh.
     assert!(outcome.usage.fuel < 15_000, "{} units of fuel", outcome.usage.fuel);
-    // A trace that starts here takes randomness and one header more.
+    // A trace that starts here takes randomness and one header more; without route tables there is one less.
     let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
     assert_eq!(outcome.usage.count("random_get"), 1);
-    assert_eq!(outcome.usage.host_calls(), 9);
+    assert_eq!(outcome.usage.host_calls(), 8);
     Ok(())
 }
 
@@ -245,7 +245,31 @@ fn the_context_says_what_was_decided() -> Result<()> {
             ..EvaluationContext::default()
         }
     );
-    assert_eq!(outcome.request_header("x-halftone-route"), Some(&b"xds/digits"[..]));
+    Ok(())
+}
+
+#[test]
+fn a_route_table_is_named_where_the_proxy_asks_for_one() -> Result<()> {
+    let mut decides = started("version: v1\nrules: [{name: all, target: v2}]\n")?;
+    let mut cleans = module()?.start()?;
+    ensure!(cleans.configure(b"")?);
+    let (bootstrap, xds) = (&b"bootstrap"[..], &b"xds/digits"[..]);
+    for (inbound, decided, undecided) in [
+        (&[][..], None, None),
+        (&[bootstrap], Some(xds), Some(bootstrap)),
+        (&[xds], Some(xds), Some(bootstrap)),
+        (&[b"\xff"], Some(xds), Some(bootstrap)),
+        (&[bootstrap, bootstrap], Some(xds), Some(bootstrap)),
+        (&[bootstrap, xds], Some(xds), Some(bootstrap)),
+    ] {
+        let headers: Vec<_> = inbound.iter().map(|value| ("x-halftone-route", *value)).collect();
+        for (instance, expected) in [(&mut decides, decided), (&mut cleans, undecided)] {
+            let outcome = instance.request(&request(&headers))?;
+            let found = outcome.request_headers.iter().filter(|(name, _)| name == b"x-halftone-route");
+            let found: Vec<&[u8]> = found.map(|(_, value)| value.as_slice()).collect();
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{inbound:?}");
+        }
+    }
     Ok(())
 }
 
