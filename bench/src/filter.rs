@@ -1,10 +1,11 @@
 //! What the filter module costs, in counts that are the same on every machine.
 
-use crate::rulesets::{CANARY, TEN_RULES, THREE_EXPERIMENTS, bundle, headers};
+use crate::rulesets::{CANARY, TEN_RULES, THREE_EXPERIMENTS, bundle, headers, tenants};
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use halftone_filter_host::FilterModule;
+use halftone_filter_host::{FilterModule, Settings};
 use halftone_proto::v1::EvaluationContext;
+use halftone_rules::headers::{ROUTE, SCOPE_BOOTSTRAP};
 use halftone_tests::Paths;
 use prost::Message;
 use std::{
@@ -19,16 +20,27 @@ pub(crate) fn run() -> Result<()> {
     let wasm = std::fs::read(Paths::find()?.filter)?;
     println!("filter: {} bytes of wasm", wasm.len());
     let module = FilterModule::new(&wasm)?;
-    println!("  rules      host calls  wasm fuel  callbacks  (request and response, trace continued)");
-    for (name, ruleset) in [("none", None), ("1 rule", Some(CANARY)), ("10 rules", Some(TEN_RULES))] {
-        let mut instance = module.start()?;
+    println!("  rules         host calls  wasm fuel  callbacks  (request and response, trace continued)");
+    let tenants = tenants(10_000);
+    for (name, ruleset) in [
+        ("none", None),
+        ("1 rule", Some(CANARY)),
+        ("10 rules", Some(TEN_RULES)),
+        ("10,000 rules", Some(&tenants)),
+    ] {
+        // Taking up 10,000 rules takes more than the default allows.
+        let mut instance =
+            module.start_with(Settings { fuel_per_call: 2_000_000_000, ..Settings::default() })?;
         let configuration = ruleset.map(bundle).transpose()?.unwrap_or_default();
         ensure!(instance.configure(&configuration)?, "the filter refused the bundle");
+        let mut request = headers();
+        // As Envoy has it, where the control plane's routes are used.
+        request.push((ROUTE, SCOPE_BOOTSTRAP));
         // The first request grows memory once.
-        instance.request(&headers())?;
-        let outcome = instance.request_with_response(&headers(), &[(":status", "200")])?;
+        instance.request(&request)?;
+        let outcome = instance.request_with_response(&request, &[(":status", "200")])?;
         let usage = &outcome.usage;
-        println!("  {name:<9}  {:>10}  {:>9}  {:>9}", usage.host_calls(), usage.fuel, usage.callbacks);
+        println!("  {name:<12}  {:>10}  {:>9}  {:>9}", usage.host_calls(), usage.fuel, usage.callbacks);
     }
     context(&module)
 }
