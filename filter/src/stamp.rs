@@ -52,7 +52,7 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     // Setting a header replaces all inbound copies; those that are not set have to go.
     let mut inbound = Inbound::new(&headers);
     for (name, value) in headers.iter() {
-        if inbound.count(name) || !name.starts_with(PREFIX.as_bytes()) {
+        if inbound.keep(name, value) || !name.starts_with(PREFIX.as_bytes()) {
             continue;
         }
         if name == ROUTE.as_bytes() {
@@ -109,23 +109,28 @@ impl Scope {
 struct Inbound<'a> {
     headers: &'a Headers,
     scope: Scope,
-    traceparent: usize,
+    /// The first one.
+    traceparent: Option<&'a [u8]>,
+    traceparents: usize,
     tracestate: usize,
     baggage: usize,
 }
 
 impl<'a> Inbound<'a> {
     fn new(headers: &'a Headers) -> Self {
-        Self { headers, scope: Scope::Unasked, traceparent: 0, tracestate: 0, baggage: 0 }
+        Self { headers, scope: Scope::Unasked, traceparent: None, traceparents: 0, tracestate: 0, baggage: 0 }
     }
 
     /// Whether the header is one of these. Their lengths tell them from most others.
     #[inline]
-    fn count(&mut self, name: &[u8]) -> bool {
+    fn keep(&mut self, name: &[u8], value: &'a [u8]) -> bool {
         let count = match name.len() {
             7 if name == baggage::HEADER.as_bytes() => &mut self.baggage,
             10 if name == trace::TRACESTATE.as_bytes() => &mut self.tracestate,
-            11 if name == trace::TRACEPARENT.as_bytes() => &mut self.traceparent,
+            11 if name == trace::TRACEPARENT.as_bytes() => {
+                self.traceparent.get_or_insert(value);
+                &mut self.traceparents
+            }
             _ => return false,
         };
         *count = count.saturating_add(1);
@@ -157,8 +162,7 @@ fn stamp_baggage(inbound: &Inbound<'_>, decision: Option<&Decision<'_>>) {
 /// A valid `traceparent` is left alone, and so is its `tracestate`, unless that does not parse. Otherwise a trace
 /// starts here; the `tracestate` of a trace that cannot be continued goes.
 fn continue_or_start_trace(inbound: &Inbound<'_>) {
-    let mut traceparents = inbound.lines(trace::TRACEPARENT, inbound.traceparent);
-    let keeps_state = if let (Some(traceparent), None) = (traceparents.next(), traceparents.next())
+    let keeps_state = if let (Some(traceparent), 1) = (inbound.traceparent, inbound.traceparents)
         && trace::is_valid_traceparent(traceparent)
     {
         trace::is_valid_tracestate(inbound.lines(trace::TRACESTATE, inbound.tracestate))
