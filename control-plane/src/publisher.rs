@@ -10,8 +10,8 @@ use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, limits::MAX_NO
 use halftone_rules::codec::{self, BundleError};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Mutex, Semaphore, watch};
 
@@ -116,6 +116,9 @@ const CHECKS: usize = 2;
 /// Those and the ones that wait for their turn.
 const CHECKS_ACCEPTED: usize = 32;
 
+/// For how long the store counts as well after it was tried: everybody may ask, and each trial waits for the disk.
+const TRIED: Duration = Duration::from_secs(1);
+
 /// Owns what is in force. Cheap to clone.
 #[derive(Clone)]
 pub struct Publisher(Arc<Inner>);
@@ -131,6 +134,8 @@ struct Inner {
     checking: Arc<Semaphore>,
     /// Held by those that it has accepted.
     accepted: Semaphore,
+    /// When the store was last seen to be well, unless it failed since.
+    store_well: std::sync::Mutex<Option<Instant>>,
     current: watch::Sender<Arc<Current>>,
     bundles: watch::Sender<Arc<PerNodeCluster<PublishedBundle>>>,
 }
@@ -170,6 +175,7 @@ impl Publisher {
             changing: Mutex::new(()),
             checking: Arc::new(Semaphore::new(CHECKS)),
             accepted: Semaphore::new(CHECKS_ACCEPTED),
+            store_well: std::sync::Mutex::default(),
             current: watch::Sender::new(Arc::new(proven.current)),
             bundles: watch::Sender::new(Arc::new(proven.bundles)),
         })))
@@ -306,6 +312,28 @@ impl Publisher {
         blocking(move || Ok(store.revisions(before, limit)?)).await
     }
 
+    /// Whether changes can be kept.
+    ///
+    /// # Errors
+    /// When the store takes no writes.
+    pub async fn ready(&self) -> Result<(), PublishError> {
+        let this = self.clone();
+        blocking(move || {
+            let well = *this.store_well();
+            if well.is_none_or(|at| at.elapsed() >= TRIED) {
+                let checked = this.0.store.check();
+                *this.store_well() = checked.is_ok().then(Instant::now);
+                checked?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn store_well(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.store_well.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a proven state into the store.
     fn keep(&self, proven: &Proven, change: Change) -> Result<Revision, PublishError> {
         let Change { action, ruleset, actor, undoes } = change;
@@ -322,7 +350,9 @@ impl Publisher {
             bundle_bytes: bundle.bytes.len() as u64,
         };
         let source = proven.current.rulesets.get(&revision.ruleset).map(|ruleset| &*ruleset.stored.source);
-        self.0.store.commit(&revision, source)?;
+        let kept = self.0.store.commit(&revision, source);
+        *self.store_well() = kept.is_ok().then(Instant::now);
+        kept?;
         Ok(revision)
     }
 
