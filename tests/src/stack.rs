@@ -378,6 +378,12 @@ impl Envoy {
         Ok(Self { process, address, admin })
     }
 
+    /// The process that it is.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Where the inference requests of the digits model go.
     #[must_use]
     pub fn infer_url(&self) -> String {

@@ -15,7 +15,11 @@ use halftone_tests::{
     digits::{self, Digit},
     traffic::{Traffic, assignment, failures, replay},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Workers of each Envoy.
 const WORKERS: usize = 2;
@@ -67,7 +71,9 @@ impl Trial {
 
     /// Ends the load: no request may have failed, and no user may have been anywhere else.
     async fn end(mut self) -> Result<()> {
+        let start = Instant::now();
         self.upload().await.context("no recovery")?;
+        println!("every worker has new rules again after {:?}", start.elapsed());
         while self.traffic.sent() < LOAD {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
