@@ -1,5 +1,6 @@
 //! Real Envoy: how long a change takes to be in force on every worker, what the filter weighs, and what a request costs.
 
+mod applied;
 mod cost;
 
 use anyhow::{Context, Result};
@@ -26,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         time_to_force().await?;
+        applied::run().await?;
         memory().await?;
         cost::run().await
     })

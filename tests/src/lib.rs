@@ -12,5 +12,5 @@ pub mod traffic;
 
 pub use answering::{Answering, HEALTH};
 pub use paths::{Paths, repository};
-pub use process::{Process, command};
+pub use process::{Process, command, launched};
 pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name};

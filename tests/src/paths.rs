@@ -29,6 +29,10 @@ pub struct Paths {
     pub filter_on_proxy: Option<PathBuf>,
     /// More flags for `halftone serve`.
     pub serve_flags: Vec<OsString>,
+    /// The program, with arguments, that becomes `halftone serve`; empty: it is started directly.
+    pub serve_launcher: Vec<OsString>,
+    /// The same for Envoy.
+    pub envoy_launcher: Vec<OsString>,
     /// Envoy.
     pub envoy: PathBuf,
     /// ONNX Runtime's library.
@@ -54,6 +58,8 @@ impl Paths {
             trapping_filter: present(modules.join("halftone_filter_trap.wasm"), BUILD)?,
             filter_on_proxy: None,
             serve_flags: Vec::new(),
+            serve_launcher: Vec::new(),
+            envoy_launcher: Vec::new(),
             envoy: fetched("HALFTONE_ENVOY", "envoy/envoy")?,
             onnxruntime: fetched("ORT_DYLIB_PATH", "onnxruntime/libonnxruntime.so")?,
             models: repository().join("models"),

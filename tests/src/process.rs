@@ -10,6 +10,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    ffi::OsString,
     fs::File,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -30,6 +31,15 @@ pub fn command(program: &Path) -> Command {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// The same through a launcher that becomes the program; an empty one is none.
+#[must_use]
+pub fn launched(launcher: &[OsString], program: &Path) -> Command {
+    let Some((first, arguments)) = launcher.split_first() else { return command(program) };
+    let mut command = command(Path::new(first));
+    command.args(arguments).arg(program);
     command
 }
 
@@ -163,10 +173,32 @@ impl Process {
         Ok(())
     }
 
+    /// Stops the process where it is, as if it hung. Its connections stay.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+    }
+
     /// Sends the signal; the answer is whether the process ended successfully.
     fn end(&mut self, signal: Signal) -> Result<bool> {
         if self.child.try_wait()?.is_none() {
-            kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?;
+            self.signal(signal)?;
+            // One that is paused would not hear of it.
+            self.resume()?;
         }
         Ok(self.wait()?.success())
     }

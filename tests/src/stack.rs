@@ -1,6 +1,6 @@
 //! The control plane, the backends and Envoy, started and wired to each other.
 
-use crate::{Paths, Process, command, traffic};
+use crate::{Paths, Process, command, launched, traffic};
 use anyhow::{Context, Result, bail};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
@@ -53,7 +53,7 @@ impl ControlPlane {
     pub async fn start(paths: &Paths, folder: &Path, rest: u16, xds: u16) -> Result<Self> {
         let ready_file = folder.join("control-plane.ready");
         remove(&ready_file)?;
-        let mut command = command(&paths.halftone);
+        let mut command = launched(&paths.serve_launcher, &paths.halftone);
         command.arg("serve").arg("--ready-file").arg(&ready_file);
         command.arg("--rest").arg(loopback(rest).to_string());
         command.arg("--xds").arg(loopback(xds).to_string());
@@ -114,6 +114,12 @@ impl ControlPlane {
         self.process.resident_bytes()
     }
 
+    /// The process that it is.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Sends a request to the REST API.
     ///
     /// # Errors
@@ -148,6 +154,42 @@ impl ControlPlane {
     /// When the answer is no success.
     pub async fn get(&self, path: &str) -> Result<Value> {
         Ok(self.request(Method::GET, path, "").await?.error_for_status()?.json().await?)
+    }
+
+    /// Uploads a ruleset, and waits until each of `workers` workers of each of `nodes` proxies decides by it, those too
+    /// that were not connected when it was uploaded. The answer is its revision.
+    ///
+    /// # Errors
+    /// When it is refused, or that takes too long.
+    pub async fn apply(
+        &self,
+        name: &str,
+        ruleset: impl Into<String>,
+        nodes: usize,
+        workers: usize,
+    ) -> Result<u64> {
+        let path = format!("/v1/rulesets/{name}?wait=applied&timeout=30s");
+        let answer = self.request(Method::PUT, &path, ruleset.into()).await?;
+        let status = answer.status();
+        let answer: Value = answer.json().await?;
+        let revision = answer["revision"].as_u64();
+        let revision = revision.with_context(|| format!("the upload was refused with {status}: {answer}"))?;
+        let start = std::time::Instant::now();
+        loop {
+            let status = self.get("/v1/nodes").await?;
+            let applied = |node: &Value| {
+                let of = node["workers"].as_array();
+                // Envoy's main thread runs the filter, too.
+                of.is_some_and(|of| of.len() == workers + 1 && of.iter().all(|of| of["revision"] == revision))
+            };
+            if status.as_array().is_some_and(|all| all.len() == nodes && all.iter().all(applied)) {
+                return Ok(revision);
+            }
+            if start.elapsed() > READY {
+                bail!("revision {revision} is not applied by {nodes} proxies: {status}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until every connected proxy has accepted the revision.
@@ -306,7 +348,7 @@ impl Envoy {
     ) -> Result<Self> {
         let admin_file = bootstrap.with_file_name("admin-address");
         remove(&admin_file)?;
-        let mut command = command(&paths.envoy);
+        let mut command = launched(&paths.envoy_launcher, &paths.envoy);
         command.arg("-c").arg(bootstrap).arg("--admin-address-path").arg(&admin_file);
         command.arg("--concurrency").arg(workers.to_string());
         // Several Envoys on one machine must not share the memory for hot restarts.
@@ -334,6 +376,12 @@ impl Envoy {
             })
             .await?;
         Ok(Self { process, address, admin })
+    }
+
+    /// The process that it is.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Where the inference requests of the digits model go.
@@ -480,6 +528,33 @@ impl Stack {
         };
         self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
         Ok(())
+    }
+
+    /// Starts two more Envoys, one for each form in which changes come.
+    ///
+    /// # Errors
+    /// When a listener does not open.
+    pub async fn add_envoy_of_each_form(&mut self, workers: usize, xds: SocketAddr) -> Result<()> {
+        for xds_form in ["sotw", "delta"] {
+            let options = EnvoyOptions {
+                name: &format!("by-{xds_form}"),
+                workers,
+                xds,
+                xds_form,
+                default_endpoint: self.backend(1)?.address,
+                port: 0,
+                admin: 0,
+                edit_bootstrap: str::to_owned,
+            };
+            self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
+        }
+        Ok(())
+    }
+
+    /// Where inference requests to each Envoy go.
+    #[must_use]
+    pub fn infer_urls(&self) -> Vec<String> {
+        self.envoys.iter().map(Envoy::infer_url).collect()
     }
 
     /// The programs that it runs.

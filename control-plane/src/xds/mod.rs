@@ -47,9 +47,17 @@ pub use resource::{Kind, Resources};
 pub use snapshot::{ProxySettings, RulesetRoutes, Snapshot, SnapshotError, TraceOwner};
 use stream::Timing;
 
-/// How often a silent proxy is asked whether it is still there, and how long it may take to answer. A proxy that
-/// vanished without closing its connection is off the list after both.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// How proxies are noticed that vanished without closing their connection: they are off the list after both times.
+#[derive(Debug, Clone, Copy)]
+struct KeepAlive {
+    /// How often a silent proxy is asked whether it is still there.
+    interval: Duration,
+    /// How long it may take to answer.
+    answer: Duration,
+}
+
+const KEEP_ALIVE: KeepAlive =
+    KeepAlive { interval: Duration::from_secs(15), answer: Duration::from_secs(10) };
 
 /// How long proxies may take to let go of their connections at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -67,7 +75,7 @@ pub async fn serve(
     nodes: Nodes,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    serve_with(listener, resources, nodes, shutdown, Timing::default()).await
+    serve_with(listener, resources, nodes, shutdown, Timing::default(), KEEP_ALIVE).await
 }
 
 async fn serve_with(
@@ -76,6 +84,7 @@ async fn serve_with(
     nodes: Nodes,
     shutdown: impl Future<Output = ()>,
     timing: Timing,
+    keep_alive: KeepAlive,
 ) -> Result<(), tonic::transport::Error> {
     let (stop, stopping) = watch::channel(false);
     let stopped = stopping.clone();
@@ -83,8 +92,8 @@ async fn serve_with(
     let service = server::Server { resources, nodes, timing, stopping };
     let routes = Routes::from(Routes::new(service).into_axum_router().merge(reports));
     let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_keepalive_interval(Some(keep_alive.interval))
+        .http2_keepalive_timeout(Some(keep_alive.answer))
         .add_routes(routes)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             shutdown.await;

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub bundle: Arc<[u8]>,
     /// One entry for each ruleset; the order does not matter.
     pub rulesets: Vec<RulesetRoutes>,
+    /// Rulesets as they were before, newest first: what a proxy may still have that was away when they changed.
+    pub lately: Vec<RulesetRoutes>,
 }
 
 /// The targets of one ruleset.
