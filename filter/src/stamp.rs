@@ -3,12 +3,12 @@
 use crate::{
     configuration::Tracing,
     contexts::Root,
-    headers::{CurrentRequest, Headers},
+    headers::{CurrentRequest, Headers, is_ours},
     host::{self, HeaderMap},
 };
 use halftone_rules::{
     Decision, Request, Timestamp, baggage, context,
-    headers::{CONTEXT, PREFIX, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
+    headers::{CONTEXT, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
     trace,
 };
 
@@ -51,13 +51,16 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     let set: &[&str] = if decision.is_some() { &[TARGET, CONTEXT, ROUTE] } else { &[ROUTE] };
     let mut inbound = Inbound::default();
     for (name, value) in headers.iter() {
-        if name.starts_with(PREFIX.as_bytes()) {
+        if is_ours(name) {
             if !set.iter().any(|own| own.as_bytes() == name) {
                 host::remove_header(HeaderMap::Request, name);
             }
         } else {
             inbound.keep(name, value);
         }
+    }
+    if inbound.nominates {
+        host::set_header(HeaderMap::Request, CONNECTION, "upgrade");
     }
     let Some(decision) = decision else {
         host::set_header(HeaderMap::Request, ROUTE, SCOPE_BOOTSTRAP);
@@ -75,12 +78,40 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     Some(Stamped { target: decision.target.to_owned(), set_cookie })
 }
 
-/// The request's headers about its trace. Each can have come in several lines.
+/// Takes away what a client says in our name after the body. Who joins trailers with headers would find it beside what
+/// was decided.
+pub(crate) fn trailers() {
+    let Ok(pairs) = host::header_pairs(HeaderMap::RequestTrailers) else { return };
+    for (name, _) in Headers::new(pairs).iter() {
+        if is_ours(name) || STAMPED.contains(&name) {
+            host::remove_header(HeaderMap::RequestTrailers, name);
+        }
+    }
+}
+
+/// The headers besides our own that say what was decided, and in which trace.
+const STAMPED: [&[u8]; 3] =
+    [baggage::HEADER.as_bytes(), trace::TRACEPARENT.as_bytes(), trace::TRACESTATE.as_bytes()];
+
+/// The header that names headers which go no further than to the next hop. Envoy takes it, and them, away, but from a
+/// request for an upgrade: there a client could have the next hop take ours away.
+const CONNECTION: &str = "connection";
+
+/// Whether a `connection` header asks for more than an upgrade.
+fn nominates(connection: &[u8]) -> bool {
+    connection
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|name| !name.eq_ignore_ascii_case(b"upgrade") && !name.eq_ignore_ascii_case(b"keep-alive"))
+}
+
+/// The request's headers about its trace, each of which can have come in several lines, and about its connection.
 #[derive(Default)]
 struct Inbound<'a> {
     traceparent: Vec<&'a [u8]>,
     tracestate: Vec<&'a [u8]>,
     baggage: Vec<&'a [u8]>,
+    nominates: bool,
 }
 
 impl<'a> Inbound<'a> {
@@ -89,6 +120,7 @@ impl<'a> Inbound<'a> {
             b"traceparent" => self.traceparent.push(value),
             b"tracestate" => self.tracestate.push(value),
             b"baggage" => self.baggage.push(value),
+            b"connection" => self.nominates |= nominates(value),
             _ => {}
         }
     }
