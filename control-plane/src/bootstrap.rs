@@ -2,13 +2,15 @@
 
 use crate::{module::ModuleArgs, xds::Form};
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 const BOOTSTRAP: &str = include_str!("../../envoy/bootstrap.yaml.template");
+const ACCESS_LOG_JSON: &str = include_str!("../../envoy/access-log-json.yaml");
+const ACCESS_LOG_TEXT: &str = include_str!("../../envoy/access-log-text.yaml");
 const SCOPES: &str = include_str!("../../envoy/scopes.yaml.template");
 
 /// Flags of `halftone envoy-bootstrap`.
@@ -41,6 +43,23 @@ pub struct BootstrapArgs {
     /// Name of the group that this Envoy belongs to; rulesets can be for some groups only (`match.node_clusters`).
     #[arg(long, default_value = "edge")]
     pub node_cluster: String,
+    /// File for Envoy's access log, with what was decided on each request; `stdout` is Envoy's standard output. Left out,
+    /// there is no access log.
+    #[arg(long, value_name = "FILE|stdout")]
+    pub access_log: Option<PathBuf>,
+    /// The form of the access log's lines. JSON is what `halftone simulate` reads.
+    #[arg(long, value_enum, default_value_t)]
+    pub access_log_format: AccessLogFormat,
+}
+
+/// The form of an access log's lines.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum AccessLogFormat {
+    /// A JSON object each.
+    #[default]
+    Json,
+    /// Text for people.
+    Text,
 }
 
 /// Writes the two files; the answer is the path of the bootstrap.
@@ -64,6 +83,7 @@ pub fn write(args: &BootstrapArgs) -> anyhow::Result<PathBuf> {
         ("xds", socket_address(args.xds)),
         ("ads_api", ads_api(args.xds_form).to_owned()),
         ("default_endpoint", socket_address(args.default_endpoint)),
+        ("access_log", access_log(args)?),
     ];
     let bootstrap = out.join("bootstrap.yaml");
     for (template, file) in [(BOOTSTRAP, &bootstrap), (SCOPES, &scopes)] {
@@ -81,6 +101,23 @@ fn ads_api(form: Form) -> &'static str {
         Form::StateOfTheWorld => "GRPC",
         Form::Delta => "DELTA_GRPC",
     }
+}
+
+/// The part of the connection manager's configuration that is in `envoy/`, as far to the right as it stands in the
+/// template.
+fn access_log(args: &BootstrapArgs) -> anyhow::Result<String> {
+    let Some(file) = &args.access_log else {
+        return Ok("# No access log: --access-log was not given.".to_owned());
+    };
+    let file =
+        if file == Path::new("stdout") { PathBuf::from("/dev/stdout") } else { std::path::absolute(file)? };
+    let snippet = match args.access_log_format {
+        AccessLogFormat::Json => ACCESS_LOG_JSON,
+        AccessLogFormat::Text => ACCESS_LOG_TEXT,
+    };
+    let snippet = snippet.replace("<file>", &quoted(path(&file)?)?);
+    let lines: Vec<&str> = snippet.lines().filter(|line| !line.starts_with('#')).collect();
+    Ok(lines.join("\n                "))
 }
 
 fn socket_address(address: SocketAddr) -> String {

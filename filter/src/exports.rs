@@ -4,6 +4,7 @@
 use crate::{
     contexts::{self, ContextId},
     host::{self, LogLevel},
+    stamp,
 };
 use std::mem::MaybeUninit;
 
@@ -48,6 +49,12 @@ extern "C" fn proxy_on_configure(id: ContextId, size: usize) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(id: ContextId, _headers: u32, _end_of_stream: u32) -> u32 {
     contexts::request_headers(id);
+    CONTINUE
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(_id: ContextId, _trailers: u32) -> u32 {
+    stamp::trailers();
     CONTINUE
 }
 

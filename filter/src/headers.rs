@@ -1,8 +1,15 @@
 //! A request's headers as bytes, read from the host in one call.
 
 use crate::{configuration::Settings, host};
-use halftone_rules::{Request, Timestamp, anonymous::AnonymousUnit, token};
+use halftone_rules::{Request, Timestamp, anonymous::AnonymousUnit, headers::PREFIX, token};
 use std::cell::OnceCell;
+
+/// Whether a header's name is one of ours, in any spelling that somebody behind the proxy may take for one: CGI and
+/// whoever follows it make no difference between `x-halftone-target` and `x_halftone_target`.
+pub(crate) fn is_ours(name: &[u8]) -> bool {
+    let alike = |(byte, own): (&u8, u8)| *byte == own || own == b'-' && !byte.is_ascii_alphanumeric();
+    name.len() >= PREFIX.len() && name.iter().zip(PREFIX.bytes()).all(alike)
+}
 
 /// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
 /// and its value (all `u32`, little-endian); then the names and values, each with a zero byte after it.

@@ -38,6 +38,7 @@ pub(crate) enum LogLevel {
 #[derive(Clone, Copy)]
 pub(crate) enum HeaderMap {
     Request = 0,
+    RequestTrailers = 1,
     Response = 2,
 }
 

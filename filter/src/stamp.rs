@@ -3,12 +3,12 @@
 use crate::{
     configuration::Tracing,
     contexts::Root,
-    headers::{CurrentRequest, Headers},
+    headers::{CurrentRequest, Headers, is_ours},
     host::{self, HeaderMap},
 };
 use halftone_rules::{
     Decision, Request, Timestamp, baggage, context,
-    headers::{CONTEXT, PREFIX, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
+    headers::{CONTEXT, ROUTE, SCOPE_BOOTSTRAP, SCOPE_DECIDED, TARGET},
     trace,
 };
 
@@ -52,7 +52,7 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     // Setting a header replaces all inbound copies; those that are not set have to go.
     let mut inbound = Inbound::new(&headers);
     for (name, value) in headers.iter() {
-        if inbound.keep(name, value) || !name.starts_with(PREFIX.as_bytes()) {
+        if inbound.keep(name, value) || !is_ours(name) {
             continue;
         }
         if name == ROUTE.as_bytes() {
@@ -60,6 +60,9 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
         } else if decision.is_none() || ![TARGET, CONTEXT].iter().any(|own| own.as_bytes() == name) {
             host::remove_header(HeaderMap::Request, name);
         }
+    }
+    if inbound.nominates {
+        host::set_header(HeaderMap::Request, CONNECTION, "upgrade");
     }
     let Some(decision) = decision else {
         if inbound.scope == Scope::Other {
@@ -104,8 +107,35 @@ impl Scope {
     }
 }
 
+/// Takes away what a client says in our name after the body. Who joins trailers with headers would find it beside what
+/// was decided.
+pub(crate) fn trailers() {
+    let Ok(pairs) = host::header_pairs(HeaderMap::RequestTrailers) else { return };
+    for (name, _) in Headers::new(pairs).iter() {
+        if is_ours(name) || STAMPED.contains(&name) {
+            host::remove_header(HeaderMap::RequestTrailers, name);
+        }
+    }
+}
+
+/// The headers besides our own that say what was decided, and in which trace.
+const STAMPED: [&[u8]; 3] =
+    [baggage::HEADER.as_bytes(), trace::TRACEPARENT.as_bytes(), trace::TRACESTATE.as_bytes()];
+
+/// The header that names headers which go no further than to the next hop. Envoy takes it, and them, away, but from a
+/// request for an upgrade: there a client could have the next hop take ours away.
+const CONNECTION: &str = "connection";
+
+/// Whether a `connection` header asks for more than an upgrade.
+fn nominates(connection: &[u8]) -> bool {
+    connection
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|name| !name.eq_ignore_ascii_case(b"upgrade") && !name.eq_ignore_ascii_case(b"keep-alive"))
+}
+
 /// What of the request's headers concerns the stamp: how many there are about its trace, each of which can have come in
-/// several lines, and its scope.
+/// several lines, its scope, and what is said about its connection.
 struct Inbound<'a> {
     headers: &'a Headers,
     scope: Scope,
@@ -114,11 +144,21 @@ struct Inbound<'a> {
     traceparents: usize,
     tracestate: usize,
     baggage: usize,
+    /// Whether a `connection` header asks for more than an upgrade.
+    nominates: bool,
 }
 
 impl<'a> Inbound<'a> {
     fn new(headers: &'a Headers) -> Self {
-        Self { headers, scope: Scope::Unasked, traceparent: None, traceparents: 0, tracestate: 0, baggage: 0 }
+        Self {
+            headers,
+            scope: Scope::Unasked,
+            traceparent: None,
+            traceparents: 0,
+            tracestate: 0,
+            baggage: 0,
+            nominates: false,
+        }
     }
 
     /// Whether the header is one of these. Their lengths tell them from most others.
@@ -127,6 +167,10 @@ impl<'a> Inbound<'a> {
         let count = match name.len() {
             7 if name == baggage::HEADER.as_bytes() => &mut self.baggage,
             10 if name == trace::TRACESTATE.as_bytes() => &mut self.tracestate,
+            10 if name == CONNECTION.as_bytes() => {
+                self.nominates |= nominates(value);
+                return true;
+            }
             11 if name == trace::TRACEPARENT.as_bytes() => {
                 self.traceparent.get_or_insert(value);
                 &mut self.traceparents

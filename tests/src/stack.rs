@@ -308,6 +308,20 @@ impl Envoy {
     /// # Errors
     /// When its listener does not open.
     pub async fn start(paths: &Paths, folder: &Path, options: &EnvoyOptions<'_>) -> Result<Self> {
+        Self::start_edited(paths, folder, options, &[], options.edit_bootstrap).await
+    }
+
+    /// As [`start`](Self::start), with more flags for `halftone envoy-bootstrap` and a change to what it writes.
+    ///
+    /// # Errors
+    /// When its listener does not open.
+    pub async fn start_edited(
+        paths: &Paths,
+        folder: &Path,
+        options: &EnvoyOptions<'_>,
+        flags: &[&str],
+        edit: impl FnOnce(&str) -> String,
+    ) -> Result<Self> {
         let out = folder.join(options.name);
         let written = command(&paths.halftone)
             .arg("envoy-bootstrap")
@@ -325,13 +339,14 @@ impl Envoy {
             .args(["--xds-form", options.xds_form])
             .arg("--default-endpoint")
             .arg(options.default_endpoint.to_string())
+            .args(flags)
             .output()?;
         if !written.status.success() {
             bail!("the bootstrap was not written: {}", String::from_utf8_lossy(&written.stderr));
         }
         let bootstrap = out.join("bootstrap.yaml");
         let text = std::fs::read_to_string(&bootstrap)?;
-        std::fs::write(&bootstrap, (options.edit_bootstrap)(&text))?;
+        std::fs::write(&bootstrap, edit(&text))?;
         Self::start_from(paths, folder, options.name, options.workers, &bootstrap).await
     }
 
