@@ -33,7 +33,7 @@ enum What {
     Rules,
     /// The filter module: size, host calls, fuel.
     Filter,
-    /// Real Envoy: time until a change is in force everywhere, memory.
+    /// Real Envoy: time until a change is in force everywhere, memory, CPU time per request.
     Envoy,
     /// A thousand proxies on one control plane: time until all have ACKed a change, memory per proxy.
     Fleet,
