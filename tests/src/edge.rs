@@ -41,6 +41,14 @@ pub struct Edge {
     folder: TempDir,
 }
 
+/// A bootstrap with which Envoy closes a connection at once when it has refused something on it. Usually it waits for a
+/// second, and over HTTP/2 says nothing before: a thousand refused requests would take a thousand seconds.
+#[must_use]
+pub fn closing_soon(bootstrap: &str) -> String {
+    let manager = "                codec_type: AUTO\n";
+    bootstrap.replacen(manager, &format!("{manager}                delayed_close_timeout: 0.01s\n"), 1)
+}
+
 impl Edge {
     /// Starts it all.
     ///
@@ -64,6 +72,7 @@ impl Edge {
             admin: 0,
             edit_bootstrap: str::to_owned,
         };
+        let edit = |text: &str| edit(&closing_soon(text));
         let envoy = Envoy::start_edited(&paths, folder.path(), &envoy, bootstrap, edit).await?;
         control_plane.wait_for_acks(0, 1).await?;
         Ok(Self { envoy, control_plane, v1, v2, elsewhere, paths, folder })

@@ -15,7 +15,7 @@ pub mod traffic;
 pub mod wire;
 
 pub use answering::{Answering, HEALTH};
-pub use edge::{Edge, EdgeOptions};
+pub use edge::{Edge, EdgeOptions, closing_soon};
 pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};
 pub use process::{Process, command, launched};

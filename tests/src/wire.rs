@@ -1,7 +1,7 @@
 //! HTTP written by hand: requests that no client library would send.
 
 use anyhow::{Context, Result, bail, ensure};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -256,7 +256,7 @@ pub fn http1(message: &Message) -> Vec<u8> {
 
 /// The answer, and whether the connection stays.
 async fn send_http1(stream: &mut BufReader<TcpStream>, message: &Message) -> Result<(Answer, bool)> {
-    // Who is refused halfway may get the answer while it still writes.
+    // Who is refused halfway gets the answer while it still writes, and nobody reads the rest.
     let (mut read, mut write) = tokio::io::split(stream);
     let bytes = http1(message);
     let writing = async {
@@ -285,8 +285,11 @@ async fn send_http1(stream: &mut BufReader<TcpStream>, message: &Message) -> Res
             return Ok((Answer::Response(status, body), stays));
         }
     };
-    let (answer, ()) = tokio::join!(reading, writing);
-    answer
+    let (mut reading, mut writing) = (pin!(reading), pin!(writing));
+    tokio::select! {
+        () = &mut writing => reading.await,
+        answer = &mut reading => Ok((answer?.0, false)),
+    }
 }
 
 /// A connection of HTTP/2, with one stream at a time.
@@ -368,6 +371,10 @@ impl Http2 {
             match kind {
                 SETTINGS if flags & ACK == 0 => self.stream.write_all(&frame(SETTINGS, ACK, 0, &[])).await?,
                 PING if flags & ACK == 0 => self.stream.write_all(&frame(PING, ACK, 0, &payload)).await?,
+                // An error of the whole connection, which Envoy keeps for a second more.
+                GOAWAY if payload.get(4..8).is_some_and(|error| error != [0; 4]) => {
+                    return Ok((Answer::Ended, false));
+                }
                 GOAWAY => stays = false,
                 RST_STREAM if stream == id && found.is_none() => return Ok((Answer::Ended, stays)),
                 // An answer that came before the request was read: the rest of the request is not wanted.

@@ -7,7 +7,10 @@ use halftone_compiler::{compile, link};
 use halftone_filter_host::{FilterInstance, FilterModule, Outcome, Settings};
 use halftone_proto::v1::{EvaluationContext, Participation};
 use halftone_rules::{Decision, Request, Ruleset, Timestamp, VerifiedBundle, bucket::Seed, codec};
-use halftone_tests::Paths;
+use halftone_tests::{
+    Paths,
+    trace_cases::{TraceCase, trace_cases},
+};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -296,36 +299,19 @@ fn lines(outcome: &Outcome, name: &str) -> Vec<String> {
 
 #[test]
 fn traces_are_continued_or_replaced_by_the_rules() -> Result<()> {
-    type Fields<'a> = &'a [(&'a str, &'a str)];
-    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let newer = format!("{}-what", GOOD.replace("00-0", "cc-0"));
-    let too_many = (0..33).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
-    // The headers, whether the trace goes on, and what is left of `tracestate`.
-    let cases: [(Fields<'_>, bool, &[&str]); 12] = [
-        (&[], false, &[]),
-        (&[("tracestate", "a=1")], false, &[]),
-        (&[("traceparent", GOOD)], true, &[]),
-        (&[("traceparent", GOOD), ("tracestate", "a=1"), ("tracestate", "b=2,,")], true, &["a=1", "b=2,,"]),
-        (&[("tracestate", " a=1\t"), ("traceparent", GOOD)], true, &[" a=1\t"]),
-        (&[("traceparent", GOOD), ("tracestate", "a=1"), ("tracestate", "B=2")], true, &[]),
-        (&[("traceparent", GOOD), ("tracestate", &too_many)], true, &[]),
-        (&[("traceparent", &newer), ("tracestate", "a=1")], true, &["a=1"]),
-        (&[("traceparent", &GOOD.to_uppercase()), ("tracestate", "a=1")], false, &[]),
-        (&[("traceparent", ""), ("tracestate", "a=1")], false, &[]),
-        (&[("traceparent", GOOD), ("traceparent", GOOD), ("tracestate", "a=1")], false, &[]),
-        (&[("traceparent", GOOD), ("traceparent", "00"), ("tracestate", "a=1")], false, &[]),
-    ];
     let mut instance = started(CANARY)?;
-    for (headers, continued, state) in cases {
-        let extra: Vec<(&str, &[u8])> =
-            headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    for TraceCase { name, sent, continued, state } in trace_cases() {
+        let extra: Vec<(&str, &[u8])> = sent.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         let outcome = instance.request(&request(&extra))?;
-        let sent = lines(&outcome, "traceparent");
-        let [traceparent] = sent.as_slice() else { bail!("{headers:?}: {sent:?}") };
-        let came = headers.iter().any(|(name, value)| *name == "traceparent" && value == traceparent);
-        assert_eq!(came, continued, "{headers:?}");
-        assert!(continued || halftone_rules::trace::is_valid_traceparent(traceparent.as_bytes()), "{sent:?}");
-        assert_eq!(lines(&outcome, "tracestate"), state, "{headers:?}");
+        let found = lines(&outcome, "traceparent");
+        let [traceparent] = found.as_slice() else { bail!("{name}: {found:?}") };
+        let came = sent.iter().any(|(header, value)| *header == "traceparent" && value == traceparent);
+        assert_eq!(came, continued, "{name}");
+        assert!(
+            continued || halftone_rules::trace::is_valid_traceparent(traceparent.as_bytes()),
+            "{found:?}"
+        );
+        assert_eq!(lines(&outcome, "tracestate"), state, "{name}");
     }
     Ok(())
 }
