@@ -86,7 +86,7 @@ async fn a_thousand_revisions_do_not_grow_anybodys_memory() -> Result<()> {
         if revision == WARM_UP {
             before = resident()?;
         }
-        if revision % 100 == 0 {
+        if revision.is_multiple_of(100) {
             println!("after {revision} revisions: {:?}", resident()?);
         }
     }
@@ -114,5 +114,5 @@ fn many_rules(stack: &Stack, revision: u32) -> String {
         stack.targets(),
         (0..100).map(rule).collect::<String>()
     );
-    if revision % 10 == 0 { ruleset.replace("v2", &format!("v2-{revision}")) } else { ruleset }
+    if revision.is_multiple_of(10) { ruleset.replace("v2", &format!("v2-{revision}")) } else { ruleset }
 }

@@ -44,7 +44,7 @@ impl Impostor {
                 if conduct == Conduct::Noisy {
                     // Whoever is at the other end may be gone already.
                     let _ = connection.write_all(&noise(number)).await;
-                    if number % 2 == 0 {
+                    if number.is_multiple_of(2) {
                         continue;
                     }
                 }
