@@ -31,7 +31,7 @@ pub(super) async fn run() -> Result<()> {
     for upload in 0..UPLOADS {
         // Shares move, and every other time a target is renamed: the clusters and routes change, too.
         let ruleset = stack.canary(if upload % 4 < 2 { 0.25 } else { 0.75 });
-        let ruleset = if upload % 2 == 0 { ruleset } else { ruleset.replace("v2", "candidate") };
+        let ruleset = if upload.is_multiple_of(2) { ruleset } else { ruleset.replace("v2", "candidate") };
         let sent = now_ms()?;
         let revision = control_plane.put("digits", ruleset).await?;
         let answered = now_ms()?;
