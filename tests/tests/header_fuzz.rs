@@ -456,9 +456,9 @@ fn is_traceparent(text: &str) -> bool {
         && *version != "ff"
         && (*version != "00" || rest.is_empty())
         && hex(trace, 32)
-        && trace.trim_matches('0') != ""
+        && !trace.trim_matches('0').is_empty()
         && hex(parent, 16)
-        && parent.trim_matches('0') != ""
+        && !parent.trim_matches('0').is_empty()
         && hex(flags, 2)
 }
 
