@@ -61,7 +61,6 @@ async fn json_lines_have_the_decision_and_can_be_replayed() -> Result<()> {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{report}");
     assert!(report.contains("v1") && report.contains("v2"), "{report}");
-    println!("{report}");
     Ok(())
 }
 

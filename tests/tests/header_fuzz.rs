@@ -155,6 +155,9 @@ const VALUES: [&str; 30] = [
     "größe",
 ];
 
+/// Bytes that mean something to a parser.
+const SIGNS: &[u8] = b" \t,;=-_.%/\"\\:@+\x0b\x7f\x80\xa0\xff\0\r\n";
+
 const TRACEPARENTS: [&str; 5] = [
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what",
@@ -278,9 +281,8 @@ impl Generator {
 
     fn byte(&mut self) -> u8 {
         loop {
-            let byte = self.random.pick(&[b" \t,;=-_.%/\"\\:@+\x0b\x7f\x80\xa0\xff\0\r\n" as &[u8]]);
             let byte = if self.random.one_in(2) {
-                byte[self.random.below(byte.len())]
+                SIGNS[self.random.below(SIGNS.len())]
             } else {
                 self.random.next().to_le_bytes()[0]
             };
