@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in tests; clippy knows only those in functions marked as such")]
 
 mod batching;
+mod clients;
 mod datatypes;
 mod digits;
 mod endpoints;
