@@ -5,6 +5,7 @@ use crate::{
     budget::{self, Budget},
     failure::Failure,
     grpc,
+    keeper::Keeper,
     models::Models,
     rest,
 };
@@ -23,27 +24,32 @@ use tonic::Status;
 use tonic_health::server::HealthReporter;
 
 /// The extensions of the protocol that are served, as the server's metadata name them.
-pub const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "model_repository"];
 
-/// How much of what clients send is taken.
+/// What clients may do.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
+pub struct ClientLimits {
+    /// Whether they may load and unload models.
+    pub model_control: bool,
     /// Largest body of a request, in bytes.
-    pub one: usize,
+    pub max_body: usize,
     /// All bodies that are there at once, in bytes.
-    pub all: usize,
+    pub max_bodies: usize,
 }
 
 /// What the endpoints share.
 #[derive(Debug)]
 pub struct App {
     /// The models that are served.
-    pub models: Models,
+    pub models: Arc<Models>,
+    /// Keeps them in step with the repository.
+    pub keeper: Arc<Keeper>,
     /// Largest body of a request, in bytes.
     pub max_body: usize,
     /// For the bodies of all requests.
     pub budget: Arc<Budget>,
     health: HealthReporter,
+    model_control: bool,
     draining: AtomicBool,
 }
 
@@ -56,6 +62,19 @@ impl App {
         }
     }
 
+    /// Refuses, unless clients may load and unload models. They may not as a matter of course: whoever can send a
+    /// request could else end a model for all others.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub fn may_control(&self) -> Result<(), Failure> {
+        if self.model_control {
+            return Ok(());
+        }
+        let advice = "clients may not load and unload models here; start with --model-control to let them";
+        Err(Failure::Forbidden(advice.into()))
+    }
+
     /// Whether it takes requests.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -63,18 +82,24 @@ impl App {
     }
 }
 
-/// Both protocols, serving these models.
+/// Both protocols, serving the models that are kept.
 ///
 /// # Errors
 /// When the descriptors for gRPC's reflection are damaged.
-pub async fn serve(models: Models, bodies: BodyLimits) -> anyhow::Result<(Arc<App>, Router)> {
+pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<(Arc<App>, Router)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in grpc::SERVICES {
         health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
     }
-    let budget = Budget::new(bodies.all);
-    let draining = AtomicBool::new(false);
-    let app = Arc::new(App { models, max_body: bodies.one, budget, health, draining });
+    let app = Arc::new(App {
+        models: Arc::clone(keeper.models()),
+        keeper,
+        max_body: limits.max_body,
+        budget: Budget::new(limits.max_bodies),
+        health,
+        model_control: limits.model_control,
+        draining: AtomicBool::new(false),
+    });
     let metered = middleware::from_fn_with_state(Arc::clone(&app.budget), budget::meter);
     let router = grpc::router(&app, health_service)?
         .layer(metered)

@@ -9,8 +9,9 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 /// Serves ONNX models by the Open Inference Protocol (version 2, REST and gRPC on one port).
 ///
-/// A model repository is a folder of NAME/VERSION/model.onnx. Of versions that are numbers the largest is
-/// the latest; requests that name no version get the latest that is served.
+/// A model repository is a folder of NAME/VERSION/model.onnx, with perhaps a NAME/config.json; what changes in it is
+/// taken up. Of versions that are numbers the largest is the latest; requests that name no version get the latest that
+/// is served.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -18,9 +19,18 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_MODELS", value_name = "DIR", default_value = "models")]
     pub models: PathBuf,
 
-    /// A model to serve; may be given several times. Without a version: the latest. Default: the latest of each.
+    /// A model to serve; may be given several times. Without a version: those that the model's config.json says, or the
+    /// latest. Default: all models so.
     #[arg(long, env = "HALFTONE_SERVE", value_name = "NAME[:VERSION]", value_delimiter = ',')]
     pub serve: Vec<Selection>,
+
+    /// How often to look for what has changed in the model repository; 0: never.
+    #[arg(long, env = "HALFTONE_POLL_MS", value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub poll_ms: u64,
+
+    /// Let clients load and unload models: whoever can send requests can then end a model for all.
+    #[arg(long, env = "HALFTONE_MODEL_CONTROL")]
+    pub model_control: bool,
 
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "HALFTONE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8000")]

@@ -20,6 +20,9 @@ pub enum Failure {
     /// No such model, version or path; the text says what there is.
     #[error("{0}")]
     NotFound(String),
+    /// It is not allowed here; the text says what would allow it.
+    #[error("{0}")]
+    Forbidden(String),
     /// The path exists, for another method.
     #[error("the method {0} is not allowed here")]
     MethodNotAllowed(String),
@@ -48,6 +51,7 @@ impl Failure {
         match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, Code::NotFound),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, Code::PermissionDenied),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),

@@ -19,6 +19,7 @@ use halftone_proto::inference::{
     self as proto,
     grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
     model_metadata_response::TensorMetadata,
+    repository_index_response::ModelIndex,
 };
 use prost::Message;
 use std::sync::Arc;
@@ -143,6 +144,46 @@ impl GrpcInferenceService for Service {
         })
         .await?;
         Ok(Response::new(response))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<proto::RepositoryIndexRequest>,
+    ) -> Result<Response<proto::RepositoryIndexResponse>, Status> {
+        let only_ready = request.get_ref().ready;
+        let index = self.0.keeper.index();
+        let entries = index.iter().filter(|entry| !only_ready || entry.state == "READY");
+        let models = entries.map(|entry| ModelIndex {
+            name: entry.name.clone(),
+            version: entry.version.clone(),
+            state: entry.state.to_owned(),
+            reason: entry.reason.clone(),
+        });
+        Ok(Response::new(proto::RepositoryIndexResponse { models: models.collect() }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<proto::RepositoryModelLoadRequest>,
+    ) -> Result<Response<proto::RepositoryModelLoadResponse>, Status> {
+        self.0.may_control()?;
+        let message = request.get_ref();
+        if let Some(name) = message.parameters.keys().next() {
+            return Err(Status::invalid_argument(format!(
+                "the parameter {name:?} is not served: a model is loaded from the repository, as it is there"
+            )));
+        }
+        self.0.keeper.load(&message.model_name).await?;
+        Ok(Response::new(proto::RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<proto::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<proto::RepositoryModelUnloadResponse>, Status> {
+        self.0.may_control()?;
+        self.0.keeper.unload(&request.get_ref().model_name).await?;
+        Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
     }
 }
 

@@ -7,8 +7,9 @@
 //! fields. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
 //! as a [`batch`]. The [`output`]s go back the way that the request came.
 //!
-//! Around it: [`cli`] is the command line, [`repository`] the folder of models, [`runtime`] loads ONNX
-//! Runtime, [`warmup`] runs a model before it is ready, [`server`] starts and stops.
+//! Around it: [`cli`] is the command line, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
+//! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
+//! [`server`] starts and stops.
 
 pub mod access;
 pub mod app;
@@ -16,6 +17,7 @@ pub mod batch;
 pub mod binary;
 pub mod budget;
 pub mod cli;
+pub mod config;
 pub mod context;
 pub mod datatype;
 pub mod deadline;
@@ -23,6 +25,7 @@ pub mod elements;
 pub mod failure;
 pub mod grpc;
 pub mod job;
+pub mod keeper;
 pub mod model;
 pub mod models;
 pub mod offload;

@@ -2,6 +2,7 @@
 
 use crate::{
     batch::Runner,
+    config::{BatchConfig, ModelConfig, WorkersConfig},
     failure::Failure,
     job::{Job, Outcome},
     queue::{BatchLimits, Full},
@@ -11,21 +12,41 @@ use crate::{
     warmup,
     workers::{Loader, WorkerLimits, Workers},
 };
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use ort::{
     environment::Environment,
     logging::LogLevel,
     session::{Session, builder::PrepackedWeights},
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How models are run.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Of each model.
     pub workers: WorkerLimits,
-    /// Of models whose inputs and outputs can be joined.
+    /// Of models whose first dimension is the batch.
     pub batch: BatchLimits,
+    /// It is, whatever it is called.
+    pub batch_declared: bool,
+}
+
+impl Settings {
+    /// These, as a model's own configuration changes them.
+    #[must_use]
+    pub fn with(mut self, config: &ModelConfig) -> Self {
+        if let Some(WorkersConfig { min, max }) = config.workers {
+            (self.workers.min, self.workers.max) = (min, max);
+        }
+        if let Some(BatchConfig { rows, delay_us }) = config.batch {
+            let delay = Duration::from_micros(delay_us.into());
+            (self.batch, self.batch_declared) = (BatchLimits { size: rows.get(), delay }, true);
+        }
+        self
+    }
 }
 
 /// One version of a model, loaded and ready to answer.
@@ -44,6 +65,8 @@ impl Model {
     /// When ONNX Runtime cannot load the file, or the model takes or gives what the protocol cannot carry.
     pub fn load(environment: &Environment, artifact: Artifact, settings: Settings) -> anyhow::Result<Self> {
         let label = artifact.to_string();
+        let config = artifact.config.as_ref().map_err(|problem| anyhow!("cannot load {label}: {problem}"))?;
+        let settings = settings.with(config);
         // A session runs one request at a time; they share the weights.
         let weights = PrepackedWeights::new();
         let open = {
@@ -62,7 +85,7 @@ impl Model {
             open().with_context(|| format!("cannot load {label} from {}", artifact.path.display()))?;
         let signature = Arc::new(Signature::of(&first).with_context(|| format!("cannot serve {label}"))?);
         let runner = Runner { label: &label, signature: &signature };
-        let batch = batching(runner, &mut first, settings.batch);
+        let batch = batching(runner, &mut first, settings);
 
         let load: Loader = {
             let (label, signature) = (label.clone(), Arc::clone(&signature));
@@ -171,12 +194,12 @@ impl Model {
 }
 
 /// How large the model's batches may be.
-fn batching(runner: Runner<'_>, session: &mut Session, limits: BatchLimits) -> BatchLimits {
-    if limits.size <= 1 || !runner.signature.says_batch() {
+fn batching(runner: Runner<'_>, session: &mut Session, settings: Settings) -> BatchLimits {
+    if settings.batch.size <= 1 || !runner.signature.is_batch(settings.batch_declared) {
         return BatchLimits::NONE;
     }
     match warmup::batches(runner, session) {
-        Ok(()) => limits,
+        Ok(()) => settings.batch,
         Err(reason) => {
             tracing::info!(model = runner.label, reason, "requests are not batched");
             BatchLimits::NONE

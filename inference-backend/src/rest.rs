@@ -1,6 +1,7 @@
 //! The protocol's REST endpoints.
 
 pub mod payload;
+mod repository;
 pub mod request;
 pub mod response;
 
@@ -39,6 +40,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v2", get(server))
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(ready))
+        .nest("/v2/repository", repository::router())
         .nest("/v2/models/{model}", model.clone())
         .nest("/v2/models/{model}/versions/{version}", model)
         .method_not_allowed_fallback(async |method: Method| Failure::MethodNotAllowed(method.to_string()))

@@ -1,12 +1,11 @@
 //! Starts, serves and stops.
 
 use crate::{
-    app::{self, App, BodyLimits},
+    app::{self, App, ClientLimits},
     cli::Args,
-    model::{Model, Settings},
-    models::Models,
+    keeper::{Keeper, Plan},
+    model::Settings,
     queue::BatchLimits,
-    repository::Repository,
     runtime,
     workers::WorkerLimits,
 };
@@ -36,8 +35,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.ready_file {
         remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
     }
-    let bodies = BodyLimits { one: args.max_body, all: args.max_bodies };
-    let (app, router) = app::serve(load(args)?, bodies).await?;
+    let keeper = keeper(args)?;
+    let limits = ClientLimits {
+        model_control: args.model_control,
+        max_body: args.max_body,
+        max_bodies: args.max_bodies,
+    };
+    let (app, router) = app::serve(Arc::clone(&keeper), limits).await?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
@@ -46,22 +50,23 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         announce(path, address).with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
     tracing::info!(%address, models = app.models.labels().join(", "), "listening");
+    if args.poll_ms > 0 {
+        // Ends with the process: what it has begun to load is then of no use.
+        tokio::spawn(keeper.watch(Duration::from_millis(args.poll_ms)));
+    }
     serve(listener, app, router, stop, Duration::from_secs(args.drain)).await?;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn load(args: &Args) -> anyhow::Result<Models> {
-    let artifacts = Repository::scan(&args.models)?.select(&args.serve)?;
+/// Loads the models that the command line says.
+fn keeper(args: &Args) -> anyhow::Result<Arc<Keeper>> {
+    let settings = settings(args)?;
     let own = args.ort.as_deref().filter(|path| !path.as_os_str().is_empty());
     let library = runtime::find(own)?;
     let environment = runtime::load(&library, args.intra_threads)?;
-    let settings = settings(args)?;
-    let models: Vec<_> = artifacts
-        .into_iter()
-        .map(|artifact| Model::load(&environment, artifact, settings).map(Arc::new))
-        .collect::<Result<_, _>>()?;
-    Ok(Models::new(models))
+    let plan = Plan { folder: args.models.clone(), selections: args.serve.clone(), settings };
+    Keeper::start(environment, plan)
 }
 
 fn settings(args: &Args) -> anyhow::Result<Settings> {
@@ -75,6 +80,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     Ok(Settings {
         workers: WorkerLimits { min, max, queue: args.queue },
         batch: BatchLimits { size: args.max_batch.get(), delay: Duration::from_micros(args.batch_delay_us) },
+        batch_declared: false,
     })
 }
 

@@ -40,18 +40,18 @@ impl Signature {
         Ok(Self { inputs: specs(session.inputs())?, outputs: specs(session.outputs())? })
     }
 
-    /// Whether the model says that the first dimension of every tensor is the batch: it can vary, and is called `N` or
-    /// something that begins with `batch`, the same everywhere. A dimension that merely can vary may be anything. BYTES
-    /// are not batched.
+    /// Whether the first dimension of every tensor is the batch: it can vary, and, unless that was `declared`, is
+    /// called `N` or something that begins with `batch`, the same everywhere. A dimension that merely can vary may be
+    /// anything. BYTES are not batched.
     #[must_use]
-    pub fn says_batch(&self) -> bool {
+    pub fn is_batch(&self, declared: bool) -> bool {
         let Some(symbol) = self.inputs.first().and_then(|spec| spec.symbols.first()) else { return false };
-        let is_batch = symbol == "N" || symbol.to_ascii_lowercase().starts_with("batch");
-        is_batch
+        let is_called_so = symbol == "N" || symbol.to_ascii_lowercase().starts_with("batch");
+        (declared || is_called_so)
             && self.inputs.iter().chain(&self.outputs).all(|spec| {
                 spec.datatype != Datatype::String
                     && spec.shape.first() == Some(&-1)
-                    && spec.symbols.first() == Some(symbol)
+                    && (declared || spec.symbols.first() == Some(symbol))
             })
     }
 }

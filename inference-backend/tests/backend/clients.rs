@@ -37,7 +37,12 @@ async fn server() -> (tempfile::TempDir, Server) {
     let mut serve: Vec<String> = echoes.filter(|name| name != "digits").collect();
     serve.extend(["digits:1", "digits:2", "digits:3"].map(str::to_owned));
     let serve: Vec<&str> = serve.iter().map(String::as_str).collect();
-    let server = Server::start(repository.path(), &serve, Options { workers: 1, ..Options::default() }).await;
+    let server = Server::start(
+        repository.path(),
+        &serve,
+        Options { workers: 1, model_control: true, ..Options::default() },
+    )
+    .await;
     (repository, server)
 }
 

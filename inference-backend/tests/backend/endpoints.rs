@@ -10,7 +10,7 @@ async fn describes_itself_and_its_models() {
     let about = server.get("/v2").await;
     assert_eq!(about.status, StatusCode::OK);
     assert_eq!(about.body["name"], "halftone-inference");
-    assert_eq!(about.body["extensions"], json!(["binary_tensor_data"]));
+    assert_eq!(about.body["extensions"], json!(["binary_tensor_data", "model_repository"]));
 
     let latest = server.get("/v2/models/digits").await;
     assert_eq!(

@@ -43,7 +43,7 @@ async fn describes_itself_and_its_models() {
     let about = client.server_metadata(proto::ServerMetadataRequest {}).await.unwrap().into_inner();
     assert_eq!(
         (about.name.as_str(), about.extensions),
-        ("halftone-inference", vec!["binary_tensor_data".into()])
+        ("halftone-inference", ["binary_tensor_data", "model_repository"].map(Into::into).into())
     );
     let request = proto::ModelMetadataRequest { name: "digits".into(), version: "1".into() };
     let response = client.model_metadata(request).await.unwrap();

@@ -11,4 +11,5 @@ mod grpc;
 mod onnx;
 mod overload;
 mod process;
+mod repository;
 mod support;

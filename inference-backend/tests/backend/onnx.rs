@@ -55,6 +55,18 @@ struct TensorProto {
     float_data: Vec<f32>,
     #[prost(string, tag = "8")]
     name: String,
+    #[prost(message, repeated, tag = "13")]
+    external_data: Vec<StringEntry>,
+    #[prost(int32, tag = "14")]
+    data_location: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StringEntry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -117,6 +129,23 @@ pub(crate) fn save(repository: &Path, name: &str, version: &str, file: &[u8]) {
 
 /// A model that gives the entries of a table that `index` names, row by row: what else than 0 to `table.len()` fails.
 pub(crate) fn table(table: &[f32]) -> Vec<u8> {
+    table_of(initializer(table))
+}
+
+/// The same with a table of so many entries in a file `weights` beside it.
+pub(crate) fn table_beside(entries: usize) -> Vec<u8> {
+    const EXTERNAL: i32 = 1;
+    let location = StringEntry { key: "location".to_owned(), value: "weights".to_owned() };
+    table_of(TensorProto {
+        dims: vec![entries.try_into().unwrap()],
+        float_data: Vec::new(),
+        external_data: vec![location],
+        data_location: EXTERNAL,
+        ..initializer(&[])
+    })
+}
+
+fn table_of(table: TensorProto) -> Vec<u8> {
     let index = ("index", TensorElementType::Int64, &["batch"][..]);
     let entry = ("entry", TensorElementType::Float32, &["batch"][..]);
     encode("table", &[index], Some(table), &[("Gather", &["table", "index"], &["entry"])], &[entry])
@@ -125,7 +154,7 @@ pub(crate) fn table(table: &[f32]) -> Vec<u8> {
 fn encode(
     name: &str,
     inputs: &[Tensor<'_>],
-    table: Option<&[f32]>,
+    table: Option<TensorProto>,
     nodes: &[Node<'_>],
     outputs: &[Tensor<'_>],
 ) -> Vec<u8> {
@@ -140,7 +169,7 @@ fn encode(
             })
             .collect(),
         name: name.to_owned(),
-        initializer: table.map(initializer).into_iter().collect(),
+        initializer: table.into_iter().collect(),
         input: inputs.iter().map(value_info).collect(),
         output: outputs.iter().map(value_info).collect(),
     };
@@ -155,6 +184,8 @@ fn initializer(table: &[f32]) -> TensorProto {
         data_type: number(TensorElementType::Float32),
         float_data: table.to_vec(),
         name: "table".to_owned(),
+        external_data: Vec::new(),
+        data_location: 0,
     }
 }
 

@@ -1,11 +1,10 @@
 //! A server in this process, and requests to it.
 
 use halftone_inference::{
-    app::{self, App, BodyLimits},
-    model::{Model, Settings},
-    models::Models,
+    app::{self, App, ClientLimits},
+    keeper::{Keeper, Plan},
+    model::Settings,
     queue::BatchLimits,
-    repository::{Artifact, Repository},
     runtime,
     workers::WorkerLimits,
 };
@@ -49,13 +48,6 @@ fn environment() -> &'static Environment {
     ENVIRONMENT.get_or_init(|| runtime::load(&library(), NonZeroUsize::MIN).unwrap())
 }
 
-/// Loads a model as the program does.
-pub(crate) fn load(artifact: Artifact, options: Options) -> anyhow::Result<Model> {
-    let workers = NonZeroUsize::new(options.workers).unwrap();
-    let workers = WorkerLimits { min: workers, max: workers.max(options.max_workers), queue: options.queue };
-    Model::load(environment(), artifact, Settings { workers, batch: options.batch })
-}
-
 /// How a server of a test differs from others.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
@@ -65,6 +57,8 @@ pub(crate) struct Options {
     pub(crate) batch: BatchLimits,
     pub(crate) max_body: usize,
     pub(crate) max_bodies: usize,
+    pub(crate) poll: Option<Duration>,
+    pub(crate) model_control: bool,
 }
 
 impl Default for Options {
@@ -76,6 +70,8 @@ impl Default for Options {
             batch: BatchLimits { size: 32, delay: Duration::ZERO },
             max_body: 4 << 20,
             max_bodies: 64 << 20,
+            poll: None,
+            model_control: false,
         }
     }
 }
@@ -96,10 +92,21 @@ impl Server {
     /// Serves models of a repository.
     pub(crate) async fn start(models: &Path, serve: &[&str], options: Options) -> Self {
         let selections: Vec<_> = serve.iter().map(|selection| selection.parse().unwrap()).collect();
-        let artifacts = Repository::scan(models).unwrap().select(&selections).unwrap();
-        let models = artifacts.into_iter().map(|artifact| Arc::new(load(artifact, options).unwrap()));
-        let bodies = BodyLimits { one: options.max_body, all: options.max_bodies };
-        let (app, router) = app::serve(Models::new(models), bodies).await.unwrap();
+        let workers = NonZeroUsize::new(options.workers).unwrap();
+        let workers =
+            WorkerLimits { min: workers, max: workers.max(options.max_workers), queue: options.queue };
+        let settings = Settings { workers, batch: options.batch, batch_declared: false };
+        let plan = Plan { folder: models.to_owned(), selections, settings };
+        let keeper = Keeper::start(environment().clone(), plan).unwrap();
+        if let Some(poll) = options.poll {
+            tokio::spawn(Arc::clone(&keeper).watch(poll));
+        }
+        let limits = ClientLimits {
+            model_control: options.model_control,
+            max_body: options.max_body,
+            max_bodies: options.max_bodies,
+        };
+        let (app, router) = app::serve(keeper, limits).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(axum::serve(listener, router).into_future());
@@ -135,6 +142,11 @@ impl Server {
             request = request.header(*name, *value);
         }
         Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// The status of a request that is answered by no more.
+    pub(crate) async fn post_empty(&self, path: &str) -> u16 {
+        self.client.post(self.url(path)).send().await.unwrap().status().as_u16()
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {

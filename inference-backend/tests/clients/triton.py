@@ -60,6 +60,24 @@ def metadata(client, as_json):
     check("shape", shape == [-1, 64])
 
 
+def repository(client, index):
+    """`index` gives the entries as dicts; the server lets clients load and unload."""
+    client.unload_model("echo_FP64")
+    check("unloaded", not ready(client, "echo_FP64"))
+    states = {(e["name"], e["version"]): e.get("state") for e in index()}
+    check("index", states[("digits", "2")] == "READY")
+    check("index of what is unloaded", states[("echo_FP64", "1")] == "UNAVAILABLE")
+    client.load_model("echo_FP64")
+    check("loaded", ready(client, "echo_FP64"))
+
+
+def ready(client, model):
+    try:
+        return client.is_model_ready(model)
+    except InferenceServerException:
+        return False
+
+
 def digits(module, client):
     pixels = np.zeros((5, 64), dtype=np.float32)
     outputs = [module.InferRequestedOutput("label")]
@@ -114,6 +132,7 @@ def errors(module, client):
 def over_http(address):
     client = triton_http.InferenceServerClient(address)
     metadata(client, {})
+    repository(client, client.get_model_repository_index)
     response = digits(triton_http, client)
     check("id", response["id"] == "request 7")
     check("version", response["model_version"] == "2")
@@ -141,6 +160,7 @@ def over_http(address):
 def over_grpc(address):
     client = triton_grpc.InferenceServerClient(address)
     metadata(client, {"as_json": True})
+    repository(client, lambda: client.get_model_repository_index(as_json=True)["models"])
     response = digits(triton_grpc, client)
     check("id", response.id == "request 7")
     check("version", response.model_version == "2")
