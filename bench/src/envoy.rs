@@ -1,4 +1,6 @@
-//! Real Envoy: how long a change takes to be in force on every worker, and what the filter weighs.
+//! Real Envoy: how long a change takes to be in force on every worker, what the filter weighs, and what a request costs.
+
+mod cost;
 
 use anyhow::{Context, Result};
 use halftone_tests::{
@@ -24,7 +26,8 @@ pub(crate) fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         time_to_force().await?;
-        memory().await
+        memory().await?;
+        cost::run().await
     })
 }
 

@@ -1,9 +1,19 @@
 //! What the filter module costs, in counts that are the same on every machine.
 
-use crate::rulesets::{CANARY, TEN_RULES, bundle, headers};
-use anyhow::{Result, ensure};
+use crate::rulesets::{CANARY, TEN_RULES, THREE_EXPERIMENTS, bundle, headers};
+use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_filter_host::FilterModule;
+use halftone_proto::v1::EvaluationContext;
 use halftone_tests::Paths;
+use prost::Message;
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+/// In one run.
+const DECODES: u32 = 1_000;
 
 pub(crate) fn run() -> Result<()> {
     let wasm = std::fs::read(Paths::find()?.filter)?;
@@ -20,5 +30,28 @@ pub(crate) fn run() -> Result<()> {
         let usage = &outcome.usage;
         println!("  {name:<9}  {:>10}  {:>9}  {:>9}", usage.host_calls(), usage.fuel, usage.callbacks);
     }
+    context(&module)
+}
+
+/// What a backend pays for the decision.
+fn context(module: &FilterModule) -> Result<()> {
+    let mut instance = module.start()?;
+    ensure!(instance.configure(&bundle(THREE_EXPERIMENTS)?)?, "the filter refused the bundle");
+    let outcome = instance.request(&headers())?;
+    let header = outcome.request_header("x-halftone-context").context("the filter wrote no context")?;
+    let mut fastest = Duration::MAX;
+    for _ in 0..200 {
+        let start = Instant::now();
+        for _ in 0..DECODES {
+            let message = URL_SAFE_NO_PAD.decode(black_box(header))?;
+            black_box(EvaluationContext::decode(message.as_slice())?);
+        }
+        fastest = fastest.min(start.elapsed() / DECODES);
+    }
+    println!(
+        "  context with three experiments: {} bytes, decoded in {} ns",
+        header.len(),
+        fastest.as_nanos()
+    );
     Ok(())
 }

@@ -4,12 +4,14 @@ mod compile;
 mod disasm;
 mod explain;
 mod lint;
+mod override_token;
 mod simulate;
 
 pub use compile::CompileArgs;
 pub use disasm::DisasmArgs;
 pub use explain::ExplainArgs;
 pub use lint::LintArgs;
+pub use override_token::OverrideArgs;
 pub use simulate::SimulateArgs;
 
 use anyhow::{Context, Result, bail};

@@ -30,6 +30,8 @@ enum Command {
     Disasm(cli::DisasmArgs),
     /// Show rule by rule how a request is decided.
     Explain(cli::ExplainArgs),
+    /// Give requests a target whatever the rules say, by a signed token: for tests in production.
+    Override(cli::OverrideArgs),
     /// Print the JSON Schema of rulesets, for editors.
     Schema,
     /// Replay an access log through old and new rules: shares per target, units that move, unused rules.
@@ -78,6 +80,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compile(args) => args.run()?,
         Command::Disasm(args) => args.run()?,
         Command::Explain(args) => args.run()?,
+        Command::Override(args) => args.run()?,
         Command::Schema => cli::print(format!("{:#}\n", halftone_compiler::json_schema()))?,
         Command::Simulate(args) => return args.run(),
     }

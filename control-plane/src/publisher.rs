@@ -4,7 +4,7 @@ use crate::{
     gate::{Gate, GateError},
     node_clusters::{Audience, PerNodeCluster},
     store::{Action, Revision, Store, StoreError, StoredRuleset},
-    xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError},
+    xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError, plugin_configuration},
 };
 use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, limits::MAX_NODE_CLUSTERS, link};
 use halftone_rules::codec::{self, BundleError};
@@ -469,7 +469,7 @@ fn prove_for(
     let rulesets = || current.rulesets.values().filter(|ruleset| ruleset.compiled.is_for(node_cluster));
     let bundle = link(current.revision, rulesets().map(|ruleset| &*ruleset.compiled))?;
     let bytes: Arc<[u8]> = codec::encode(&bundle)?.into();
-    gate.check(&bytes)?;
+    gate.check(&plugin_configuration(&bytes, settings))?;
     let snapshot = Snapshot {
         revision: current.revision,
         bundle: bytes.clone(),

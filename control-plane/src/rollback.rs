@@ -95,7 +95,8 @@ mod tests {
     use super::*;
 
     fn fleet(acked: usize, nacked: usize, pending: usize) -> Fleet {
-        Fleet { revision: 2, proxies: acked + nacked + pending, acked, nacked, pending, behind: Vec::new() }
+        let proxies = acked + nacked + pending;
+        Fleet { revision: 2, proxies, acked, applied: 0, nacked, pending, behind: Vec::new() }
     }
 
     #[test]

@@ -57,6 +57,25 @@ extern "C" fn proxy_on_response_headers(id: ContextId, _headers: u32, _end_of_st
     CONTINUE
 }
 
+#[cfg(feature = "envoy")]
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(id: ContextId) {
+    contexts::with_root(id, contexts::Root::tick);
+}
+
+/// `headers` is 0 when the call failed; then there is nothing to read, and whoever reads is told so.
+#[cfg(feature = "envoy")]
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    id: ContextId,
+    call: u32,
+    _headers: u32,
+    body_size: usize,
+    _trailers: u32,
+) {
+    contexts::with_root(id, |root| root.answered(host::CallId(call), body_size));
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(id: ContextId) {
     contexts::delete(id);

@@ -1,7 +1,8 @@
 //! What the host tells about a request, and where attributes are in it.
 
 use crate::{
-    bundle::{Attribute, Source},
+    anonymous::{self, AnonymousUnit, UnitCookie},
+    bundle::{Attribute, Ruleset, Source},
     isa::AttributeId,
     limits::MAX_VALUE_BYTES,
     value::{EvalError, Value},
@@ -33,6 +34,26 @@ pub trait Request {
         None
     }
 
+    /// A fresh unit for a request that has none, where its ruleset asks for one. The host has the client keep it: see
+    /// [`Decision::new_unit`](crate::Decision::new_unit). `None` when the host cannot do that.
+    fn fresh_unit(&self) -> Option<&AnonymousUnit> {
+        None
+    }
+
+    /// The target that somebody who may do so demands for this request in this ruleset: the host has checked the
+    /// [token](crate::token).
+    fn demanded_target(&self, _ruleset: &str) -> Option<&str> {
+        None
+    }
+
+    /// The unit that the request brings: the attribute, or else the cookie that the ruleset keeps units in. An empty
+    /// one is none.
+    fn unit(&self, ruleset: &Ruleset) -> Option<&[u8]> {
+        let attribute = ruleset.attributes.get(usize::from(ruleset.unit.0));
+        let unit = attribute.and_then(|unit| self.attribute(unit)).filter(|unit| !unit.is_empty());
+        unit.or_else(|| kept_unit(self, ruleset.unit_cookie.as_ref()?))
+    }
+
     /// The value of an attribute, whose place in its ruleset is `id`. Hosts that have values instead of bytes answer
     /// here themselves; the value's type has to be the attribute's.
     fn value<'a>(&'a self, _id: AttributeId, attribute: &Attribute) -> Value<'a> {
@@ -47,6 +68,11 @@ pub trait Request {
             source => within(source, self.header(source.header_name()?)?),
         }
     }
+}
+
+/// The unit that a client keeps for us.
+pub(crate) fn kept_unit<'a>(request: &'a (impl Request + ?Sized), kept: &UnitCookie) -> Option<&'a [u8]> {
+    anonymous::known(cookie(request.header("cookie")?, kept.name.as_bytes())?)
 }
 
 /// What an attribute's bytes mean.

@@ -84,6 +84,20 @@ impl Process {
         Ok(kib * 1024)
     }
 
+    /// CPU time that all of its threads have used, by the kernel's scheduler.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let mut nanoseconds = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end meanwhile; its time is the kernel's to forget.
+            let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            nanoseconds += text.split_whitespace().next().context("no time")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
     /// Waits until `ready` answers with something.
     ///
     /// # Errors

@@ -61,6 +61,7 @@ impl ControlPlane {
         if let Some(module) = &paths.filter_on_proxy {
             command.arg("--filter-on-proxy").arg(module);
         }
+        command.args(&paths.serve_flags);
         let mut process = Process::start("control-plane", command, folder)?;
         let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
         let ready: Value = serde_json::from_str(&ready)?;
@@ -289,14 +290,28 @@ impl Envoy {
         let bootstrap = out.join("bootstrap.yaml");
         let text = std::fs::read_to_string(&bootstrap)?;
         std::fs::write(&bootstrap, (options.edit_bootstrap)(&text))?;
-        let admin_file = out.join("admin-address");
+        Self::start_from(paths, folder, options.name, options.workers, &bootstrap).await
+    }
+
+    /// Starts Envoy with a bootstrap that exists.
+    ///
+    /// # Errors
+    /// When its listener does not open.
+    pub async fn start_from(
+        paths: &Paths,
+        folder: &Path,
+        name: &str,
+        workers: usize,
+        bootstrap: &Path,
+    ) -> Result<Self> {
+        let admin_file = bootstrap.with_file_name("admin-address");
         remove(&admin_file)?;
         let mut command = command(&paths.envoy);
-        command.arg("-c").arg(&bootstrap).arg("--admin-address-path").arg(&admin_file);
-        command.arg("--concurrency").arg(options.workers.to_string());
+        command.arg("-c").arg(bootstrap).arg("--admin-address-path").arg(&admin_file);
+        command.arg("--concurrency").arg(workers.to_string());
         // Several Envoys on one machine must not share the memory for hot restarts.
         command.args(["--disable-hot-restart", "--log-level", "info"]);
-        let mut process = Process::start(options.name, command, folder)?;
+        let mut process = Process::start(name, command, folder)?;
         let client = traffic::client()?;
         let (address, admin) = process
             .wait_until(READY, async || {
@@ -338,6 +353,14 @@ impl Envoy {
         Ok(line.with_context(|| format!("no statistic {name}"))?.trim().parse()?)
     }
 
+    /// CPU time that it has used.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        self.process.cpu_time()
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Errors
@@ -374,9 +397,17 @@ impl Stack {
     /// # Errors
     /// When something does not get ready.
     pub async fn start(envoys: usize, workers: usize) -> Result<Self> {
+        Self::start_with(Paths::find()?, envoys, workers).await
+    }
+
+    /// As [`start`](Self::start), with other programs or flags.
+    ///
+    /// # Errors
+    /// When something does not get ready.
+    pub async fn start_with(paths: Paths, envoys: usize, workers: usize) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("halftone-").tempdir()?;
         let folder = temporary.path().to_owned();
-        let mut stack = Self::start_in(&folder, Ports::default(), 2, envoys, workers).await?;
+        let mut stack = Self::assemble(paths, &folder, Ports::default(), 2, envoys, workers).await?;
         stack._temporary = Some(temporary);
         Ok(stack)
     }
@@ -392,7 +423,17 @@ impl Stack {
         envoys: usize,
         workers: usize,
     ) -> Result<Self> {
-        let paths = Paths::find()?;
+        Self::assemble(Paths::find()?, folder, ports, versions, envoys, workers).await
+    }
+
+    async fn assemble(
+        paths: Paths,
+        folder: &Path,
+        ports: Ports,
+        versions: u16,
+        envoys: usize,
+        workers: usize,
+    ) -> Result<Self> {
         let control_plane = ControlPlane::start(&paths, folder, ports.rest, ports.xds).await?;
         let mut stack = Self {
             envoys: Vec::new(),
@@ -439,6 +480,12 @@ impl Stack {
         };
         self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
         Ok(())
+    }
+
+    /// The programs that it runs.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// Where logs and store are.
