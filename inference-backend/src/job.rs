@@ -58,7 +58,7 @@ impl Item for Job {
     /// The inputs must have the same shape beyond the first dimension. Whether that one is the batch, the limits of
     /// the batch say: they are those of a single job where it is not.
     fn fits(&self, other: &Self) -> bool {
-        let rest = |shape: &[i64]| shape.get(1..).map(<[i64]>::to_vec);
-        self.request.inputs.iter().zip(&other.request.inputs).all(|(a, b)| rest(a.shape()) == rest(b.shape()))
+        let mut pairs = self.request.inputs.iter().zip(&other.request.inputs);
+        pairs.all(|(a, b)| a.shape().get(1..) == b.shape().get(1..))
     }
 }

@@ -6,6 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How often those who left are sought in a full queue.
+const BETWEEN_CLEANINGS: Duration = Duration::from_millis(1);
+
 /// What stands in a queue.
 pub trait Item {
     /// Whether nobody wants it any more; such an item is never given out.
@@ -68,13 +71,22 @@ struct State<T> {
     /// Announced items that have not come yet.
     announced: usize,
     closed: bool,
+    /// When those who left were last sought.
+    cleaned: Option<Instant>,
 }
 
 impl<T: Item> Queue<T> {
     /// A queue in which at most `limit` items wait, besides those for which a taker is idle.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        let state = State { items: VecDeque::new(), idle: 0, gathering: 0, announced: 0, closed: false };
+        let state = State {
+            items: VecDeque::new(),
+            idle: 0,
+            gathering: 0,
+            announced: 0,
+            closed: false,
+            cleaned: None,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new(), joined: Condvar::new(), limit }
     }
 
@@ -106,11 +118,7 @@ impl<T: Item> Queue<T> {
             return Err(Full);
         }
         if state.is_full(self.limit) {
-            // Those who left hold no place.
-            state.items.retain(|item| !item.is_void());
-            if state.is_full(self.limit) {
-                return Err(Full);
-            }
+            return Err(Full);
         }
         state.items.push_back(item);
         let beyond = state.items.len().saturating_sub(state.idle);
@@ -184,8 +192,18 @@ fn wait<'a, T>(condition: &Condvar, state: MutexGuard<'a, T>, time: Duration) ->
 }
 
 impl<T: Item> State<T> {
-    fn is_full(&self, limit: usize) -> bool {
-        self.items.len() >= limit.saturating_add(self.idle)
+    /// Whether there is no place. Those who left hold none; when it is full they are sought, but not with every request
+    /// that is to be refused.
+    fn is_full(&mut self, limit: usize) -> bool {
+        let is_full = |items: &VecDeque<T>, idle: usize| items.len() >= limit.saturating_add(idle);
+        if !is_full(&self.items, self.idle) {
+            return false;
+        }
+        if self.cleaned.is_none_or(|cleaned| cleaned.elapsed() > BETWEEN_CLEANINGS) {
+            self.items.retain(|item| !item.is_void());
+            self.cleaned = Some(Instant::now());
+        }
+        is_full(&self.items, self.idle)
     }
 
     fn next(&mut self) -> Option<T> {
