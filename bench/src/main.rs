@@ -4,6 +4,7 @@
 mod envoy;
 mod filter;
 mod fleet;
+mod inference;
 mod rules;
 mod rulesets;
 
@@ -37,6 +38,8 @@ enum What {
     Envoy,
     /// A thousand proxies on one control plane: time until all have ACKed a change, memory per proxy.
     Fleet,
+    /// The inference service: batching, throughput, overload, fixed rates through Envoy.
+    Inference,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
             What::Filter => filter::run(),
             What::Envoy => envoy::run(),
             What::Fleet => fleet::run(),
+            What::Inference => inference::run(),
         };
         if measured.is_err() {
             return finish(measured);
