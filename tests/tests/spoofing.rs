@@ -317,3 +317,18 @@ async fn a_client_does_not_choose_the_address_that_it_comes_from() -> Result<()>
     }
     ensure_no_trap(&edge).await
 }
+
+#[tokio::test]
+async fn a_client_does_not_leave_its_ruleset_by_another_spelling_of_the_host() -> Result<()> {
+    let edge = Edge::start(EdgeOptions::default()).await?;
+    edge.publish("spoofed", &edge.targets(), RULES).await?;
+    for mut client in Client::both(edge.envoy.address) {
+        for host in ["models.test", "MODELS.test", "models.test.", "models.test:80", "models.test.:80"] {
+            let message = Message::get("/", &[("x-user-id", b"2")]);
+            let message = Message { authority: host.into(), ..message };
+            let seen = client.send(&message).await?.seen()?;
+            ensure!(seen.by == "v2", "{host} goes to {}", seen.by);
+        }
+    }
+    ensure_no_trap(&edge).await
+}
