@@ -2,7 +2,7 @@
 
 use crate::{module::ModuleArgs, xds::Form};
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -38,10 +38,10 @@ pub struct BootstrapArgs {
     #[command(flatten)]
     pub module: ModuleArgs,
     /// Name of this Envoy among the nodes.
-    #[arg(long, default_value = "envoy")]
+    #[arg(long, default_value = "envoy", value_parser = NonEmptyStringValueParser::new())]
     pub node_id: String,
     /// Name of the group that this Envoy belongs to; rulesets can be for some groups only (`match.node_clusters`).
-    #[arg(long, default_value = "edge")]
+    #[arg(long, default_value = "edge", value_parser = NonEmptyStringValueParser::new())]
     pub node_cluster: String,
     /// File for Envoy's access log, with what was decided on each request; `stdout` is Envoy's standard output. Left out,
     /// there is no access log.
@@ -87,12 +87,26 @@ pub fn write(args: &BootstrapArgs) -> anyhow::Result<PathBuf> {
     ];
     let bootstrap = out.join("bootstrap.yaml");
     for (template, file) in [(BOOTSTRAP, &bootstrap), (SCOPES, &scopes)] {
-        let text = values
-            .iter()
-            .fold(template.to_owned(), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
-        std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))?;
+        std::fs::write(file, filled(template, &values))
+            .with_context(|| format!("{} cannot be written", file.display()))?;
     }
     Ok(bootstrap)
+}
+
+/// The template with the values in it. What looks like a place for one in a value is left alone.
+fn filled(template: &str, values: &[(&str, String)]) -> String {
+    let mut pieces = template.split("${");
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let known = piece.split_once('}').and_then(|(name, after)| {
+            values.iter().find(|(other, _)| *other == name).map(|(_, value)| (value.as_str(), after))
+        });
+        match known {
+            Some((value, after)) => text.extend([value, after]),
+            None => text.extend(["${", piece]),
+        }
+    }
+    text
 }
 
 /// The form's name in Envoy's `ApiConfigSource`.
@@ -131,4 +145,15 @@ fn quoted(text: &str) -> anyhow::Result<String> {
 
 fn path(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_put_into_the_template_and_not_into_each_other() {
+        let values = [("a", "${b}".to_owned()), ("b", "2".to_owned())];
+        assert_eq!(filled("${a}${b} ${c} $a} ${", &values), "${b}2 ${c} $a} ${");
+    }
 }

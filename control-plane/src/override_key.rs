@@ -1,6 +1,9 @@
 //! Keys that override tokens are signed and checked with: Ed25519, each in a file with one line of base64.
 //!
 //! Not a shared secret: proxies only need the public key, so nothing in their configuration lets anybody make tokens.
+//!
+//! The file of the key has its public half, too, so that none is taken for the other: of any 32 bytes, which a key alone
+//! would be, every second one is a public key.
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -31,7 +34,7 @@ pub fn write(key: &SigningKey, file: &Path) -> anyhow::Result<PathBuf> {
     let mut public = file.as_os_str().to_owned();
     public.push(".pub");
     let public = PathBuf::from(public);
-    create(file, 0o600, &STANDARD.encode(key.to_bytes()))?;
+    create(file, 0o600, &STANDARD.encode(key.to_keypair_bytes()))?;
     create(&public, 0o644, &public_text(&key.verifying_key()))?;
     Ok(public)
 }
@@ -52,10 +55,10 @@ fn create(file: &Path, mode: u32, line: &str) -> anyhow::Result<()> {
 /// When there is no such file, or no key in it.
 pub fn read(file: &Path) -> anyhow::Result<SigningKey> {
     let bytes = read_bytes(file)?;
-    if VerifyingKey::from_bytes(&bytes).is_ok() && file.extension().is_some_and(|end| end == "pub") {
+    if public(&bytes).is_some() {
         bail!("{} is the public key: tokens are signed with the other one", file.display());
     }
-    Ok(SigningKey::from_bytes(&bytes))
+    secret(&bytes).with_context(|| no_key(file))
 }
 
 /// Reads a public key.
@@ -63,8 +66,14 @@ pub fn read(file: &Path) -> anyhow::Result<SigningKey> {
 /// # Errors
 /// When there is no such file, or no key in it.
 pub fn read_public(file: &Path) -> anyhow::Result<VerifyingKey> {
-    VerifyingKey::from_bytes(&read_bytes(file)?)
-        .with_context(|| format!("{} has no public key: give the file that ends with .pub", file.display()))
+    let bytes = read_bytes(file)?;
+    if secret(&bytes).is_some() {
+        bail!(
+            "{} is the key that signs, which no proxy may know: give the file that ends with .pub",
+            file.display()
+        );
+    }
+    public(&bytes).with_context(|| no_key(file))
 }
 
 /// A public key as it stands in its file, and in the proxies' configuration.
@@ -73,8 +82,45 @@ pub fn public_text(key: &VerifyingKey) -> String {
     STANDARD.encode(key.to_bytes())
 }
 
-fn read_bytes(file: &Path) -> anyhow::Result<[u8; 32]> {
+fn secret(bytes: &[u8]) -> Option<SigningKey> {
+    SigningKey::from_keypair_bytes(bytes.try_into().ok()?).ok()
+}
+
+fn public(bytes: &[u8]) -> Option<VerifyingKey> {
+    VerifyingKey::from_bytes(bytes.try_into().ok()?).ok()
+}
+
+fn no_key(file: &Path) -> String {
+    format!(
+        "{} has no key: `halftone override new-key` makes one, in a file with one line of base64",
+        file.display()
+    )
+}
+
+fn read_bytes(file: &Path) -> anyhow::Result<Vec<u8>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("the key file {}", file.display()))?;
-    let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-    bytes.with_context(|| format!("{} is not a key file: it has one line of base64", file.display()))
+    STANDARD.decode(text.trim()).ok().with_context(|| no_key(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_taken_for_its_other_half() {
+        // Half of all keys would be public ones by chance.
+        for seed in 0..16 {
+            let folder = tempfile::tempdir().unwrap();
+            let (key, file) = (SigningKey::from_bytes(&[seed; 32]), folder.path().join("qa.key"));
+            let public = write(&key, &file).unwrap();
+            assert_eq!(read(&file).unwrap(), key);
+            assert_eq!(read_public(&public).unwrap(), key.verifying_key());
+            assert!(
+                read_public(&file).unwrap_err().to_string().contains("give the file that ends with .pub")
+            );
+            let renamed = folder.path().join("renamed.key");
+            std::fs::rename(&public, &renamed).unwrap();
+            assert!(read(&renamed).unwrap_err().to_string().contains("is the public key"));
+        }
+    }
 }

@@ -17,16 +17,21 @@ const CHECKS_PER_SECOND: u32 = 20;
 /// Valid tokens that a worker remembers.
 const REMEMBERED: usize = 64;
 
+thread_local! {
+    /// Of this VM, and so of this worker: with new rules comes another configuration, and who uses a token goes on.
+    static SEEN: RefCell<Seen> = RefCell::default();
+}
+
 /// Whose tokens are taken. Public keys: there is no secret in a proxy's configuration.
 #[derive(Default)]
 pub(crate) struct Overrides {
     keys: Vec<VerifyingKey>,
-    seen: RefCell<Seen>,
 }
 
 #[derive(Default)]
 struct Seen {
-    valid: VecDeque<Box<[u8]>>,
+    /// Each with the key that has signed it, which need not be taken any more.
+    valid: VecDeque<(VerifyingKey, Box<[u8]>)>,
     /// Seconds since 1970, and how many signatures were checked in that second.
     checked: (u64, u32),
 }
@@ -44,25 +49,27 @@ impl Overrides {
         if claims.ruleset != ruleset || !claims.in_force(now) {
             return None;
         }
-        // No call in here comes back to this place.
-        let mut seen = self.seen.try_borrow_mut().ok()?;
-        if !seen.knows(token) {
+        let is_valid = SEEN.with(|seen| {
+            // No call in here comes back to this place.
+            let mut seen = seen.try_borrow_mut().ok()?;
+            if seen.knows(token, &self.keys) {
+                return Some(());
+            }
             if !seen.may_check(now) {
                 return None;
             }
             let (signed, signature) = (claims.signed(), Signature::from_bytes(&signature));
-            if !self.keys.iter().any(|key| key.verify_strict(&signed, &signature).is_ok()) {
-                return None;
-            }
-            seen.remember(token);
-        }
-        Some(claims.target)
+            let key = self.keys.iter().find(|key| key.verify_strict(&signed, &signature).is_ok())?;
+            seen.remember(token, *key);
+            Some(())
+        });
+        is_valid.map(|()| claims.target)
     }
 }
 
 impl Seen {
-    fn knows(&self, token: &[u8]) -> bool {
-        self.valid.iter().any(|valid| **valid == *token)
+    fn knows(&self, token: &[u8], keys: &[VerifyingKey]) -> bool {
+        self.valid.iter().any(|(key, valid)| **valid == *token && keys.contains(key))
     }
 
     fn may_check(&mut self, now: u64) -> bool {
@@ -74,11 +81,11 @@ impl Seen {
         *count <= CHECKS_PER_SECOND
     }
 
-    fn remember(&mut self, token: &[u8]) {
+    fn remember(&mut self, token: &[u8], key: VerifyingKey) {
         if self.valid.len() >= REMEMBERED {
             self.valid.pop_front();
         }
-        self.valid.push_back(token.into());
+        self.valid.push_back((key, token.into()));
     }
 }
 
@@ -95,6 +102,6 @@ impl<'de> Deserialize<'de> for Overrides {
         let keys = texts.iter().map(|text| {
             key(text).ok_or_else(|| D::Error::custom(format_args!("{text:?} is no public key of Ed25519")))
         });
-        Ok(Self { keys: keys.collect::<Result<_, _>>()?, seen: RefCell::default() })
+        Ok(Self { keys: keys.collect::<Result<_, _>>()? })
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     configuration::decode,
     host::{self, CallId, LogLevel, Status},
 };
-use halftone_rules::VerifiedBundle;
+use halftone_rules::{VerifiedBundle, codec::stored_content_hash};
 use serde::Deserialize;
 use std::{rc::Rc, time::Duration};
 
@@ -53,7 +53,8 @@ pub(crate) struct Follower {
     source: Source,
     /// Names this worker in the lease.
     me: [u8; 8],
-    /// The version that was seen last in shared data, taken or not. It is the server's `etag`.
+    /// The version that was seen last in shared data, taken or not. It is the server's `etag`, or else made of the
+    /// content.
     version: Vec<u8>,
     under_way: Option<CallId>,
     started: Duration,
@@ -139,9 +140,12 @@ impl Follower {
     fn received(&mut self, size: usize) -> Result<Rc<VerifiedBundle>, String> {
         let bytes = host::call_response_body(size).map_err(|status| status.to_string())?;
         let bundle = decode(&bytes)?;
-        // Without a tag the server is asked for the whole bundle each time; the revision tells the others what is new.
-        let version = host::call_response_header("etag")
-            .unwrap_or_else(|_| bundle.bundle().revision.to_string().into_bytes());
+        // Without a tag the server is asked for the whole bundle each time, and the content tells the others what is new.
+        // Not the revision: bundles of `halftone compile` all have the same one, unless it is told another.
+        let tag = host::call_response_header("etag").ok().filter(|tag| !tag.is_empty());
+        let version = tag.unwrap_or_else(|| {
+            format!("\"{:016x}\"", stored_content_hash(&bytes).unwrap_or_default()).into_bytes()
+        });
         // In this order: who sees the version finds the bundle.
         let _ = host::set_shared_data(&self.key("bundle"), &bytes, None);
         let _ = host::set_shared_data(&self.key("version"), &version, None);

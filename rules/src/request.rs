@@ -72,7 +72,9 @@ pub trait Request {
 
 /// The unit that a client keeps for us.
 pub(crate) fn kept_unit<'a>(request: &'a (impl Request + ?Sized), kept: &UnitCookie) -> Option<&'a [u8]> {
-    anonymous::known(cookie(request.header("cookie")?, kept.name.as_bytes())?)
+    // Not the first one, whatever it holds: another site of the same domain can have set a cookie of that name, which
+    // would give the client a new unit with each request.
+    cookies(request.header("cookie")?, kept.name.as_bytes()).find_map(anonymous::known)
 }
 
 /// What an attribute's bytes mean.
@@ -120,12 +122,16 @@ fn parameter<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// The value of the first cookie of that name, without quotes around it (RFC 6265, section 4.2.1).
 fn cookie<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let value = header.split(|&byte| byte == b';').find_map(|pair| {
+    cookies(header, name).next()
+}
+
+/// The values of all cookies of that name.
+fn cookies<'a>(header: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    header.split(|&byte| byte == b';').filter_map(move |pair| {
         let rest = pair.trim_ascii_start().strip_prefix(name)?;
-        rest.trim_ascii_start().strip_prefix(b"=")
-    })?;
-    let value = value.trim_ascii();
-    Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+        let value = rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    })
 }
 
 #[cfg(test)]
@@ -168,6 +174,24 @@ mod tests {
             assert_eq!(read(Source::Path, &request), Some(expected.as_bytes()), "{path}");
         }
         assert_eq!(read(Source::Path, &One("path", b"/")), None);
+    }
+
+    #[test]
+    fn a_kept_unit_is_found_behind_other_cookies_of_its_name() {
+        let kept = UnitCookie {
+            name: "unit".into(),
+            max_age_seconds: 0,
+            same_site: anonymous::SameSite::Lax,
+            secure: false,
+        };
+        let unit = |cookies| kept_unit(&One("cookie", cookies), &kept).map(String::from_utf8_lossy);
+        let ours = "0123456789abcdef0123456789abcdef";
+        assert_eq!(unit(b"unit=42; unit=\"0123456789abcdef0123456789abcdef\"").as_deref(), Some(ours));
+        assert_eq!(
+            unit(b"unit=0123456789abcdef0123456789abcdef; unit=ffffffffffffffffffffffffffffffff").as_deref(),
+            Some(ours)
+        );
+        assert_eq!(unit(b"unit=42; unit="), None);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use halftone_tests::{
 use reqwest::Method;
 use serde_json::Value;
 use std::{
+    net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -187,11 +188,10 @@ async fn a_tester_gets_a_version_by_a_signed_token_only() -> Result<()> {
     Ok(())
 }
 
-/// Envoy as `envoy/pull.yaml` has it: without our xDS.
-async fn pulling_envoy(stack: &Stack, workers: usize) -> Result<Envoy> {
-    let address =
-        |text: &str, host: &str, address: std::net::SocketAddr| text.replace(host, &address.ip().to_string());
-    let (rest, v1, v2) = (stack.control_plane()?.rest, stack.backend(1)?.address, stack.backend(2)?.address);
+/// Envoy as `envoy/pull.yaml` has it: without our xDS. `rest` has the bundles.
+async fn pulling_envoy(stack: &Stack, rest: SocketAddr, workers: usize) -> Result<Envoy> {
+    let address = |text: &str, host: &str, address: SocketAddr| text.replace(host, &address.ip().to_string());
+    let (v1, v2) = (stack.backend(1)?.address, stack.backend(2)?.address);
     let mut text = std::fs::read_to_string(halftone_tests::repository().join("envoy/pull.yaml"))?;
     for (host, port, value) in [
         ("<control plane>", "<rest port>", rest),
@@ -215,7 +215,7 @@ async fn rules_are_fetched_where_xds_is_not_ours() -> Result<()> {
     let mut stack = Stack::start(0, 0).await?;
     let digits = Arc::new(digits::test_set()?);
     stack.control_plane()?.put("digits", all_to(&stack, "v2")).await?;
-    let envoy = pulling_envoy(&stack, 2).await?;
+    let envoy = pulling_envoy(&stack, stack.control_plane()?.rest, 2).await?;
     let urls = [envoy.infer_url()];
     // All workers: each connection is one worker's, and there are many.
     let everybody = async |target: &str| -> Result<()> {
@@ -246,5 +246,39 @@ async fn rules_are_fetched_where_xds_is_not_ours() -> Result<()> {
     let exchanges = traffic.stop().await?;
     assert!(failures(&exchanges).is_empty(), "{:?}", failures(&exchanges).first());
     assert!(!envoy.log().contains("[critical]"), "{}", envoy.log());
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_worker_gets_what_a_server_without_etags_has() -> Result<()> {
+    let stack = Stack::start(0, 0).await?;
+    let digits = Arc::new(digits::test_set()?);
+    // A bundle as `halftone compile` makes it: always with revision 1.
+    let compile = |target: &str| -> Result<Vec<u8>> {
+        let (rules, bundle) = (stack.folder().join("digits.yaml"), stack.folder().join("digits.bundle"));
+        std::fs::write(&rules, all_to(&stack, target))?;
+        let mut compile = command(&stack.paths().halftone);
+        ensure!(compile.arg("compile").arg(&rules).arg("-o").arg(&bundle).output()?.status.success());
+        Ok(std::fs::read(bundle)?)
+    };
+    let content = Arc::new(Mutex::new(compile("v2")?));
+    let served = Arc::clone(&content);
+    let bundle = move || async move { served.lock().map_or_else(|_| Vec::new(), |content| content.clone()) };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let router = axum::Router::new().route("/v1/bundle", axum::routing::get(bundle));
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let envoy = pulling_envoy(&stack, address, 2).await?;
+    let urls = [envoy.infer_url()];
+    for target in ["v2", "v1", "v2"] {
+        *content.lock().map_err(|_| anyhow::anyhow!("a server failed"))? = compile(target)?;
+        wait_for(&format!("everybody on {target}"), async || {
+            let exchanges = replay(&urls, &digits, 1..=32, 16).await?;
+            ensure!(failures(&exchanges).is_empty(), "{:?}", failures(&exchanges).first());
+            Ok(by_target(&exchanges).keys().eq([target]).then_some(()))
+        })
+        .await?;
+    }
+    server.abort();
     Ok(())
 }

@@ -236,6 +236,26 @@ fn junk_tokens_are_cheap() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_token_in_use_outlives_new_rules_during_a_flood() -> Result<()> {
+    let (key, other) = (Key::new()?, Key::new()?);
+    let taking = |key: &Key| configuration(&json!({"override_keys": [key.public()?]}), TWO_TARGETS);
+    let mut instance = started(&taking(&key)?)?;
+    instance.settings_mut().now_ns = now()?;
+    let token = key.token("digits", "v2")?;
+    let (text, signature) = token.rsplit_once('.').context("no signature")?;
+    assert_eq!(target(&get(&mut instance, &[("x-halftone-override", &token)])?), "v2");
+    for (key, expected) in [(&key, "v2"), (&other, "v1"), (&key, "v2")] {
+        assert!(instance.configure(&taking(key)?)?, "{:?}", instance.take_logs());
+        for junk in 0..100 {
+            let junk = format!("{text}.{junk:04}{}", &signature[4..]);
+            assert_eq!(target(&get(&mut instance, &[("x-halftone-override", &junk)])?), "v1");
+        }
+        assert_eq!(target(&get(&mut instance, &[("x-halftone-override", &token)])?), expected);
+    }
+    Ok(())
+}
+
 const RULES: &str = "
 version: v1
 targets: {v1: , v2: }

@@ -297,3 +297,38 @@ async fn a_websocket_is_decided_upon_like_any_request() -> Result<()> {
     assert_eq!(seen.by, "v1", "the next one goes by the new rules");
     ensure_no_trap(&edge).await
 }
+
+#[tokio::test]
+async fn a_client_does_not_choose_the_address_that_it_comes_from() -> Result<()> {
+    let rules = "attributes: {client: {source: client_address}}\ndefault: v1\nrules: [{name: office, condition: 'cidr(client, \"10.0.0.0/8\")', target: v2}]\n";
+    let edge = Edge::start(EdgeOptions::default()).await?;
+    edge.publish("spoofed", &edge.targets(), rules).await?;
+    for mut client in Client::both(edge.envoy.address) {
+        for name in
+            ["x-forwarded-for", "x-envoy-external-address", "x-real-ip", "forwarded", "true-client-ip"]
+        {
+            for claim in [&b"10.1.2.3"[..], b"8.8.8.8, 10.1.2.3", b"10.1.2.3, 8.8.8.8", b"for=10.1.2.3"] {
+                let headers = [(name, claim), ("x-request-id", b"11111111-2222-4333-8444-555555555555")];
+                let seen = client.send(&Message::get("/", &headers)).await?.seen()?;
+                ensure!(seen.by == "v1", "{name}: {} is believed", claim.escape_ascii());
+                ensure!(seen.one("x-request-id")?.starts_with("11111111-"), "the client's id goes on");
+            }
+        }
+    }
+    ensure_no_trap(&edge).await
+}
+
+#[tokio::test]
+async fn a_client_does_not_leave_its_ruleset_by_another_spelling_of_the_host() -> Result<()> {
+    let edge = Edge::start(EdgeOptions::default()).await?;
+    edge.publish("spoofed", &edge.targets(), RULES).await?;
+    for mut client in Client::both(edge.envoy.address) {
+        for host in ["models.test", "MODELS.test", "models.test.", "models.test:80", "models.test.:80"] {
+            let message = Message::get("/", &[("x-user-id", b"2")]);
+            let message = Message { authority: host.into(), ..message };
+            let seen = client.send(&message).await?.seen()?;
+            ensure!(seen.by == "v2", "{host} goes to {}", seen.by);
+        }
+    }
+    ensure_no_trap(&edge).await
+}

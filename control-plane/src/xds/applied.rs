@@ -95,6 +95,11 @@ impl Workers {
         self.0.entry(node.to_owned()).or_default();
     }
 
+    /// Forgets the workers of a proxy.
+    pub(super) fn forget(&mut self, node: &str) {
+        self.0.remove(node);
+    }
+
     /// Takes a report.
     fn heard(&mut self, report: Report, now: Instant, now_ms: u64) -> Result<(), Unheard> {
         let Report { node, worker, revision } = report;
@@ -145,6 +150,9 @@ async fn take(State(nodes): State<Nodes>, Json(report): Json<Report>) -> StatusC
 
 #[cfg(test)]
 mod tests {
+    use envoy_types::pb::envoy::config::core::v3::Node;
+
+    use super::super::form::Form;
     use super::*;
 
     fn report(node: &str, worker: usize, revision: u64) -> Report {
@@ -204,5 +212,24 @@ mod tests {
         assert_eq!(workers.heard(report("b", 0, 1), start, 0), Err(Unheard::UnknownProxy), "it is gone");
         workers.expect("c", start + SILENCE * 2, std::iter::empty());
         assert_eq!(workers.0.len(), 1, "who is not heard of is forgotten");
+    }
+
+    #[test]
+    fn xds_a_proxy_that_starts_anew_has_none_of_its_old_workers() {
+        let nodes = Nodes::new();
+        let node = Node { id: "a".to_owned(), ..Node::default() };
+        let connect = |is_new| nodes.connect(Some(&node), Form::StateOfTheWorld, is_new);
+        let workers = || nodes.list().iter().map(|node| node.workers.len()).collect::<Vec<_>>();
+        let first = connect(true);
+        nodes.heard(report("a", 1, 7)).unwrap();
+        drop(first);
+        let again = connect(false);
+        assert_eq!(workers(), [1], "only the connection was lost");
+        let twin = connect(true);
+        assert_eq!(workers(), [1, 1], "another proxy of that id is there");
+        drop((again, twin));
+        let _restarted = connect(true);
+        assert_eq!(workers(), [0]);
+        assert_eq!(nodes.heard(report("a", 2, 7)), Ok(()));
     }
 }

@@ -159,8 +159,9 @@ impl Nodes {
         self.0.changed.subscribe()
     }
 
-    /// Lists a proxy until the returned entry is dropped.
-    pub(super) fn connect(&self, node: Option<&Node>, form: Form) -> Entry {
+    /// Lists a proxy until the returned entry is dropped. The workers of one that is new are not those that were heard of
+    /// under its id before.
+    pub(super) fn connect(&self, node: Option<&Node>, form: Form, is_new: bool) -> Entry {
         let status = NodeStatus {
             id: node.map_or_else(String::new, |node| node.id.clone()),
             cluster: node.map_or_else(String::new, |node| node.cluster.clone()),
@@ -178,6 +179,9 @@ impl Nodes {
         };
         let id = status.id.clone();
         let mut registry = self.lock();
+        if is_new && !registry.connected.values().any(|node| node.id == id) {
+            registry.workers.forget(&id);
+        }
         registry.streams += 1;
         let stream = registry.streams;
         registry.connected.insert(stream, status);
@@ -343,7 +347,7 @@ mod tests {
     }
 
     fn connect(nodes: &Nodes, id: &str) -> Entry {
-        nodes.connect(Some(&node(id)), Form::Delta)
+        nodes.connect(Some(&node(id)), Form::Delta, false)
     }
 
     #[test]
