@@ -11,6 +11,7 @@
 
 mod error;
 pub mod fixed;
+pub mod sequential;
 pub mod special;
 pub mod stats;
 

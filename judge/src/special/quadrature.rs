@@ -10,7 +10,7 @@ pub(crate) struct Rule {
 }
 
 /// Sizes that are kept: computing a rule costs the square of its size.
-const SIZES: [usize; 10] = [160, 240, 360, 540, 810, 1_215, 1_800, 2_700, 4_050, 6_000];
+const SIZES: [usize; 12] = [80, 120, 160, 240, 360, 540, 810, 1_215, 1_800, 2_700, 4_050, 6_000];
 
 static EMPTY: Rule = Rule { nodes: Vec::new(), weights: Vec::new() };
 static RULES: [OnceLock<Rule>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
