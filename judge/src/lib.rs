@@ -11,8 +11,10 @@
 
 mod error;
 pub mod fixed;
+pub mod policy;
 pub mod sequential;
 pub mod special;
 pub mod stats;
 
 pub use error::{Error, Result};
+pub use policy::{Judge, Policy, Snapshot, State, Verdict};

@@ -11,7 +11,7 @@ use halftone_judge::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-type Answer = std::result::Result<Value, String>;
+type Answer = Result<Value, String>;
 
 /// One row of the file.
 #[derive(Deserialize)]
@@ -28,20 +28,20 @@ struct Vector {
 struct Input(Map<String, Value>);
 
 impl Input {
-    fn value(&self, key: &str) -> std::result::Result<&Value, String> {
+    fn value(&self, key: &str) -> Result<&Value, String> {
         self.0.get(key).ok_or_else(|| format!("no `{key}` in the input"))
     }
 
-    fn read<T: serde::de::DeserializeOwned>(&self, key: &str) -> std::result::Result<T, String> {
+    fn read<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, String> {
         serde_json::from_value(self.value(key)?.clone()).map_err(|error| format!("`{key}`: {error}"))
     }
 
-    fn number(&self, key: &str) -> std::result::Result<f64, String> {
+    fn number(&self, key: &str) -> Result<f64, String> {
         self.read(key)
     }
 
     /// Counts may be written as 1e9.
-    fn count(&self, key: &str) -> std::result::Result<u64, String> {
+    fn count(&self, key: &str) -> Result<u64, String> {
         let number = self.number(key)?;
         if number >= 0.0 && number.fract() == 0.0 {
             Ok(number as u64)
@@ -50,24 +50,24 @@ impl Input {
         }
     }
 
-    fn text(&self, key: &str) -> std::result::Result<String, String> {
+    fn text(&self, key: &str) -> Result<String, String> {
         self.read(key)
     }
 
-    fn arm(&self, key: &str) -> std::result::Result<Self, String> {
+    fn arm(&self, key: &str) -> Result<Self, String> {
         self.read::<Map<String, Value>>(key).map(Self)
     }
 
-    fn proportion(&self, key: &str) -> std::result::Result<Proportion, String> {
+    fn proportion(&self, key: &str) -> Result<Proportion, String> {
         let arm = self.arm(key)?;
         told(Proportion::new(arm.count("n")?, arm.count("k")?))
     }
 
-    fn alternative(&self) -> std::result::Result<Alternative, String> {
+    fn alternative(&self) -> Result<Alternative, String> {
         self.0.get("alternative").map_or(Ok(Alternative::TwoSided), |_| self.read("alternative"))
     }
 
-    fn moments(&self, key: &str) -> std::result::Result<Moments, String> {
+    fn moments(&self, key: &str) -> Result<Moments, String> {
         let arm = self.arm(key)?;
         told(if arm.0.contains_key("k") {
             Moments::of_proportion(&self.proportion(key)?)
@@ -88,16 +88,16 @@ impl Input {
         })
     }
 
-    fn arms(&self) -> std::result::Result<(Moments, Moments), String> {
+    fn arms(&self) -> Result<(Moments, Moments), String> {
         Ok((self.moments("control")?, self.moments("treatment")?))
     }
 
-    fn values(&self) -> std::result::Result<(Vec<f64>, Vec<f64>), String> {
+    fn values(&self) -> Result<(Vec<f64>, Vec<f64>), String> {
         Ok((self.read("control")?, self.read("treatment")?))
     }
 }
 
-fn told<T>(result: halftone_judge::Result<T>) -> std::result::Result<T, String> {
+fn told<T>(result: halftone_judge::Result<T>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
 }
 
@@ -183,7 +183,7 @@ fn answer(method: &str, input: &Input) -> Answer {
             Ok(json!({"log_e": told(test.ln_e_worse(input.count("k")?, input.count("m")?))?}))
         }
         "quantile_test" => {
-            let range = |key: &str| -> std::result::Result<Vec<f64>, String> {
+            let range = |key: &str| -> Result<Vec<f64>, String> {
                 let arm = input.arm(key)?;
                 Ok((arm.count("first")?..=arm.count("last")?).map(|x| x as f64).collect())
             };
@@ -196,7 +196,8 @@ fn answer(method: &str, input: &Input) -> Answer {
             let looks = input.count("looks")?;
             let times: Vec<f64> = (1..=looks).map(|look| look as f64 / looks as f64).collect();
             let upper = vec![input.number("z_upper")?; times.len()];
-            let z_lower = if input.0.contains_key("z_lower") { input.read::<Option<f64>>("z_lower")? } else { None };
+            let z_lower =
+                if input.0.contains_key("z_lower") { input.read::<Option<f64>>("z_lower")? } else { None };
             let lower = z_lower.map(|z| vec![z; times.len()]);
             let crossing =
                 sequential::crossing_probability(&times, &upper, lower.as_deref(), input.number("drift")?);
@@ -262,7 +263,7 @@ fn answer(method: &str, input: &Input) -> Answer {
 }
 
 /// c, or what it follows from.
-fn weight(input: &Input) -> std::result::Result<f64, String> {
+fn weight(input: &Input) -> Result<f64, String> {
     if input.0.contains_key("c") {
         input.number("c")
     } else {
@@ -286,7 +287,7 @@ fn chi_square(input: &Input) -> Answer {
 }
 
 fn cuped(input: &Input) -> Answer {
-    let arm = |key: &str| -> std::result::Result<Pair, String> {
+    let arm = |key: &str| -> Result<Pair, String> {
         let arm = input.arm(key)?;
         let sums = PairSums {
             x: arm.number("x_sum")?,
@@ -354,7 +355,7 @@ fn normal_mixture(input: &Input) -> Answer {
     Ok(json!({"rho": rho, "log_e": told(ln_e)?, "bound": told(bound)?}))
 }
 
-fn design(input: &Input) -> std::result::Result<Design, String> {
+fn design(input: &Input) -> Result<Design, String> {
     Ok(match input.text("design")?.as_str() {
         "lan_demets_power" => Design::LanDeMets(Spending::Power(input.number("phi")?)),
         "lan_demets_obf" => Design::LanDeMets(Spending::ObrienFleming),

@@ -138,7 +138,12 @@ pub fn bernoulli_cs(arm: &Proportion, alpha: f64, c: f64) -> Result<(f64, f64)> 
     positive("the prior weight", c)?;
     let Some(share) = arm.share() else { return Ok((0.0, 1.0)) };
     let (k, n) = (arm.k as f64, arm.n as f64);
-    let excess = |p: f64| BetaBinomial::new(p, c).map_or(f64::INFINITY, |test| test.ln_e(k, n) - wanted);
+    // Without the prior's tails, which only one-sided evidence needs.
+    let excess = |p: f64| {
+        let ln_factor = Seen::new(p, p * c, (1.0 - p) * c, 0.0).ln_factor();
+        let test = BetaBinomial { p, c, ln_factor, ln_above: 0.0, ln_below: 0.0 };
+        test.ln_e(k, n) - wanted
+    };
     let middle = share.clamp(2.0 * EDGE, 1.0 - 2.0 * EDGE);
     let root = |edge: f64, end: f64| {
         if excess(edge) < 0.0 { end } else { sign_change(middle, edge, 1e-15, excess) }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub const SAME_LOOK: f64 = 1e-5;
 
 /// Looks that a plan may have.
-pub const MOST_LOOKS: usize = 100_000;
+const MOST_LOOKS: usize = 100_000;
 
 /// Bounds beyond this are as good as never crossed (6e-16).
 const HIGHEST_Z: f64 = 8.0;
