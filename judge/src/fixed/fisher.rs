@@ -10,13 +10,13 @@ const SLACK: f64 = 1e-7;
 
 /// Standard deviations of the table beyond which the normal tail takes over: summing would take too long, and
 /// the difference is below a per cent of the logarithm.
-const LARGEST_DEVIATION: f64 = 1e5;
+const LARGEST_DEVIATION: f64 = 1e4;
 
 /// log10 of the two-sided p value of Fisher's exact test: the sum of the probabilities of all tables with the
 /// same margins that are at most as probable as the observed one. Summed in logarithms, so that it goes down to
 /// 1e-1500 and beyond.
 ///
-/// Tables whose count has a standard deviation above 1e5 are answered by the normal tail of the pooled z.
+/// Tables whose count has a standard deviation above 10,000 are answered by the normal tail of the pooled z.
 ///
 /// # Errors
 /// When an arm has no units, or more events than units.
@@ -36,7 +36,8 @@ pub fn fisher_exact(control: &Proportion, treatment: &Proportion) -> Result<f64>
     let observed = treatment.k as f64;
     let mean = events * (nb / all);
     let deviation = (mean * (1.0 - events / all) * (na / (all - 1.0))).sqrt();
-    if deviation > LARGEST_DEVIATION {
+    // Counts beyond 2^53 have no neighbours in floating point.
+    if deviation > LARGEST_DEVIATION || all > 9e15 {
         let z = (observed - mean).abs() / deviation;
         return Ok(normal::ln_two_sided(z) / LN_10);
     }

@@ -169,7 +169,7 @@ impl Run<'_> {
                         Err(error) => return Err(cause(Reason::TooFew, Some(name), error.to_string())),
                     }
                 }
-                Err(error) => self.leave_out(name, error),
+                Err(error) => self.leave_out(name, &error),
             }
         }
         if readings.is_empty() {

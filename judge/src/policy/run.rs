@@ -61,7 +61,7 @@ impl<'a> Run<'a> {
         self.causes.push(Cause { reason, subject: subject.map(str::to_owned), detail: detail.into() });
     }
 
-    pub(super) fn leave_out(&mut self, name: &str, error: impl ToString) {
+    pub(super) fn leave_out(&mut self, name: &str, error: &impl ToString) {
         self.left_out.entry(name.to_owned()).or_insert_with(|| error.to_string());
     }
 
@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
         for (name, metric) in &self.policy.metrics {
             let subject = Subject { policy: self.policy, snapshot: self.snapshot, name, metric };
             if let Err(error) = subject.sound() {
-                self.leave_out(name, error);
+                self.leave_out(name, &error);
             }
         }
     }
@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
                     }
                     self.tests.extend(tests);
                 }
-                Err(error) => self.leave_out(name, error),
+                Err(error) => self.leave_out(name, &error),
             }
         }
         worse
@@ -166,10 +166,10 @@ impl<'a> Run<'a> {
             all = cells.iter().fold(all, |sum, units| sum.saturating_add(*units));
             let mut shares = epoch.shares.cells();
             // The rest of stable has no share when its exposures are not observed.
-            if epoch.units.rest == 0 && epoch.metrics.values().all(|metric| metric.rest.is_none()) {
-                if let Some(rest) = shares.get_mut(2) {
-                    *rest = 0.0;
-                }
+            let rest_unseen =
+                epoch.units.rest == 0 && epoch.metrics.values().all(|metric| metric.rest.is_none());
+            if rest_unseen && let Some(rest) = shares.get_mut(2) {
+                *rest = 0.0;
             }
             let of = |reason, detail: String| Cause { reason, subject: Some(epoch.id.clone()), detail };
             let ln_e = match srm_ln_e(&cells, &shares, C_SRM) {

@@ -13,7 +13,7 @@ pub(super) fn sentence(verdict: &Verdict, snapshot: &Snapshot) -> String {
     let after = duration(snapshot.elapsed_s as f64);
     let left =
         verdict.remaining_s.map(|left| format!(" About {} to go.", duration(left))).unwrap_or_default();
-    let text = match (verdict.decision, main.reason) {
+    match (verdict.decision, main.reason) {
         (Decision::Rollback, _) => format!("Roll back: {subject} is worse in the candidate: {detail}."),
         (Decision::Promote, Reason::Step) => format!("Widen: nothing looks worse, and {detail}."),
         (Decision::Promote, _) => {
@@ -41,8 +41,7 @@ pub(super) fn sentence(verdict: &Verdict, snapshot: &Snapshot) -> String {
         }
         (Decision::Hold, Reason::RollbackReview) => format!("Paused: {subject} is {detail}."),
         (Decision::Hold, _) => format!("Hold after {after}: {subject}: {detail}.{left}"),
-    };
-    text
+    }
 }
 
 /// A test in a few words and numbers.

@@ -4,7 +4,7 @@ use super::{
     config::{PromoteWhen, Role},
     goal::{Finding, remaining},
     run::Run,
-    snapshot::{Gate, StepConditions},
+    snapshot::{Gate, Sample, StepConditions},
     state::State,
     stratified::guard,
     verdict::{Action, Cause, Decision, Purpose, Reason, Verdict},
@@ -116,7 +116,8 @@ impl Run<'_> {
 
     fn is_measured(&self, name: &str) -> bool {
         let current = self.snapshot.epochs.last().and_then(|epoch| epoch.metrics.get(name));
-        current.is_some_and(|metric| metric.control.is_some() && metric.treatment.is_some())
+        let has_values = |sample: &Option<Sample>| sample.as_ref().is_some_and(Sample::has_values);
+        current.is_some_and(|metric| has_values(&metric.control) && has_values(&metric.treatment))
     }
 
     /// What the normal approximation lacks, for goals and mean guardrails.
@@ -133,7 +134,7 @@ impl Run<'_> {
                         return Some(cause(Reason::TooFew, Some(name), missing));
                     }
                 }
-                Err(error) => self.leave_out(name, error),
+                Err(error) => self.leave_out(name, &error),
             }
         }
         None

@@ -21,6 +21,20 @@ pub enum Sample {
     Buckets(UnitBuckets),
 }
 
+impl Sample {
+    /// Whether it holds at least one usable value.
+    pub(crate) fn has_values(&self) -> bool {
+        match self {
+            Self::Proportion(arm) => arm.n > 0,
+            Self::Mean(arm) => arm.n > 0,
+            Self::Pair(arm) => arm.n > 0,
+            // A total beyond 64 bits is malformed, and told as that.
+            Self::Histogram(arm) => arm.total().map_or(true, |total| total > 0),
+            Self::Buckets(arm) => arm.filled() > 0,
+        }
+    }
+}
+
 /// A metric in all arms of one epoch. An arm without a sample has not reported: that is no 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

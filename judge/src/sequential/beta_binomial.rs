@@ -118,7 +118,7 @@ impl BetaBinomial {
     /// When `alpha` is no probability, or no count up to n gets there.
     pub fn count_bound(&self, n: f64, alpha: f64) -> Result<f64> {
         let wanted = -probability("alpha", alpha)?.ln();
-        if !(self.ln_e(n, n) >= wanted) {
+        if self.ln_e(n, n).is_nan() || self.ln_e(n, n) < wanted {
             return Err(Error::too_few("even if all trials were successes"));
         }
         Ok(sign_change(n * self.p, n, 1e-12 * n, |k| self.ln_e(k, n) - wanted))

@@ -1,5 +1,4 @@
 //! Releases to judge.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use halftone_judge::{
     Judge, Policy, Snapshot, State, Verdict,

@@ -1,8 +1,6 @@
 //! The policy `sequential`, check by check in the order in which they count.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use halftone_judge::{
     Judge, Policy, State, Verdict,
     policy::{
@@ -292,7 +290,7 @@ fn non_inferior_can_be_all_that_is_asked_for() {
     let verdict = judge(&wide, &snapshot(3 * DAY, vec![release(60_000, (900, 900), 12_000)]));
     assert_eq!(told(&verdict), (Decision::Promote, Reason::NonInferior));
     // Guardrails alone.
-    let guardrails = common::policy(&[("errors", errors())]);
+    let guardrails = crate::common::policy(&[("errors", errors())]);
     let verdict = judge(&guardrails, &snapshot(3 * DAY, vec![release(60_000, (900, 900), 0)]));
     assert_eq!(told(&verdict), (Decision::Promote, Reason::NonInferior));
 }
