@@ -2,7 +2,7 @@
 //! says how often it promotes a version that is no better.
 
 use super::{
-    config::{Effect, MetricKind, Role},
+    config::{Effect, MetricKind, Policy, PolicyKind, Role},
     evidence::{Subject, fill},
     run::Run,
     sequential::worse_detail,
@@ -21,6 +21,9 @@ use crate::{
     stats::Proportion,
 };
 use std::f64::consts::LN_10;
+
+/// Periods beyond which the figure of a schedule is that of its first ones.
+const MOST_PERIODS: f64 = 1_000.0;
 
 fn cause(reason: Reason, subject: Option<&str>, detail: impl Into<String>) -> Cause {
     Cause { reason, subject: subject.map(str::to_owned), detail: detail.into() }
@@ -246,12 +249,12 @@ impl Run<'_> {
 
     /// The line that every verdict of `classic` carries.
     fn warn(&mut self, minimum: f64) {
-        let every = self.policy.look_every_s.max(1) as f64;
-        let maximum = self.policy.classic.maximum_s.map_or(3.0 * minimum, |seconds| seconds as f64);
-        let (first, last) = ((minimum / every).ceil().max(1.0), (maximum / every).floor().min(5_000.0));
-        let figure =
-            self.state.false_promotion.or_else(|| false_promotion(first, last, self.policy.classic.p));
-        self.state.false_promotion = figure;
+        let measured = || self.state.false_promotion.or_else(|| false_promotion(self.policy, minimum));
+        let figure = self.false_promotion.or_else(measured);
+        // Kept once the minimum is: until then it may change.
+        if self.false_promotion.is_none() && self.state.planned_s.is_some() {
+            self.state.false_promotion = figure;
+        }
         let goals = self.policy.with_role(Role::Goal).count();
         let chance =
             figure.map(|figure| format!("{:.1} %", 100.0 * figure)).unwrap_or_else(|| "some %".to_owned());
@@ -265,13 +268,23 @@ impl Run<'_> {
     }
 }
 
-/// The chance that a version that is no better crosses at any look from the `first` to the `last` period.
-fn false_promotion(first: f64, last: f64, p: f64) -> Option<f64> {
-    let bound = normal::two_sided_quantile(p).ok()?;
+/// The figure of a policy that declares its minimum.
+pub(super) fn declared_false_promotion(policy: &Policy) -> Option<f64> {
+    let minimum = policy.classic.minimum_s.filter(|_| policy.policy == PolicyKind::Classic)?;
+    false_promotion(policy, minimum as f64)
+}
+
+/// The chance that a version that is no better crosses at any period's end from the minimum to the maximum duration.
+fn false_promotion(policy: &Policy, minimum: f64) -> Option<f64> {
+    let every = policy.look_every_s.max(1) as f64;
+    let maximum = policy.classic.maximum_s.map_or(3.0 * minimum, |seconds| seconds as f64);
+    let first = (minimum / every).ceil().max(1.0);
+    let last = (maximum / every).floor().min(first + MOST_PERIODS).max(first);
+    let bound = normal::two_sided_quantile(policy.classic.p).ok()?;
     let mut times = Vec::new();
     let mut period = first;
-    while period <= last.max(first) {
-        times.push(period / last.max(first));
+    while period <= last {
+        times.push(period / last);
         period += 1.0;
     }
     crossing_probability(&times, &vec![bound; times.len()], None, 0.0)

@@ -30,6 +30,8 @@ use run::Run;
 pub struct Judge {
     policy: Policy,
     hash: String,
+    /// `classic` with a declared minimum: how often it promotes a version that is no better.
+    false_promotion: Option<f64>,
 }
 
 impl Judge {
@@ -41,7 +43,8 @@ impl Judge {
             return Err(problems);
         }
         let hash = policy.hash();
-        Ok(Self { policy, hash })
+        let false_promotion = classic::declared_false_promotion(&policy);
+        Ok(Self { policy, hash, false_promotion })
     }
 
     /// The policy.
@@ -63,6 +66,7 @@ impl Judge {
     #[must_use]
     pub fn judge(&self, snapshot: &Snapshot, state: State) -> (Verdict, State) {
         let mut run = Run::new(&self.policy, &self.hash, snapshot, state);
+        run.false_promotion = self.false_promotion;
         if let Some(detail) = run.malformed() {
             let main = Cause { reason: Reason::Input, subject: None, detail };
             return run.verdict(Decision::Invalid, Action::Pause, main);

@@ -32,6 +32,8 @@ pub(super) struct Run<'a> {
     pub(super) alpha_spent: Option<f64>,
     pub(super) remaining_s: Option<f64>,
     pub(super) warning: Option<String>,
+    /// `classic`: how often it promotes a version that is no better, where that is known from the policy alone.
+    pub(super) false_promotion: Option<f64>,
 }
 
 impl<'a> Run<'a> {
@@ -49,6 +51,7 @@ impl<'a> Run<'a> {
             alpha_spent: None,
             remaining_s: None,
             warning: None,
+            false_promotion: None,
         }
     }
 

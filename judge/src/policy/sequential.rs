@@ -190,12 +190,12 @@ impl Run<'_> {
     fn look(&mut self) -> Final {
         self.note_look();
         let mut missing = Vec::new();
-        let findings = self.look_at_goals(&mut missing);
+        let (findings, ended) = self.look_at_goals(&mut missing);
         let no_worse = self.look_at_guardrails(&findings, &mut missing);
         let least = self.least_duration();
         if self.snapshot.elapsed_s < least {
             let left = least - self.snapshot.elapsed_s;
-            missing.push(cause(Reason::Cycle, None, format!("a whole cycle has passed in {left} s")));
+            missing.push(cause(Reason::Cycle, None, format!("a whole cycle takes {left} s more")));
         }
         let better: Vec<&Finding> = findings.iter().filter(|finding| finding.better).collect();
         let worse = findings.iter().find(|finding| finding.worse);
@@ -222,7 +222,6 @@ impl Run<'_> {
         }
         let stop = if superior && better.is_empty() {
             let used = |finding: &Finding| finding.information.is_some_and(|t| t >= 1.0);
-            let ended = missing.iter().filter(|cause| cause.reason == Reason::Horizon).count();
             let used = ended + findings.iter().filter(|finding| used(finding)).count() == goals;
             let futile = findings.iter().filter(|finding| finding.futile).count() == goals;
             if used {
@@ -244,13 +243,14 @@ impl Run<'_> {
         Final { promote: wanted.filter(|_| complete), missing, stop }
     }
 
-    fn look_at_goals(&mut self, missing: &mut Vec<Cause>) -> Vec<Finding> {
+    /// Looks at the goals that can be looked at, and counts those whose planned information was used before.
+    fn look_at_goals(&mut self, missing: &mut Vec<Cause>) -> (Vec<Finding>, usize) {
         let goals: Vec<&String> = self.policy.with_role(Role::Goal).map(|(name, _)| name).collect();
         // Holm: those that won leave their level to the others.
         let won =
             goals.iter().filter(|name| self.state.goals.get(**name).is_some_and(|goal| goal.won)).count();
         let level = self.policy.alpha.promote / f64::from(self.policy.candidates.max(1));
-        let mut findings = Vec::new();
+        let (mut findings, mut ended) = (Vec::new(), 0);
         for name in &goals {
             let Some(subject) = self.subject(name) else { continue };
             if self.policy.promote_when == PromoteWhen::NonInferior && subject.metric.mde.is_none() {
@@ -262,7 +262,7 @@ impl Run<'_> {
             let open = goals.len() - won + usize::from(has_won);
             // All information was used at an earlier look: there is no further one.
             if goal.is_some_and(|goal| goal.looks.is_finished()) && !has_won && !self.is_last_look_again() {
-                missing.push(cause(Reason::Horizon, Some(name), "its planned information was used"));
+                ended += 1;
                 continue;
             }
             match subject.look(level / open.max(1) as f64, &mut self.state) {
@@ -282,7 +282,7 @@ impl Run<'_> {
                 self.state.planned_s = left.map(|left| left + self.snapshot.elapsed_s as f64);
             }
         }
-        findings
+        (findings, ended)
     }
 
     fn is_last_look_again(&self) -> bool {

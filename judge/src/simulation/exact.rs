@@ -1,5 +1,6 @@
 //! What has no need of chance: the recursion of group-sequential tests gives it to ten digits.
 
+use super::Random;
 use crate::{
     error::Result,
     sequential::{Design, Spending, asymptotic_z_bound, characteristics, crossing_probability},
@@ -34,11 +35,11 @@ pub struct PromoteRow {
     pub power_twice: f64,
 }
 
-/// The promote rules that judge.md compares, over `looks` equally spaced looks.
-///
-/// # Errors
-/// When `alpha` is no probability, or there are no looks.
-pub fn promote_table(alpha: f64, looks: u32) -> Result<Vec<PromoteRow>> {
+/// A promote rule, and its two-sided bounds by look.
+type Bounds = (String, Vec<f64>);
+
+/// The promote rules that judge.md compares.
+fn rules(alpha: f64, looks: u32) -> Result<Vec<Bounds>> {
     let count = looks as usize;
     let peek = |p: f64| Ok(vec![normal::two_sided_quantile(p)?; count]);
     let confidence = |star: f64| {
@@ -54,9 +55,16 @@ pub fn promote_table(alpha: f64, looks: u32) -> Result<Vec<PromoteRow>> {
         ("asymptotic CS, N* = N/2".to_owned(), confidence(0.5)),
         ("asymptotic CS, N* = N/4".to_owned(), confidence(0.25)),
     ];
+    rules.into_iter().map(|(rule, bounds)| Ok((rule, bounds?))).collect()
+}
+
+/// What those rules do over `looks` equally spaced looks.
+///
+/// # Errors
+/// When `alpha` is no probability, or there are no looks.
+pub fn promote_table(alpha: f64, looks: u32) -> Result<Vec<PromoteRow>> {
     let drift = normal::two_sided_quantile(alpha)? - normal::upper_quantile(0.8)?;
-    let rows = rules.into_iter().map(|(rule, bounds)| {
-        let bounds = bounds?;
+    let rows = rules(alpha, looks)?.into_iter().map(|(rule, bounds)| {
         let none = characteristics(&bounds, 0.0)?;
         let at = characteristics(&bounds, drift)?;
         let twice = characteristics(&bounds, 2.0 * drift)?;
@@ -70,4 +78,36 @@ pub fn promote_table(alpha: f64, looks: u32) -> Result<Vec<PromoteRow>> {
         })
     });
     rows.collect()
+}
+
+/// The power of those rules by the size of the effect, in multiples of the MDE: (rule, power at each of `effects`).
+///
+/// # Errors
+/// When `alpha` is no probability, or there are no looks.
+pub fn power_curves(alpha: f64, looks: u32, effects: &[f64]) -> Result<Vec<(String, Vec<f64>)>> {
+    let drift = normal::two_sided_quantile(alpha)? - normal::upper_quantile(0.8)?;
+    let curve = |(rule, bounds): Bounds| {
+        let power = effects.iter().map(|effect| Ok(characteristics(&bounds, effect * drift)?.upper));
+        Ok((rule, power.collect::<Result<_>>()?))
+    };
+    rules(alpha, looks)?.into_iter().map(curve).collect()
+}
+
+/// Z of some releases by look, when the effect is that multiple of the MDE.
+///
+/// # Errors
+/// When `alpha` is no probability.
+pub fn paths(alpha: f64, looks: u32, effect: f64, number: u32, seed: u64) -> Result<Vec<Vec<f64>>> {
+    let drift = effect * (normal::two_sided_quantile(alpha)? - normal::upper_quantile(0.8)?);
+    let mut random = Random::new(seed);
+    let step = 1.0 / f64::from(looks);
+    let path = |_| {
+        let mut sum = 0.0;
+        let look = |look: u32| {
+            sum += drift * step + step.sqrt() * random.normal();
+            sum / (f64::from(look) * step).sqrt()
+        };
+        (1..=looks).map(look).collect()
+    };
+    Ok((0..number).map(path).collect())
 }

@@ -10,7 +10,7 @@ mod release;
 mod rollback;
 mod sample_ratio;
 
-pub use exact::{PromoteRow, peeking, promote_table};
+pub use exact::{PromoteRow, paths, peeking, power_curves, promote_table};
 pub use false_calls::{Data, Rule, false_calls};
 pub use random::Random;
 pub use release::{Outcome, Scenario, simulate_classic, simulate_release};
