@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fuzzes the compiler, the bundle's decoder and the evaluator. Sets up and builds what is missing.
+# Fuzzes the compiler, the bundle's decoder, the evaluator and the judge. Sets up and builds what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly TARGETS=(yaml expression bundle evaluate)
+readonly TARGETS=(yaml expression bundle evaluate judge)
 
 usage() {
     cat <<'EOF'
@@ -14,6 +14,7 @@ Runs each fuzz target that is named, or all, for N seconds (60 when left out):
   expression  a condition's text: the same result with and without optimisation
   bundle      a bundle's bytes, also behind a header that is right
   evaluate    changed bundles: what verifies decides without a fault
+  judge       a policy, data and a state as JSON: a verdict, and the same bytes again
 
 Each run starts from fuzz/seeds/TARGET and keeps what it learns in fuzz/corpus/TARGET. An input that fails is
 written to fuzz/artifacts/TARGET; once it is mended, move it to fuzz/seeds/TARGET, so that it stays mended.

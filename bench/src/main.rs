@@ -4,6 +4,7 @@
 mod envoy;
 mod filter;
 mod fleet;
+mod judge;
 mod rules;
 mod rulesets;
 
@@ -37,6 +38,8 @@ enum What {
     Envoy,
     /// A thousand proxies on one control plane: time until all have ACKed a change, memory per proxy.
     Fleet,
+    /// The judge: cost per metric and tick, of a new look, releases per second.
+    Judge,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
             What::Filter => filter::run(),
             What::Envoy => envoy::run(),
             What::Fleet => fleet::run(),
+            What::Judge => judge::run(),
         };
         if measured.is_err() {
             return finish(measured);

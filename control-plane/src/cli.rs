@@ -3,13 +3,17 @@
 mod compile;
 mod disasm;
 mod explain;
+mod judge;
 mod lint;
+mod plan;
 mod simulate;
 
 pub use compile::CompileArgs;
 pub use disasm::DisasmArgs;
 pub use explain::ExplainArgs;
+pub use judge::JudgeArgs;
 pub use lint::LintArgs;
+pub use plan::PlanArgs;
 pub use simulate::SimulateArgs;
 
 use anyhow::{Context, Result, bail};
