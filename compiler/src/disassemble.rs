@@ -39,6 +39,15 @@ impl Section<'_> {
             }
         }
         writeln!(f, "  unit: {}", self.attribute(ruleset.unit))?;
+        if let Some(cookie) = &ruleset.unit_cookie {
+            let age = match cookie.max_age_seconds {
+                0 => "the session".to_owned(),
+                seconds => format!("{seconds} s"),
+            };
+            let secure = if cookie.secure { ", secure" } else { "" };
+            let same_site = cookie.same_site.name();
+            writeln!(f, "  unit cookie: {} for {age}, same site {same_site}{secure}", cookie.name)?;
+        }
         writeln!(f, "  targets: {}; default {}", ruleset.targets.join(", "), self.target(ruleset.default))?;
         if ruleset.holdout > 0 {
             writeln!(f, "  holdout: {}", show::buckets(0, ruleset.holdout))?;

@@ -5,6 +5,7 @@ mod fields;
 mod reader;
 mod shape;
 mod target;
+mod unit_cookie;
 
 pub(crate) use enrolment::{CONTROL_ARM, TREATMENT};
 pub(crate) use reader::read;
@@ -15,7 +16,7 @@ use crate::{
     expression::{DeclaredAttribute, Expr},
     target::TargetSettings,
 };
-use halftone_rules::{Scope, bundle::Schedule};
+use halftone_rules::{Scope, anonymous::UnitCookie, bundle::Schedule};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -47,6 +48,7 @@ pub(crate) struct Document {
     pub(crate) rules: Vec<Rule>,
     pub(crate) experiments: Vec<Rule>,
     pub(crate) overrides: Vec<Override>,
+    pub(crate) unit_cookie: Option<UnitCookie>,
 }
 
 impl Document {

@@ -72,7 +72,7 @@ pub fn explain(bundle: &VerifiedBundle, request: &impl Request, now: Timestamp) 
     let mut outcomes = Outcomes::default();
     let decision = bundle.decide_by_each_rule(request, now, &mut outcomes)?;
     let ruleset = bundle.bundle().rulesets.iter().find(|ruleset| ruleset.name == decision.ruleset)?;
-    let unit = ruleset.attributes.get(usize::from(ruleset.unit.0)).and_then(|unit| request.attribute(unit));
+    let unit = request.unit(ruleset);
     let attribute = |(id, attribute): (u16, &halftone_rules::Attribute)| AttributeValue {
         name: attribute.name.clone(),
         source: source(&attribute.source),

@@ -13,8 +13,8 @@ mod regex;
 mod source_map;
 
 pub(crate) use ast::{Expr, ExprKind, Literal};
-pub use calendar::timestamp;
-pub(crate) use calendar::{duration, show_duration, show_timestamp};
+pub use calendar::{duration, timestamp};
+pub(crate) use calendar::{show_duration, show_timestamp};
 pub(crate) use check::{Checker, Resolved};
 pub(crate) use fold::SizeLimit;
 pub use lower::Optimisation;

@@ -32,12 +32,12 @@ pub mod target;
 mod tree;
 mod yaml;
 
-pub use compile::{Compiled, compile, compile_file, compile_with};
+pub use compile::{Compiled, compile, compile_file, compile_with, name_problem};
 pub use diagnostic::{Code, Diagnostic, Place, Severity, render};
 pub use disassemble::disassemble;
 pub use document::json_schema;
 pub use explain::{AttributeValue, Explanation, RuleOutcome, explain};
-pub use expression::{Optimisation, timestamp};
+pub use expression::{Optimisation, duration, timestamp};
 pub use limits::MAX_TEXT_BYTES;
 pub use link::{LinkError, Member, conflicts, link};
 pub use show::source;

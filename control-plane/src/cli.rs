@@ -5,6 +5,7 @@ mod disasm;
 mod explain;
 mod judge;
 mod lint;
+mod override_token;
 mod plan;
 mod simulate;
 
@@ -13,6 +14,7 @@ pub use disasm::DisasmArgs;
 pub use explain::ExplainArgs;
 pub use judge::JudgeArgs;
 pub use lint::LintArgs;
+pub use override_token::OverrideArgs;
 pub use plan::PlanArgs;
 pub use simulate::SimulateArgs;
 

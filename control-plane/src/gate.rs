@@ -1,7 +1,7 @@
 //! The last check before a bundle leaves: the real filter module, run outside Envoy, has to take it.
 
 use halftone_filter_host::{FilterModule, HostError, Settings};
-use halftone_rules::headers::{ROUTE, TARGET};
+use halftone_rules::headers::{ROUTE, SCOPE_BOOTSTRAP, TARGET};
 
 /// The filter module that the proxies run.
 #[derive(Clone)]
@@ -37,17 +37,17 @@ impl Gate {
         FilterModule::new(wasm).map(Self)
     }
 
-    /// Loads the bundle in a fresh instance and sends it a request. Takes milliseconds: not for an
+    /// Loads the configuration in a fresh instance and sends it a request. Takes milliseconds: not for an
     /// asynchronous thread.
     ///
     /// # Errors
-    /// When a proxy would not take the bundle.
-    pub fn check(&self, bundle: &[u8]) -> Result<(), GateError> {
+    /// When a proxy would not take it.
+    pub fn check(&self, configuration: &[u8]) -> Result<(), GateError> {
         let mut instance = self
             .0
             .start_with(Settings { fuel_per_call: FUEL, ..Settings::default() })
             .map_err(GateError::Failed)?;
-        let taken = instance.configure(bundle).map_err(|error| match error {
+        let taken = instance.configure(configuration).map_err(|error| match error {
             HostError::OutOfFuel { .. } | HostError::MemoryLimit { .. } => GateError::TooLarge,
             other => GateError::Failed(other),
         })?;
@@ -62,6 +62,7 @@ impl Gate {
             (":authority", "smoke.test"),
             (":path", "/v2/models/smoke/infer"),
             ("x-user-id", "42"),
+            (ROUTE, SCOPE_BOOTSTRAP),
             (TARGET, "spoofed"),
         ];
         let outcome = instance.request(&request).map_err(GateError::Failed)?;

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod gate;
 pub mod module;
 pub mod node_clusters;
+pub mod override_key;
 pub mod publisher;
 pub mod rollback;
 pub mod serve;

@@ -34,6 +34,8 @@ enum Command {
     Judge(cli::JudgeArgs),
     /// Say how many units an effect takes, and how long.
     Plan(cli::PlanArgs),
+    /// Give requests a target whatever the rules say, by a signed token: for tests in production.
+    Override(cli::OverrideArgs),
     /// Print the JSON Schema of rulesets, for editors.
     Schema,
     /// Replay an access log through old and new rules: shares per target, units that move, unused rules.
@@ -84,6 +86,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => args.run()?,
         Command::Judge(args) => return args.run(),
         Command::Plan(args) => args.run()?,
+        Command::Override(args) => args.run()?,
         Command::Schema => cli::print(format!("{:#}\n", halftone_compiler::json_schema()))?,
         Command::Simulate(args) => return args.run(),
     }

@@ -4,14 +4,14 @@ use crate::{
     gate::{Gate, GateError},
     node_clusters::{Audience, PerNodeCluster},
     store::{Action, Revision, Store, StoreError, StoredRuleset},
-    xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError},
+    xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError, plugin_configuration},
 };
 use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, limits::MAX_NODE_CLUSTERS, link};
 use halftone_rules::codec::{self, BundleError};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Mutex, Semaphore, watch};
 
@@ -29,10 +29,22 @@ pub struct Ruleset {
 pub struct Current {
     /// The newest revision.
     pub revision: u64,
-    /// The proxies for which it changed more than the number of the revision.
-    pub concerns: Audience,
+    /// For each proxy the newest change that is more to it than another number of the revision; newest first. No proxy
+    /// is concerned by two of them.
+    pub newest: Vec<Concern>,
     /// By name.
     pub rulesets: BTreeMap<String, Ruleset>,
+    /// Rulesets as they were before they changed, newest first: the last few.
+    pub lately: Vec<RulesetRoutes>,
+}
+
+/// A change, and the proxies for which it changed something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// The revision that it made.
+    pub revision: u64,
+    /// The proxies.
+    pub audience: Audience,
 }
 
 /// The bundle in force.
@@ -110,11 +122,20 @@ pub enum PublishError {
     Internal(String),
 }
 
+/// So many earlier forms of rulesets are known. A proxy that was away for longer has targets' clusters of which only their
+/// names are.
+const LATELY: usize = 8;
+/// So many changes are watched that are not the newest one, each of other proxies.
+const WATCHED: usize = 64;
+
 /// Rulesets that are checked at the same time without being published. Everybody may ask for that, and a large one takes
 /// a core for seconds and hundreds of megabytes.
 const CHECKS: usize = 2;
 /// Those and the ones that wait for their turn.
 const CHECKS_ACCEPTED: usize = 32;
+
+/// For how long the store counts as well after it was tried: everybody may ask, and each trial waits for the disk.
+const TRIED: Duration = Duration::from_secs(1);
 
 /// Owns what is in force. Cheap to clone.
 #[derive(Clone)]
@@ -131,6 +152,8 @@ struct Inner {
     checking: Arc<Semaphore>,
     /// Held by those that it has accepted.
     accepted: Semaphore,
+    /// When the store was last seen to be well, unless it failed since.
+    store_well: std::sync::Mutex<Option<Instant>>,
     current: watch::Sender<Arc<Current>>,
     bundles: watch::Sender<Arc<PerNodeCluster<PublishedBundle>>>,
 }
@@ -149,8 +172,12 @@ impl Publisher {
     /// When the store does not answer, or holds what would not be published today.
     pub fn start(store: Arc<dyn Store>, gate: Gate, settings: ProxySettings) -> Result<Self, PublishError> {
         let state = store.load()?;
-        let mut current =
-            Current { revision: state.revision, concerns: Audience::All, rulesets: BTreeMap::new() };
+        let mut current = Current {
+            revision: state.revision,
+            newest: vec![Concern { revision: state.revision, audience: Audience::All }],
+            rulesets: BTreeMap::new(),
+            lately: lately(&*store)?,
+        };
         for stored in state.rulesets {
             let compiled = compile(&stored.source, &stored.name).map_err(|diagnostics| {
                 let text = halftone_compiler::render(&stored.name, &stored.source, &diagnostics);
@@ -170,6 +197,7 @@ impl Publisher {
             changing: Mutex::new(()),
             checking: Arc::new(Semaphore::new(CHECKS)),
             accepted: Semaphore::new(CHECKS_ACCEPTED),
+            store_well: std::sync::Mutex::default(),
             current: watch::Sender::new(Arc::new(proven.current)),
             bundles: watch::Sender::new(Arc::new(proven.bundles)),
         })))
@@ -241,9 +269,8 @@ impl Publisher {
     }
 
     /// Takes back all changes after the revision `good` that concern the same proxies as `refused`, when that is the
-    /// newest one; the answer is the revision
-    /// that resulted. `None` when it is not the newest any more, or is a rollback itself: taking that back would bring
-    /// back what was refused before.
+    /// newest one for them; the answer is the revision that resulted. `None` when it is not the newest any more, or is a
+    /// rollback itself: taking that back would bring back what was refused before.
     ///
     /// # Errors
     /// When the store does not answer, or holds what would not be published today.
@@ -261,15 +288,14 @@ impl Publisher {
     /// store can be left with any of them.
     fn undo(&self, refused: u64, good: u64) -> Result<Option<u64>, PublishError> {
         let mut current = self.current();
-        if current.revision != refused {
-            return Ok(None);
-        }
+        let newest = current.newest.iter().find(|newest| newest.revision == refused);
+        let Some(refusing) = newest.map(|newest| newest.audience.clone()) else { return Ok(None) };
         let count = usize::try_from(refused.saturating_sub(good)).unwrap_or(usize::MAX);
-        let undone = self.0.store.revisions(None, count)?;
+        // What came after it concerns none of them.
+        let undone = self.0.store.revisions(refused.checked_add(1), count)?;
         if undone.first().is_none_or(|newest| newest.action == Action::Rollback) {
             return Ok(None);
         }
-        let refusing = current.concerns.clone();
         let mut last = None;
         for Revision { revision, ruleset, .. } in undone {
             let compiled = match self.0.store.source_before(&ruleset, revision)? {
@@ -280,7 +306,7 @@ impl Publisher {
                 None => None,
             };
             let next = with(&current, &ruleset, compiled);
-            if !next.concerns.meets(&refusing) {
+            if !next.newest.first().is_some_and(|undo| undo.audience.meets(&refusing)) {
                 // Others may have taken it, and those who refused never saw it.
                 continue;
             }
@@ -306,6 +332,28 @@ impl Publisher {
         blocking(move || Ok(store.revisions(before, limit)?)).await
     }
 
+    /// Whether changes can be kept.
+    ///
+    /// # Errors
+    /// When the store takes no writes.
+    pub async fn ready(&self) -> Result<(), PublishError> {
+        let this = self.clone();
+        blocking(move || {
+            let well = *this.store_well();
+            if well.is_none_or(|at| at.elapsed() >= TRIED) {
+                let checked = this.0.store.check();
+                *this.store_well() = checked.is_ok().then(Instant::now);
+                checked?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn store_well(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.store_well.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a proven state into the store.
     fn keep(&self, proven: &Proven, change: Change) -> Result<Revision, PublishError> {
         let Change { action, ruleset, actor, undoes } = change;
@@ -322,7 +370,9 @@ impl Publisher {
             bundle_bytes: bundle.bytes.len() as u64,
         };
         let source = proven.current.rulesets.get(&revision.ruleset).map(|ruleset| &*ruleset.stored.source);
-        self.0.store.commit(&revision, source)?;
+        let kept = self.0.store.commit(&revision, source);
+        *self.store_well() = kept.is_ok().then(Instant::now);
+        kept?;
         Ok(revision)
     }
 
@@ -425,11 +475,18 @@ fn with(current: &Current, name: &str, ruleset: Option<(String, Arc<Compiled>)>)
     let audience = |compiled: &Compiled| Audience::of_ruleset(&compiled.node_clusters);
     let before = current.rulesets.get(name).map(|ruleset| audience(&ruleset.compiled));
     let after = ruleset.as_ref().map(|(_, compiled)| audience(compiled));
-    let mut next = Current {
+    let concern = Concern {
         revision: current.revision + 1,
-        concerns: before.into_iter().chain(after).reduce(Audience::and).unwrap_or(Audience::All),
-        rulesets: current.rulesets.clone(),
+        audience: before.into_iter().chain(after).reduce(Audience::and).unwrap_or(Audience::All),
     };
+    let mut next = Current { revision: concern.revision, ..current.clone() };
+    next.newest.retain(|older| !older.audience.meets(&concern.audience));
+    next.newest.insert(0, concern);
+    next.newest.truncate(WATCHED);
+    if let Some(before) = current.rulesets.get(name) {
+        next.lately.insert(0, routes(before));
+        next.lately.truncate(LATELY);
+    }
     match ruleset {
         Some((source, compiled)) => {
             let stored = StoredRuleset { name: name.into(), source, revision: next.revision };
@@ -469,23 +526,38 @@ fn prove_for(
     let rulesets = || current.rulesets.values().filter(|ruleset| ruleset.compiled.is_for(node_cluster));
     let bundle = link(current.revision, rulesets().map(|ruleset| &*ruleset.compiled))?;
     let bytes: Arc<[u8]> = codec::encode(&bundle)?.into();
-    gate.check(&bytes)?;
+    gate.check(&plugin_configuration(&bytes, settings))?;
     let snapshot = Snapshot {
         revision: current.revision,
         bundle: bytes.clone(),
         rulesets: rulesets().map(routes).collect(),
+        lately: current.lately.clone(),
     };
     let resources = Arc::new(Resources::build(&snapshot, settings)?);
     Ok((PublishedBundle { revision: current.revision, bytes }, resources))
 }
 
 fn routes(ruleset: &Ruleset) -> RulesetRoutes {
-    let compiled = &ruleset.compiled;
+    routes_of(&ruleset.compiled)
+}
+
+fn routes_of(compiled: &Compiled) -> RulesetRoutes {
     RulesetRoutes {
         name: compiled.ruleset.name.clone(),
         default: compiled.ruleset.targets.get(usize::from(compiled.ruleset.default)).cloned(),
         targets: compiled.targets.clone(),
     }
+}
+
+/// The forms that rulesets had before the last changes, newest first.
+fn lately(store: &dyn Store) -> Result<Vec<RulesetRoutes>, StoreError> {
+    let mut lately = Vec::new();
+    for Revision { revision, ruleset, .. } in store.revisions(None, LATELY)? {
+        // One that an earlier build took and this one does not is as good as forgotten.
+        let before = store.source_before(&ruleset, revision)?.map(|source| compile(&source, &ruleset));
+        lately.extend(before.and_then(Result::ok).map(|compiled| routes_of(&compiled)));
+    }
+    Ok(lately)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -497,4 +569,70 @@ async fn blocking<T: Send + 'static>(
 fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{SqliteStore, State};
+
+    fn compiled(text: &str) -> (String, Arc<Compiled>) {
+        (text.to_owned(), Arc::new(compile(text, "digits").unwrap()))
+    }
+
+    fn ruleset(target: &str, node_clusters: &str) -> String {
+        format!(
+            "version: v1\nmatch: {{node_clusters: [{node_clusters}]}}\ntargets: {{{target}: {{endpoints: \
+             [\"127.0.0.1:9\"], protocol: http2}}}}\ndefault: {target}\nrules: []\n"
+        )
+    }
+
+    fn nothing() -> Current {
+        let newest = vec![Concern { revision: 0, audience: Audience::All }];
+        Current { revision: 0, newest, rulesets: BTreeMap::new(), lately: Vec::new() }
+    }
+
+    #[test]
+    fn the_newest_change_of_each_proxy_is_watched() {
+        let of = |revision, cluster: &str| Concern {
+            revision,
+            audience: Audience::of_ruleset(&BTreeSet::from([cluster.to_owned()])),
+        };
+        let put = |current: &Current, name: &str, cluster: &str| {
+            with(current, name, Some(compiled(&ruleset("v1", cluster))))
+        };
+        let first = put(&nothing(), "european", "eu");
+        assert_eq!(first.newest, [of(1, "eu")], "what there was before concerned those, too");
+        let second = put(&first, "american", "us");
+        assert_eq!(second.newest, [of(2, "us"), of(1, "eu")]);
+        let third = put(&second, "european", "eu");
+        assert_eq!(third.newest, [of(3, "eu"), of(2, "us")]);
+        let all = with(&third, "shared", Some(compiled("version: v1\nrules: []\n")));
+        assert_eq!(all.newest, [Concern { revision: 4, audience: Audience::All }]);
+    }
+
+    #[test]
+    fn what_rulesets_were_before_is_known_after_a_restart_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("halftone.db")).unwrap();
+        let mut current = nothing();
+        for target in ["old", "older", "new"] {
+            current = with(&current, "digits", Some(compiled(&ruleset(target, "eu"))));
+            let revision = Revision {
+                revision: current.revision,
+                created_at_ms: 0,
+                action: Action::Put,
+                ruleset: "digits".into(),
+                actor: String::new(),
+                undoes: None,
+                content_hash: String::new(),
+                bundle_bytes: 0,
+            };
+            store.commit(&revision, Some(&ruleset(target, "eu"))).unwrap();
+        }
+        assert_ne!(store.load().unwrap(), State::default());
+        let names: Vec<&str> = current.lately.iter().map(|routes| &*routes.targets[0].name).collect();
+        assert_eq!(names, ["older", "old"]);
+        assert_eq!(lately(&store).unwrap(), current.lately);
+    }
 }

@@ -7,10 +7,10 @@
 
 use crate::{
     node_clusters::Audience,
-    publisher::Publisher,
+    publisher::{Concern, Publisher},
     xds::{Fleet, Nodes},
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// How long proxies that have not answered hold up the verdict once one refused.
@@ -19,29 +19,43 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers of many proxies come close together; they need not be judged after each.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A change that was refused by some.
+struct Refused {
+    first: Instant,
+    judged: bool,
+}
+
 /// Watches the proxies and rolls back, for as long as it is polled.
 pub async fn watch(publisher: Publisher, nodes: Nodes) {
     let mut changes = nodes.changes();
-    let mut first_refusal: Option<(u64, Instant)> = None;
-    let mut judged = None;
+    let mut refused: BTreeMap<u64, Refused> = BTreeMap::new();
     loop {
         let current = publisher.current();
-        let revision = current.revision;
-        // The others got new bytes with the same rules: that they take them says nothing about the change.
-        let fleet = nodes.fleet_of(revision, &current.concerns);
-        if first_refusal.is_none_or(|(refused, _)| refused != revision) {
-            first_refusal = (fleet.nacked > 0).then(|| (revision, Instant::now()));
-        }
-        let deadline = first_refusal.map(|(_, at)| at + PATIENCE);
-        let patient = deadline.is_some_and(|deadline| Instant::now() < deadline);
-        let pending = judged != Some(revision);
-        if pending && is_bad(&fleet, patient) {
-            judged = Some(revision);
-            roll_back(&publisher, &nodes, &fleet, &current.concerns).await;
+        refused.retain(|revision, _| current.newest.iter().any(|newest| newest.revision == *revision));
+        let mut deadline = None;
+        // A change for other proxies does not end the trial of one before it.
+        for Concern { revision, audience } in &current.newest {
+            // The others got new bytes with the same rules: that they take them says nothing about the change.
+            let fleet = nodes.fleet_of(*revision, audience);
+            if fleet.nacked == 0 {
+                continue;
+            }
+            let now = Instant::now();
+            let trial = refused.entry(*revision).or_insert(Refused { first: now, judged: false });
+            let until = trial.first + PATIENCE;
+            if trial.judged {
+                continue;
+            }
+            if is_bad(&fleet, now < until) {
+                trial.judged = true;
+                roll_back(&publisher, &nodes, &fleet, audience).await;
+            } else if now < until {
+                deadline = Some(deadline.map_or(until, |other: Instant| other.min(until)));
+            }
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if patient && pending => {}
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -52,11 +66,11 @@ fn is_bad(fleet: &Fleet, patient: bool) -> bool {
     fleet.nacked > 0 && fleet.acked == 0 && (fleet.answered() || !patient)
 }
 
-async fn roll_back(publisher: &Publisher, nodes: &Nodes, fleet: &Fleet, concerns: &Audience) {
+async fn roll_back(publisher: &Publisher, nodes: &Nodes, fleet: &Fleet, audience: &Audience) {
     let refused = fleet.revision;
     let reason = fleet.behind.iter().find_map(|node| node.refused.as_ref());
     let message = reason.map_or("", |reason| reason.message.as_str());
-    let Some(good) = nodes.newest_below(refused, concerns) else {
+    let Some(good) = nodes.newest_below(refused, audience) else {
         tracing::error!(
             refused,
             proxies = fleet.proxies,
@@ -95,7 +109,8 @@ mod tests {
     use super::*;
 
     fn fleet(acked: usize, nacked: usize, pending: usize) -> Fleet {
-        Fleet { revision: 2, proxies: acked + nacked + pending, acked, nacked, pending, behind: Vec::new() }
+        let proxies = acked + nacked + pending;
+        Fleet { revision: 2, proxies, acked, applied: 0, nacked, pending, behind: Vec::new() }
     }
 
     #[test]

@@ -4,10 +4,11 @@ use crate::{
     api::{self, Token},
     gate::Gate,
     module::ModuleArgs,
+    override_key,
     publisher::Publisher,
     rollback,
     store::SqliteStore,
-    xds::{self, Nodes, ProxySettings},
+    xds::{self, Nodes, ProxySettings, TraceOwner},
 };
 use anyhow::{Context, bail};
 use clap::Args;
@@ -20,6 +21,9 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpListener, sync::watch};
+
+/// As many as the filter takes.
+const MAX_OVERRIDE_KEYS: usize = 4;
 
 /// How long requests under way may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -42,6 +46,13 @@ pub struct ServeArgs {
     /// File with the token that changes need. Required when --rest is not a loopback address.
     #[arg(long, env = "HALFTONE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Who starts and continues traces: the filter, or the tracer that the proxies are configured with.
+    #[arg(long, env = "HALFTONE_TRACE_OWNER", value_enum, default_value_t)]
+    pub trace_owner: TraceOwner,
+    /// File with a public key, as `halftone override new-key` writes it, whose override tokens proxies take. May be
+    /// given up to four times, for the time in which one key replaces another.
+    #[arg(long, env = "HALFTONE_OVERRIDE_KEY_FILE", value_delimiter = ',')]
+    pub override_key_file: Vec<PathBuf>,
     /// File to write the addresses to (JSON: `rest`, `xds`) once all is ready. For scripts that use port 0.
     #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
@@ -54,8 +65,9 @@ pub struct ServeArgs {
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
     let (publisher, _lock) = {
-        let (data, filter, on_proxy) = (args.data.clone(), args.module.here()?, args.module.on_proxy()?);
-        tokio::task::spawn_blocking(move || start(&data, &filter, on_proxy)).await??
+        let (data, filter) = (args.data.clone(), args.module.here()?);
+        let settings = settings(&args)?;
+        tokio::task::spawn_blocking(move || start(&data, &filter, settings)).await??
     };
     if !args.xds.ip().is_loopback() {
         tracing::warn!(xds = %args.xds, "whoever can connect to the xDS server can read all rules; keep it to the proxies' network");
@@ -105,8 +117,24 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()))
 }
 
+/// What proxies are told besides the rules.
+fn settings(args: &ServeArgs) -> anyhow::Result<ProxySettings> {
+    if args.override_key_file.len() > MAX_OVERRIDE_KEYS {
+        bail!("--override-key-file is given more than {MAX_OVERRIDE_KEYS} times");
+    }
+    let keys = args.override_key_file.iter().map(|path| {
+        let key = override_key::read_public(path)?;
+        Ok(override_key::public_text(&key))
+    });
+    Ok(ProxySettings {
+        tracing: args.trace_owner,
+        override_keys: keys.collect::<anyhow::Result<_>>()?,
+        ..ProxySettings::new(args.module.on_proxy()?)
+    })
+}
+
 /// The publisher, and the lock on its store: released when dropped.
-fn start(data: &Path, filter: &Path, filter_on_proxy: PathBuf) -> anyhow::Result<(Publisher, File)> {
+fn start(data: &Path, filter: &Path, settings: ProxySettings) -> anyhow::Result<(Publisher, File)> {
     let wasm = std::fs::read(filter)
         .with_context(|| format!("the filter module {} cannot be read", filter.display()))?;
     let gate = Gate::new(&wasm).with_context(|| format!("{} is not the filter module", filter.display()))?;
@@ -115,7 +143,7 @@ fn start(data: &Path, filter: &Path, filter_on_proxy: PathBuf) -> anyhow::Result
     let path = data.join("halftone.db");
     let store =
         SqliteStore::open(&path).with_context(|| format!("the store {} cannot be opened", path.display()))?;
-    Ok((Publisher::start(Arc::new(store), gate, ProxySettings::new(filter_on_proxy))?, lock))
+    Ok((Publisher::start(Arc::new(store), gate, settings)?, lock))
 }
 
 /// Two control planes on one store would publish past each other. The kernel releases the lock however

@@ -74,6 +74,31 @@ pub enum StoreError {
     Incompatible(String),
 }
 
+impl StoreError {
+    /// Whether there is no room for more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Conflict(_) => "stop the other process, then start this one again",
+            Self::Database(_) if self.is_full() => {
+                "make room on the disk of the folder --data, then try again: a restart is not needed"
+            }
+            Self::Database(_) => {
+                "look at the disk of the folder --data (its room, quotas, errors), then try again: a restart is not \
+                 needed"
+            }
+            Self::Incompatible(_) => "look at the store in the folder --data",
+        }
+    }
+}
+
 // By hand, so that it is no `source`: rusqlite's error has one of its own that says the same again.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -101,6 +126,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When the database does not answer.
     fn source_before(&self, ruleset: &str, revision: u64) -> Result<Option<String>, StoreError>;
+
+    /// Whether a change could be kept: writes, but nothing new.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    fn check(&self) -> Result<(), StoreError>;
 
     /// The newest revisions below `before`, newest first.
     ///

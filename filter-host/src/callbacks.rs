@@ -8,7 +8,7 @@ const ABI_VERSIONS: [&str; 2] = ["proxy_abi_version_0_2_1", "proxy_abi_version_0
 
 /// Every export that this host calls: name, how many i32 it takes, how many it returns, whether a filter must have it.
 /// Envoy requires less; but for a module without `proxy_on_configure` any configuration would be good.
-const SHAPES: [(&str, usize, usize, bool); 15] = [
+const SHAPES: [(&str, usize, usize, bool); 16] = [
     ("_initialize", 0, 0, false),
     ("_start", 0, 0, false),
     ("main", 2, 1, false),
@@ -21,6 +21,7 @@ const SHAPES: [(&str, usize, usize, bool); 15] = [
     ("proxy_on_response_headers", 3, 1, false),
     ("proxy_on_done", 1, 1, false),
     ("proxy_on_log", 1, 0, false),
+    ("proxy_on_tick", 1, 0, false),
     ("proxy_on_delete", 1, 0, false),
     ("proxy_abi_version_0_2_1", 0, 0, false),
     ("proxy_abi_version_0_2_0", 0, 0, false),
@@ -74,6 +75,7 @@ pub(crate) struct Callbacks {
     pub(crate) response_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
     pub(crate) done: Option<TypedFunc<u32, u32>>,
     pub(crate) log: Option<TypedFunc<u32, ()>>,
+    pub(crate) tick: Option<TypedFunc<u32, ()>>,
     pub(crate) delete: Option<TypedFunc<u32, ()>>,
 }
 
@@ -98,6 +100,7 @@ impl Callbacks {
             response_headers: function(instance, store, "proxy_on_response_headers"),
             done: function(instance, store, "proxy_on_done"),
             log: function(instance, store, "proxy_on_log"),
+            tick: function(instance, store, "proxy_on_tick"),
             delete: function(instance, store, "proxy_on_delete"),
         })
     }

@@ -79,6 +79,16 @@ impl FilterInstance {
         self.stream(HeaderMap::from_pairs(headers), Some(HeaderMap::from_pairs(response_headers)))
     }
 
+    /// Wakes the configuration in force, as the host does when the period is over that the module asked for.
+    pub fn tick(&mut self) -> Result<(), HostError> {
+        let root = self.root.ok_or(HostError::NotConfigured)?;
+        self.vm.state().usage = Usage::default();
+        match &self.callbacks.tick {
+            Some(tick) => self.vm.call("proxy_on_tick", tick, root),
+            None => Ok(()),
+        }
+    }
+
     /// What the module logged since the last time, on standard output and error too.
     pub fn take_logs(&mut self) -> Vec<LogLine> {
         self.vm.state().logs.take()

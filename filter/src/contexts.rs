@@ -1,11 +1,16 @@
 //! What lives between callbacks: applied configurations and streams.
 
 use crate::{
+    configuration::{self, Settings},
     host::{self, HeaderMap, LogLevel},
-    stamp,
+    stamp::{self, Stamped},
 };
-use halftone_rules::{VerifiedBundle, codec, headers::TARGET};
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use halftone_rules::{VerifiedBundle, headers::TARGET};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 /// Number that the host gives a context.
 pub(crate) type ContextId = u32;
@@ -13,20 +18,23 @@ pub(crate) type ContextId = u32;
 /// One applied configuration. Envoy makes a new one for each update in the same VM, so the rules live
 /// here and not in a global.
 #[derive(Default)]
-struct Root {
-    bundle: Option<Rc<VerifiedBundle>>,
+pub(crate) struct Root {
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) bundle: Option<Rc<VerifiedBundle>>,
+    #[cfg(feature = "envoy")]
+    pub(crate) upkeep: crate::upkeep::Upkeep,
 }
 
-/// One request and its response. It keeps the rules it started with.
+/// One request and its response.
 struct Stream {
-    bundle: Option<Rc<VerifiedBundle>>,
-    target: Option<String>,
+    root: ContextId,
+    stamped: Option<Stamped>,
 }
 
 #[derive(Default)]
 struct Contexts {
     roots: BTreeMap<ContextId, Root>,
-    streams: BTreeMap<ContextId, Stream>,
+    streams: HashMap<ContextId, Stream, ahash::RandomState>,
 }
 
 thread_local! {
@@ -38,14 +46,19 @@ fn with<T>(f: impl FnOnce(&mut Contexts) -> T) -> Option<T> {
     CONTEXTS.with(|contexts| contexts.try_borrow_mut().ok().map(|mut contexts| f(&mut contexts)))
 }
 
+/// Works on a configuration that still exists.
+#[cfg(feature = "envoy")]
+pub(crate) fn with_root<T>(id: ContextId, f: impl FnOnce(&mut Root) -> T) -> Option<T> {
+    with(|contexts| contexts.roots.get_mut(&id).map(f)).flatten()
+}
+
 /// A context begins: a configuration when it has no parent, else a stream under that configuration.
 pub(crate) fn create(id: ContextId, parent: ContextId) {
     with(|contexts| {
         if parent == 0 {
             contexts.roots.insert(id, Root::default());
         } else {
-            let bundle = contexts.roots.get(&parent).and_then(|root| root.bundle.clone());
-            contexts.streams.insert(id, Stream { bundle, target: None });
+            contexts.streams.insert(id, Stream { root: parent, stamped: None });
         }
     });
 }
@@ -54,6 +67,10 @@ pub(crate) fn create(id: ContextId, parent: ContextId) {
 pub(crate) fn delete(id: ContextId) {
     with(|contexts| {
         if contexts.streams.remove(&id).is_none() {
+            #[cfg(feature = "envoy")]
+            if let Some(root) = contexts.roots.get_mut(&id) {
+                root.flush();
+            }
             contexts.roots.remove(&id);
         }
     });
@@ -62,43 +79,46 @@ pub(crate) fn delete(id: ContextId) {
 /// Takes a configuration of `size` bytes. Answering false makes Envoy refuse the update and go on with
 /// the rules it has.
 pub(crate) fn configure(id: ContextId, size: usize) -> bool {
-    let bundle = if size == 0 {
-        None
-    } else {
-        let decoded = host::plugin_configuration(size)
-            .map_err(|status| format!("it cannot be read: {status}"))
-            .and_then(|bytes| codec::decode(&bytes).map_err(|error| error.to_string()));
-        match decoded {
-            Ok(bundle) => {
-                host::log(LogLevel::Info, &format!("revision {} applied", bundle.bundle().revision));
-                Some(Rc::new(bundle))
-            }
-            Err(error) => {
-                host::log(LogLevel::Error, &format!("configuration refused: {error}"));
-                return false;
-            }
+    let read = host::plugin_configuration(size)
+        .map_err(|status| format!("it cannot be read: {status}"))
+        .and_then(|bytes| configuration::read(&bytes));
+    let configuration = match read {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            host::log(LogLevel::Error, &format!("configuration refused: {error}"));
+            return false;
         }
     };
-    with(|contexts| contexts.roots.entry(id).or_default().bundle = bundle).is_some()
+    if let Some(bundle) = &configuration.bundle {
+        host::log(LogLevel::Info, &format!("revision {} applied", bundle.bundle().revision));
+    }
+    let configured = with(|contexts| {
+        let root = contexts.roots.entry(id).or_default();
+        root.settings = configuration.settings;
+        root.bundle = configuration.bundle;
+        #[cfg(feature = "envoy")]
+        root.begin(id);
+    });
+    configured.is_some()
 }
 
 /// The request's headers are there.
 pub(crate) fn request_headers(id: ContextId) {
-    let bundle =
-        with(|contexts| contexts.streams.get(&id).and_then(|stream| stream.bundle.clone())).flatten();
-    let target = stamp::request(bundle.as_deref());
     with(|contexts| {
-        if let Some(stream) = contexts.streams.get_mut(&id) {
-            stream.target = target;
-        }
+        let Some(stream) = contexts.streams.get_mut(&id) else { return };
+        let root = contexts.roots.entry(stream.root).or_default();
+        stream.stamped = stamp::request(root);
     });
 }
 
 /// The response's headers are there.
 pub(crate) fn response_headers(id: ContextId) {
-    let target =
-        with(|contexts| contexts.streams.get_mut(&id).and_then(|stream| stream.target.take())).flatten();
-    if let Some(target) = target {
+    let stamped =
+        with(|contexts| contexts.streams.get_mut(&id).and_then(|stream| stream.stamped.take())).flatten();
+    if let Some(Stamped { target, set_cookie }) = stamped {
         host::set_header(HeaderMap::Response, TARGET, target);
+        if let Some(cookie) = set_cookie {
+            host::add_header(HeaderMap::Response, "set-cookie", &cookie);
+        }
     }
 }

@@ -4,6 +4,7 @@
 use crate::{
     contexts::{self, ContextId},
     host::{self, LogLevel},
+    stamp,
 };
 use std::mem::MaybeUninit;
 
@@ -52,9 +53,34 @@ extern "C" fn proxy_on_request_headers(id: ContextId, _headers: u32, _end_of_str
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(_id: ContextId, _trailers: u32) -> u32 {
+    stamp::trailers();
+    CONTINUE
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn proxy_on_response_headers(id: ContextId, _headers: u32, _end_of_stream: u32) -> u32 {
     contexts::response_headers(id);
     CONTINUE
+}
+
+#[cfg(feature = "envoy")]
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(id: ContextId) {
+    contexts::with_root(id, contexts::Root::tick);
+}
+
+/// `headers` is 0 when the call failed; then there is nothing to read, and whoever reads is told so.
+#[cfg(feature = "envoy")]
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    id: ContextId,
+    call: u32,
+    _headers: u32,
+    body_size: usize,
+    _trailers: u32,
+) {
+    contexts::with_root(id, |root| root.answered(host::CallId(call), body_size));
 }
 
 #[unsafe(no_mangle)]

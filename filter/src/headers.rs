@@ -1,8 +1,15 @@
 //! A request's headers as bytes, read from the host in one call.
 
-use crate::host;
-use halftone_rules::Request;
+use crate::{configuration::Settings, host};
+use halftone_rules::{Request, Timestamp, anonymous::AnonymousUnit, headers::PREFIX, token};
 use std::cell::OnceCell;
+
+/// Whether a header's name is one of ours, in any spelling that somebody behind the proxy may take for one: CGI and
+/// whoever follows it make no difference between `x-halftone-target` and `x_halftone_target`.
+pub(crate) fn is_ours(name: &[u8]) -> bool {
+    let alike = |(byte, own): (&u8, u8)| *byte == own || own == b'-' && !byte.is_ascii_alphanumeric();
+    name.len() >= PREFIX.len() && name.iter().zip(PREFIX.bytes()).all(alike)
+}
 
 /// All headers of a request in the ABI's form: the number of headers; for each, the lengths of its name
 /// and its value (all `u32`, little-endian); then the names and values, each with a zero byte after it.
@@ -15,18 +22,12 @@ impl Headers {
 
     /// Names and values in order. Ends early where the bytes are not in the form.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let count = self.length(0).unwrap_or(0);
-        let mut sizes = 4usize;
-        let mut data = count.saturating_mul(8).saturating_add(4);
-        (0..count).map_while(move |_| {
-            let (name_size, value_size) = (self.length(sizes)?, self.length(sizes.checked_add(4)?)?);
-            sizes = sizes.checked_add(8)?;
-            let name_end = data.checked_add(name_size)?;
-            let value_start = name_end.checked_add(1)?;
-            let value_end = value_start.checked_add(value_size)?;
-            let pair = (self.0.get(data..name_end)?, self.0.get(value_start..value_end)?);
-            data = value_end.checked_add(1)?;
-            Some(pair)
+        let (sizes, mut data) = self.parts().unwrap_or_default();
+        sizes.iter().map_while(move |[name_size, value_size]| {
+            let (name, rest) = data.split_at_checked(size(*name_size)?)?;
+            let (value, rest) = rest.get(1..)?.split_at_checked(size(*value_size)?)?;
+            data = rest.get(1..)?;
+            Some((name, value))
         })
     }
 
@@ -35,21 +36,37 @@ impl Headers {
         self.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
     }
 
-    fn length(&self, at: usize) -> Option<usize> {
-        let bytes = self.0.get(at..)?.first_chunk::<4>()?;
-        usize::try_from(u32::from_le_bytes(*bytes)).ok()
+    /// The sizes of names and values, and what they are the sizes of.
+    fn parts(&self) -> Option<(&[[Size; 2]], &[u8])> {
+        let (count, rest) = self.0.split_first_chunk()?;
+        let sizes = size(*count)?.checked_mul(size_of::<[Size; 2]>())?;
+        let (sizes, data) = rest.split_at_checked(sizes)?;
+        let (sizes, _) = sizes.as_chunks::<{ size_of::<Size>() }>();
+        let (sizes, _) = sizes.as_chunks::<2>();
+        Some((sizes, data))
     }
+}
+
+/// A number in the ABI's form.
+type Size = [u8; 4];
+
+fn size(bytes: Size) -> Option<usize> {
+    usize::try_from(u32::from_le_bytes(bytes)).ok()
 }
 
 /// The current request as the evaluator sees it: its headers, and what the host says when it is asked.
 pub(crate) struct CurrentRequest<'a> {
     headers: &'a Headers,
+    settings: &'a Settings,
+    now: Timestamp,
     answers: Answers,
+    fresh_unit: OnceCell<Option<AnonymousUnit>>,
 }
 
 impl<'a> CurrentRequest<'a> {
-    pub(crate) fn new(headers: &'a Headers) -> Self {
-        Self { headers, answers: Answers::default() }
+    pub(crate) fn new(headers: &'a Headers, settings: &'a Settings, now: Timestamp) -> Self {
+        let (answers, fresh_unit) = (Answers::default(), OnceCell::new());
+        Self { headers, settings, now, answers, fresh_unit }
     }
 
     fn ask(&self, path: &str) -> Option<&[u8]> {
@@ -72,6 +89,17 @@ impl Request for CurrentRequest<'_> {
 
     fn property(&self, path: &[String]) -> Option<&[u8]> {
         self.ask(&path.join("\0"))
+    }
+
+    fn fresh_unit(&self) -> Option<&AnonymousUnit> {
+        self.fresh_unit.get_or_init(|| host::random().ok().map(AnonymousUnit::new)).as_ref()
+    }
+
+    fn demanded_target(&self, ruleset: &str) -> Option<&str> {
+        if self.settings.overrides.is_empty() {
+            return None;
+        }
+        self.settings.overrides.demanded(self.headers.get(token::HEADER.as_bytes())?, ruleset, self.now)
     }
 }
 

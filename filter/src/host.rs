@@ -3,9 +3,20 @@
 
 use std::fmt;
 
+#[cfg(feature = "envoy")]
+pub(crate) use full::{
+    CallId, Metric, MetricKind, call_response_body, call_response_header, http_call, monotonic,
+    set_shared_data, set_tick_period, shared_data,
+};
+
 /// A status of the proxy-wasm ABI other than 0, which is success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status(u32);
+
+#[cfg(feature = "envoy")]
+impl Status {
+    pub(crate) const NOT_FOUND: Self = Self(1);
+}
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,6 +28,8 @@ impl fmt::Display for Status {
 #[derive(Clone, Copy)]
 pub(crate) enum LogLevel {
     Info = 2,
+    #[cfg(feature = "envoy")]
+    Warn = 3,
     Error = 4,
     Critical = 5,
 }
@@ -25,11 +38,16 @@ pub(crate) enum LogLevel {
 #[derive(Clone, Copy)]
 pub(crate) enum HeaderMap {
     Request = 0,
+    RequestTrailers = 1,
     Response = 2,
 }
 
 /// `BufferType::PluginConfiguration`
 const PLUGIN_CONFIGURATION: u32 = 7;
+
+#[cfg(feature = "envoy")]
+#[path = "host/full.rs"]
+mod full;
 
 mod abi {
     #[link(wasm_import_module = "env")]
@@ -64,6 +82,13 @@ mod abi {
             value_size: usize,
         ) -> u32;
         pub(super) fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+        pub(super) fn proxy_add_header_map_value(
+            map: u32,
+            name: *const u8,
+            name_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
     }
 
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -153,6 +178,14 @@ pub(crate) fn set_header(map: HeaderMap, name: &str, value: impl AsRef<[u8]>) {
             value.as_ptr(),
             value.len(),
         )
+    };
+}
+
+/// Adds a header to those that there are of this name.
+pub(crate) fn add_header(map: HeaderMap, name: &str, value: &str) {
+    // SAFETY: pointers and lengths of living slices.
+    unsafe {
+        abi::proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
     };
 }
 

@@ -1,6 +1,6 @@
 //! The filter: a thin adapter between proxy-wasm and [`halftone_rules`]. It holds no policy.
 //!
-//! Configuration is a bundle's bytes, or nothing. Without a bundle, and for requests that no ruleset
+//! Configuration is settings, a bundle's bytes, both or nothing: see `configuration`. Without a bundle, and for requests that no ruleset
 //! governs, it only cleans: inbound `x-halftone-*` headers never pass.
 //!
 //! The module speaks the proxy-wasm ABI 0.2.1 by itself, without the SDK, for three reasons. The SDK
@@ -16,8 +16,22 @@
     reason = "a panic takes an Envoy worker down"
 )]
 
+#[cfg(feature = "envoy")]
+mod calls;
+mod configuration;
 mod contexts;
 mod exports;
 mod headers;
 mod host;
+#[cfg(feature = "envoy")]
+mod metrics;
+mod overrides;
+#[cfg(feature = "envoy")]
+mod pull;
+#[cfg(feature = "envoy")]
+mod report;
 mod stamp;
+#[cfg(feature = "trap")]
+mod trap;
+#[cfg(feature = "envoy")]
+mod upkeep;

@@ -1,5 +1,7 @@
 //! What the fuzz targets share: requests, and what has to hold of every bundle that verifies.
 
+pub mod inference;
+
 use halftone_rules::{
     EvalError, Observer, Outcome, Request, Ruleset, Timestamp, VerifiedBundle, codec, isa::AttributeId,
 };

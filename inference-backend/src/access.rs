@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::Instant,
 };
+use tonic::Status;
 
 /// Says on every response which model and version it is about: `digits:2`.
 pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-halftone-model");
@@ -55,6 +56,8 @@ pub async fn log(mut request: Request, next: Next) -> Response {
         method = method.as_str(),
         path = uri.path(),
         status = response.status().as_u16(),
+        // Of calls over gRPC that failed; those that did not have theirs in the trailers.
+        grpc_status = response.headers().get(Status::GRPC_STATUS).and_then(|status| status.to_str().ok()),
         duration_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
         model = model.map(|model| model.name()),
         version = model.map(|model| model.version()),

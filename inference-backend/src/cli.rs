@@ -7,10 +7,11 @@ use clap::{
 };
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
-/// Serves ONNX models by the Open Inference Protocol (version 2, REST).
+/// Serves ONNX models by the Open Inference Protocol (version 2, REST and gRPC on one port).
 ///
-/// A model repository is a folder of NAME/VERSION/model.onnx. Of versions that are numbers the largest is
-/// the latest; requests that name no version get the latest that is served.
+/// A model repository is a folder of NAME/VERSION/model.onnx, with perhaps a NAME/config.json; what changes in it is
+/// taken up. Of versions that are numbers the largest is the latest; requests that name no version get the latest that
+/// is served.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -18,9 +19,18 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_MODELS", value_name = "DIR", default_value = "models")]
     pub models: PathBuf,
 
-    /// A model to serve; may be given several times. Without a version: the latest. Default: the latest of each.
+    /// A model to serve; may be given several times. Without a version: those that the model's config.json says, or the
+    /// latest. Default: all models so.
     #[arg(long, env = "HALFTONE_SERVE", value_name = "NAME[:VERSION]", value_delimiter = ',')]
     pub serve: Vec<Selection>,
+
+    /// How often to look for what has changed in the model repository; 0: never.
+    #[arg(long, env = "HALFTONE_POLL_MS", value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub poll_ms: u64,
+
+    /// Let clients load and unload models: whoever can send requests can then end a model for all.
+    #[arg(long, env = "HALFTONE_MODEL_CONTROL")]
+    pub model_control: bool,
 
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, env = "HALFTONE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
@@ -36,13 +46,26 @@ pub struct Args {
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "PATH", hide_env_values = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub ort: Option<PathBuf>,
 
-    /// How many requests each model runs at once [default: number of cores]
-    #[arg(long, env = "HALFTONE_SESSIONS", value_name = "N")]
-    pub sessions: Option<NonZeroUsize>,
+    /// Fewest requests that each model runs at once; each takes a session of ONNX Runtime.
+    #[arg(long, env = "HALFTONE_MIN_WORKERS", value_name = "N", default_value = "2")]
+    pub min_workers: NonZeroUsize,
+
+    /// Most requests that each model runs at once, when many wait [default: number of cores, but 2 to 32]
+    #[arg(long, env = "HALFTONE_MAX_WORKERS", value_name = "N")]
+    pub max_workers: Option<NonZeroUsize>,
 
     /// How many more requests may wait for each model; beyond it they are refused with status 429.
     #[arg(long, env = "HALFTONE_QUEUE", value_name = "N", default_value_t = 1024)]
     pub queue: usize,
+
+    /// Most rows that are run together, of requests that wait for a model whose first dimension is its batch; 1 runs
+    /// each by itself.
+    #[arg(long, env = "HALFTONE_MAX_BATCH", value_name = "ROWS", default_value = "32")]
+    pub max_batch: NonZeroUsize,
+
+    /// How long rows that are not as many wait for requests that are still being read.
+    #[arg(long, env = "HALFTONE_BATCH_DELAY_US", value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    pub batch_delay_us: u64,
 
     /// Threads that one run of a model may use.
     #[arg(long, env = "HALFTONE_INTRA_THREADS", value_name = "N", default_value = "1")]
@@ -51,6 +74,10 @@ pub struct Args {
     /// Largest request body; a larger one is refused with status 413.
     #[arg(long, env = "HALFTONE_MAX_BODY", value_name = "BYTES", default_value_t = 8 << 20)]
     pub max_body: usize,
+
+    /// Memory for the bodies of all requests that are there at once; what is beyond it is refused with status 429.
+    #[arg(long, env = "HALFTONE_MAX_BODIES", value_name = "BYTES", default_value_t = 64 << 20)]
+    pub max_bodies: usize,
 
     /// After a signal to stop: how long to go on serving while not ready, so that proxies notice.
     #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]

@@ -1,5 +1,6 @@
 //! Reads the `data` of a tensor: row-major, flat or nested as its shape.
 
+use half::{bf16, f16};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -26,6 +27,11 @@ pub trait Element: Sized {
 
     /// From a truth value.
     fn from_bool(_: bool) -> Option<Self> {
+        None
+    }
+
+    /// From a text, if it fits.
+    fn from_text(_: &str) -> Option<Self> {
         None
     }
 }
@@ -87,6 +93,41 @@ float_element! {
     f64: "a number that fits FP64";
 }
 
+macro_rules! half_element {
+    ($($rust:ty: $expected:literal;)*) => {$(
+        #[allow(clippy::cast_precision_loss, reason = "rounding is what a float tensor asks for")]
+        impl Element for $rust {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_unsigned(value: u64) -> Option<Self> {
+                Self::from_float(value as f64)
+            }
+
+            fn from_signed(value: i64) -> Option<Self> {
+                Self::from_float(value as f64)
+            }
+
+            fn from_float(value: f64) -> Option<Self> {
+                Some(Self::from_f64(value)).filter(|rounded| rounded.is_finite())
+            }
+        }
+    )*};
+}
+
+half_element! {
+    f16: "a number that fits FP16";
+    bf16: "a number that fits BF16";
+}
+
+impl Element for String {
+    const EXPECTED: &'static str = "a string without NUL";
+
+    fn from_text(value: &str) -> Option<Self> {
+        // ONNX Runtime's strings end with it.
+        (!value.contains('\0')).then(|| value.to_owned())
+    }
+}
+
 impl Element for bool {
     const EXPECTED: &'static str = "true or false";
 
@@ -117,9 +158,12 @@ pub fn parse<T: Element>(data: &RawValue, shape: &[usize]) -> Result<Vec<T>, Str
     if let Some(problem) = reader.problem {
         return Err(problem);
     }
-    if outcome.is_err() {
-        // The syntax was checked before; what serde_json itself still refuses is a number beyond its range.
-        return Err(format!("element {} is out of range, expected {}", reader.count, T::EXPECTED));
+    if let Err(error) = outcome {
+        // The syntax was checked before; what serde_json itself still refuses is a number beyond its range, and an
+        // escape in a string that stands for no character.
+        let number = error.to_string().starts_with("number out of range");
+        let got = if number { "out of range" } else { "not Unicode" };
+        return Err(format!("element {} is {got}, expected {}", reader.count, T::EXPECTED));
     }
     if reader.count != expected {
         return Err(format!("the data has {} elements, the shape {shape:?} needs {expected}", reader.count));
@@ -261,8 +305,8 @@ impl<'de, T: Element> Visitor<'de> for Level<'_, '_, T> {
         self.reader.push(self.depth, None, "null")
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        self.reader.push(self.depth, None, "a string")
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.reader.push(self.depth, T::from_text(value), "a string")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {

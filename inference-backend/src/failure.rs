@@ -5,8 +5,13 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use tonic::{Code, Status, metadata::MetadataValue};
 
-/// Why a request got no answer. On the wire: `{"error": "..."}`, as the Open Inference Protocol says.
+/// Seconds after which a refused client may try again: a queue is worked off within that time or it is too long.
+const RETRY_AFTER: u32 = 1;
+
+/// Why a request got no answer. Over REST it is `{"error": "..."}`, over gRPC a status, as the Open Inference Protocol
+/// says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The request is wrong; the text says what was expected and what was got.
@@ -15,44 +20,78 @@ pub enum Failure {
     /// No such model, version or path; the text says what there is.
     #[error("{0}")]
     NotFound(String),
+    /// It is not allowed here; the text says what would allow it.
+    #[error("{0}")]
+    Forbidden(String),
     /// The path exists, for another method.
     #[error("the method {0} is not allowed here")]
     MethodNotAllowed(String),
+    /// The body did not come in time.
+    #[error("the body stopped coming for {0} seconds")]
+    TooSlow(u64),
     /// The body is larger than `--max-body`.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    /// All sessions are busy and the queue is full.
-    #[error("{0} is overloaded: its queue is full; try again later")]
+    /// The body is compressed in a way that is not read.
+    #[error("the content encoding {0:?} is not read; gzip, deflate and identity are")]
+    Encoding(String),
+    /// More than can be kept is waiting; the text says what of.
+    #[error("{0}; try again later")]
     Overloaded(String),
+    /// Nobody waits for the answer any more.
+    #[error("{0}")]
+    DeadlineExceeded(String),
     /// Not the client's fault.
     #[error("{0}")]
     Internal(String),
 }
 
 impl Failure {
-    fn status(&self) -> StatusCode {
+    fn codes(&self) -> (StatusCode, Code) {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Overloaded(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, Code::NotFound),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, Code::PermissionDenied),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
+            Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
+            Self::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),
+            Self::Overloaded(_) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
+            Self::DeadlineExceeded(_) => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
+        }
+    }
+
+    /// What went wrong on our side is for the log too.
+    fn tell(&self) {
+        if let Self::Internal(error) = self {
+            tracing::error!(error, "a request failed");
         }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        if let Self::Internal(error) = &self {
-            tracing::error!(error, "a request failed");
-        }
+        self.tell();
         let body = Json(serde_json::json!({ "error": self.to_string() }));
-        let mut response = (self.status(), body).into_response();
+        let mut response = (self.codes().0, body).into_response();
         if let Self::Overloaded(_) = self {
-            // A queue is worked off within a second or it is too long.
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
         }
         response
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        failure.tell();
+        let mut status = Self::new(failure.codes().1, failure.to_string());
+        if let Failure::Overloaded(_) = failure {
+            let metadata = status.metadata_mut();
+            metadata.insert("retry-after", MetadataValue::from(RETRY_AFTER));
+            // What gRPC's own retries go by.
+            metadata.insert("grpc-retry-pushback-ms", MetadataValue::from(RETRY_AFTER * 1000));
+        }
+        status
     }
 }

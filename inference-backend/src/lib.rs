@@ -1,27 +1,41 @@
-//! Serves ONNX models by the Open Inference Protocol (version 2, REST) with ONNX Runtime.
+//! Serves ONNX models by the Open Inference Protocol (version 2, REST and gRPC) with ONNX Runtime.
 //!
 //! The way of a request, which is also the order in which to read the code: [`access`] logs it and reads what
-//! the filter decided ([`context`]); [`http`] routes it and finds its [`model`] in [`models`]; the model's
-//! [`pool`] gives it a session and a blocking thread; there [`request`] checks the JSON against the model's
-//! [`signature`], [`elements`] reads the tensors, ONNX Runtime runs, and [`response`] writes the answer.
+//! the filter decided ([`context`]); [`app`] has both protocols on one port, [`rest`] and [`grpc`]; there its [`model`]
+//! is found in [`models`] and its body is read, as far as the [`budget`] reaches. [`request`] checks it against
+//! the model's [`signature`] and makes its tensors, of JSON ([`elements`]), of bytes ([`binary`]) or of gRPC's typed
+//! fields. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
+//! as a [`batch`]. The [`output`]s go back the way that the request came.
 //!
-//! Around it: [`cli`] is the command line, [`repository`] the folder of models, [`runtime`] loads ONNX
-//! Runtime, [`server`] starts and stops.
+//! Around it: [`cli`] is the command line, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
+//! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
+//! [`server`] starts and stops.
 
 pub mod access;
+pub mod app;
+pub mod batch;
+pub mod binary;
+pub mod budget;
 pub mod cli;
+pub mod config;
 pub mod context;
 pub mod datatype;
+pub mod deadline;
 pub mod elements;
 pub mod failure;
-pub mod http;
+pub mod grpc;
+pub mod job;
+pub mod keeper;
 pub mod model;
 pub mod models;
-mod payload;
-pub mod pool;
+pub mod offload;
+pub mod output;
+pub mod queue;
 pub mod repository;
 pub mod request;
-pub mod response;
+pub mod rest;
 pub mod runtime;
 pub mod server;
 pub mod signature;
+pub mod warmup;
+pub mod workers;

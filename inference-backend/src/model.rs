@@ -1,65 +1,109 @@
 //! One version of a model, loaded and ready to answer.
 
 use crate::{
+    batch::Runner,
+    config::{BatchConfig, ModelConfig, WorkersConfig},
     failure::Failure,
-    pool::{Pool, PoolError},
+    job::{Job, Outcome},
+    queue::{BatchLimits, Full},
     repository::Artifact,
     request::InferRequest,
-    response::{InferResponse, Output},
-    signature::{Signature, TensorSpec},
+    signature::Signature,
+    warmup,
+    workers::{Loader, WorkerLimits, Workers},
 };
-use anyhow::Context;
-use axum::body::Bytes;
+use anyhow::{Context, anyhow};
 use ort::{
-    ErrorCode,
     environment::Environment,
     logging::LogLevel,
-    session::{
-        OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs, builder::PrepackedWeights,
-    },
+    session::{Session, builder::PrepackedWeights},
 };
-use std::{borrow::Cow, num::NonZeroUsize, sync::Arc};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How models are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Of each model.
+    pub workers: WorkerLimits,
+    /// Of models whose first dimension is the batch.
+    pub batch: BatchLimits,
+    /// It is, whatever it is called.
+    pub batch_declared: bool,
+}
+
+impl Settings {
+    /// These, as a model's own configuration changes them.
+    #[must_use]
+    pub fn with(mut self, config: &ModelConfig) -> Self {
+        if let Some(WorkersConfig { min, max }) = config.workers {
+            (self.workers.min, self.workers.max) = (min, max);
+        }
+        if let Some(BatchConfig { rows, delay_us }) = config.batch {
+            let delay = Duration::from_micros(delay_us.into());
+            (self.batch, self.batch_declared) = (BatchLimits { size: rows.get(), delay }, true);
+        }
+        self
+    }
+}
 
 /// One version of a model, loaded and ready to answer.
 #[derive(Debug)]
 pub struct Model {
     artifact: Artifact,
     label: String,
-    signature: Signature,
-    pool: Arc<Pool<Session>>,
+    signature: Arc<Signature>,
+    workers: Workers,
 }
 
 impl Model {
-    /// Loads a model: `sessions` requests run at once, `queue` more may wait.
+    /// Loads a model, and runs it once in every session.
     ///
     /// # Errors
     /// When ONNX Runtime cannot load the file, or the model takes or gives what the protocol cannot carry.
-    pub fn load(
-        environment: &Environment,
-        artifact: Artifact,
-        sessions: NonZeroUsize,
-        queue: usize,
-    ) -> anyhow::Result<Self> {
+    pub fn load(environment: &Environment, artifact: Artifact, settings: Settings) -> anyhow::Result<Self> {
         let label = artifact.to_string();
+        let config = artifact.config.as_ref().map_err(|problem| anyhow!("cannot load {label}: {problem}"))?;
+        let settings = settings.with(config);
         // A session runs one request at a time; they share the weights.
         let weights = PrepackedWeights::new();
-        let load = || -> ort::Result<Session> {
-            Session::builder(environment)?
-                // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
-                .with_log_level(LogLevel::Warning)?
-                .with_prepacked_weights(&weights)?
-                .commit_from_file(&artifact.path)
+        let open = {
+            let (environment, path) = (environment.clone(), artifact.path.clone());
+            move || -> ort::Result<Session> {
+                Session::builder(&environment)?
+                    // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
+                    .with_log_level(LogLevel::Warning)?
+                    // It would remember one for every shape of inputs, and the clients choose the shapes.
+                    .with_memory_pattern(false)?
+                    .with_prepacked_weights(&weights)?
+                    .commit_from_file(&path)
+            }
         };
-        let sessions = (0..sessions.get())
-            .map(|_| load())
-            .collect::<Result<Vec<_>, _>>()
-            .with_context(|| format!("cannot load {label} from {}", artifact.path.display()))?;
-        let signature = sessions
-            .first()
-            .map(Signature::of)
-            .context("a model needs a session")?
-            .with_context(|| format!("cannot serve {label}"))?;
-        Ok(Self { artifact, label, signature, pool: Pool::new(sessions, queue) })
+        let mut first =
+            open().with_context(|| format!("cannot load {label} from {}", artifact.path.display()))?;
+        let signature = Arc::new(Signature::of(&first).with_context(|| format!("cannot serve {label}"))?);
+        let runner = Runner { label: &label, signature: &signature };
+        let batch = batching(runner, &mut first, settings);
+
+        let load: Loader = {
+            let (label, signature) = (label.clone(), Arc::clone(&signature));
+            Box::new(move || {
+                let mut session = open().with_context(|| format!("cannot load {label} once more"))?;
+                warm(Runner { label: &label, signature: &signature }, &mut session);
+                Ok(session)
+            })
+        };
+        warm(runner, &mut first);
+        let mut sessions = vec![first];
+        for _ in 1..settings.workers.min.get() {
+            sessions.push(load()?);
+        }
+        let workers =
+            Workers::start(label.clone(), Arc::clone(&signature), sessions, settings.workers, batch, load)
+                .with_context(|| format!("cannot start the workers of {label}"))?;
+        Ok(Self { artifact, label, signature, workers })
     }
 
     /// Its name.
@@ -80,86 +124,91 @@ impl Model {
         &self.label
     }
 
+    /// Where it is from.
+    #[must_use]
+    pub fn artifact(&self) -> &Artifact {
+        &self.artifact
+    }
+
     /// What it takes and gives.
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    /// Its sessions.
+    /// What runs it.
     #[must_use]
-    pub fn pool(&self) -> &Arc<Pool<Session>> {
-        &self.pool
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
-    /// Answers an inference request: from JSON to JSON.
-    ///
-    /// All of it is done on a blocking thread of the pool: reading the numbers of a large tensor takes longer than many
-    /// a model, and a full queue then refuses before any work is done.
+    /// Refuses when a request that came now could not wait: before its body is read, which would be for nothing.
     ///
     /// # Errors
-    /// When the request does not fit the model, the model fails, or too many wait.
-    pub async fn infer(self: &Arc<Self>, body: Bytes) -> Result<Vec<u8>, Failure> {
-        let model = Arc::clone(self);
-        match self.pool.run(move |session| model.answer(session, &body)).await {
-            Ok(answer) => answer,
-            Err(PoolError::Full) => Err(Failure::Overloaded(self.label.clone())),
-            Err(PoolError::Panicked) => Err(Failure::Internal(format!("{} panicked", self.label))),
-        }
+    /// When the queue is full.
+    pub fn has_room(&self) -> Result<(), Failure> {
+        if self.workers.queue().is_full() { Err(self.overloaded()) } else { Ok(()) }
     }
 
-    fn answer(&self, session: &mut Session, body: &[u8]) -> Result<Vec<u8>, Failure> {
-        let request = InferRequest::parse(body, &self.signature).map_err(Failure::BadRequest)?;
-        let inputs = request
-            .inputs
-            .iter()
-            .map(|input| Ok((Cow::from(input.spec.name.as_str()), input.tensor()?.into())))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(Failure::BadRequest)?;
-
-        let options =
-            RunOptions::new().map_err(|e| self.internal(&e))?.with_outputs(selector(&request.outputs));
-        let values = self.run(session, inputs, &options)?;
-
-        let outputs = request
-            .outputs
-            .iter()
-            .map(|&spec| {
-                let value =
-                    values.get(&spec.name).ok_or_else(|| format!("output {:?} is missing", spec.name))?;
-                Output::new(spec, value)
-            })
-            .collect::<Result<_, String>>()
-            .map_err(|e| self.internal(&e))?;
-        let response = InferResponse {
-            model_name: self.name(),
-            model_version: self.version(),
-            id: request.id.as_deref(),
-            outputs,
-        };
-        serde_json::to_vec(&response).map_err(|e| self.internal(&e))
-    }
-
-    fn run<'s>(
+    /// Reads a request by `prepare`, and waits for its answer. Work for which nobody waits any more is not begun.
+    ///
+    /// # Errors
+    /// What `prepare` says; when the queue is full, the deadline passes, the values do not please the model, or it fails.
+    pub async fn run<T>(
         &self,
-        session: &'s mut Session,
-        inputs: Vec<(Cow<'_, str>, SessionInputValue<'_>)>,
-        options: &'s RunOptions<ort::session::HasSelectedOutputs>,
-    ) -> Result<SessionOutputs<'s>, Failure> {
-        session.run_with_options(inputs, options).map_err(|error| match error.code() {
-            // Such as an index beyond the end of a table: the values are wrong, not the model.
-            ErrorCode::InvalidArgument => {
-                Failure::BadRequest(format!("{} refuses the inputs: {error}", self.label))
+        deadline: Option<Instant>,
+        prepare: impl Future<Output = Result<(InferRequest, T), Failure>>,
+    ) -> Result<(Outcome, T), Failure> {
+        let batch = self.workers.batch();
+        let announced = (!batch.delay.is_zero()).then(|| self.workers.queue().announce());
+        let (request, rest) = prepare.await?;
+        let by_request = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = deadline.into_iter().chain(by_request).min();
+        let (job, answer) = Job::new(request, deadline, batch.size > 1);
+        let submitted = self.workers.submit(job);
+        drop(announced);
+        submitted.map_err(|Full| self.overloaded())?;
+        let answered = match deadline {
+            None => answer.await,
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline.into(), answer).await.map_err(|_| self.too_late())?
             }
-            _ => self.internal(&error),
-        })
+        };
+        // The worker drops what is overdue without an answer, and what a panic took with it.
+        let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let lost =
+            |_| if late { self.too_late() } else { Failure::Internal(format!("{} panicked", self.label)) };
+        Ok((answered.map_err(lost)?, rest))
     }
 
-    fn internal(&self, error: &impl ToString) -> Failure {
-        Failure::Internal(format!("{} failed: {}", self.label, error.to_string()))
+    fn overloaded(&self) -> Failure {
+        Failure::Overloaded(format!("{} is overloaded: its queue is full", self.label))
+    }
+
+    fn too_late(&self) -> Failure {
+        Failure::DeadlineExceeded(format!(
+            "{} did not answer within the time that the request gave it",
+            self.label
+        ))
     }
 }
 
-fn selector(outputs: &[&TensorSpec]) -> OutputSelector {
-    outputs.iter().fold(OutputSelector::no_default(), |selector, spec| selector.with(spec.name.as_str()))
+/// How large the model's batches may be.
+fn batching(runner: Runner<'_>, session: &mut Session, settings: Settings) -> BatchLimits {
+    if settings.batch.size <= 1 || !runner.signature.is_batch(settings.batch_declared) {
+        return BatchLimits::NONE;
+    }
+    match warmup::batches(runner, session) {
+        Ok(()) => settings.batch,
+        Err(reason) => {
+            tracing::info!(model = runner.label, reason, "requests are not batched");
+            BatchLimits::NONE
+        }
+    }
+}
+
+fn warm(runner: Runner<'_>, session: &mut Session) {
+    if let Err(reason) = warmup::run(runner, session) {
+        tracing::info!(model = runner.label, reason, "cannot be warmed up");
+    }
 }

@@ -1,18 +1,24 @@
-//! The folder of models: `NAME/VERSION/model.onnx`.
+//! The folder of models: `NAME/VERSION/model.onnx`, and for each model perhaps a `config.json`.
 
+use crate::config::{ModelConfig, VersionPolicy};
 use anyhow::{Context, bail};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    fmt, fs,
+    fmt, fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
+    time::SystemTime,
 };
 
 const FILE: &str = "model.onnx";
 
-/// A file of the repository: one version of a model.
+/// How deep below a version's folder its files are looked at.
+const DEPTH: usize = 4;
+
+/// A file of the repository: one version of a model. Equal as long as neither its files nor its configuration change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     /// Name of the model.
@@ -21,6 +27,19 @@ pub struct Artifact {
     pub version: String,
     /// Where it is.
     pub path: PathBuf,
+    /// How it is to be served, or what is wrong with what says so.
+    pub config: Result<ModelConfig, String>,
+    /// All files of the version, which may have its weights in files of their own.
+    files: Vec<Stamp>,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stamp {
+    path: PathBuf,
+    size: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
 }
 
 impl fmt::Display for Artifact {
@@ -68,48 +87,85 @@ impl Repository {
     /// Looks what is there. Folders without a model are no concern of ours.
     ///
     /// # Errors
-    /// When the folder cannot be read or holds no model at all.
-    pub fn scan(folder: &Path) -> anyhow::Result<Self> {
+    /// When the folder cannot be read.
+    pub fn look(folder: &Path) -> anyhow::Result<Self> {
         let mut models = BTreeMap::new();
         for model in folders(folder)? {
-            let mut versions: Vec<_> = folders(&folder.join(&model))?
-                .into_iter()
-                .map(|version| Artifact {
-                    path: folder.join(&model).join(&version).join(FILE),
-                    model: model.clone(),
-                    version,
-                })
-                .filter(|artifact| artifact.path.is_file())
-                .collect();
-            versions.sort_by(|a, b| compare_versions(&a.version, &b.version));
+            let versions = versions(folder, &model)?;
             if !versions.is_empty() {
                 models.insert(model, versions);
             }
         }
-        if models.is_empty() {
-            bail!("no model in {}: expected NAME/VERSION/{FILE}", folder.display());
-        }
         Ok(Self { folder: folder.to_owned(), models })
     }
 
-    /// What to serve, in ascending order of versions: these, or without any the latest of each model.
+    /// Looks what is there, at the start.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or holds no model at all.
+    pub fn scan(folder: &Path) -> anyhow::Result<Self> {
+        let repository = Self::look(folder)?;
+        if repository.models.is_empty() {
+            bail!("no model in {}: expected NAME/VERSION/{FILE}", folder.display());
+        }
+        Ok(repository)
+    }
+
+    /// What to serve, in ascending order of versions: these, or without any all models. Of a model without a version
+    /// those that its configuration says, or the latest.
     ///
     /// # Errors
     /// When something selected is not there; the error says what is.
     pub fn select(&self, selections: &[Selection]) -> anyhow::Result<Vec<Artifact>> {
-        if selections.is_empty() {
-            return Ok(self.models.values().filter_map(|versions| versions.last()).cloned().collect());
+        for selection in selections {
+            self.find(selection).with_context(|| {
+                let there: Vec<_> = self.artifacts().map(Artifact::to_string).collect();
+                format!("{selection} is not in {}; there: {}", self.folder.display(), there.join(", "))
+            })?;
         }
-        let chosen = selections
-            .iter()
-            .map(|selection| {
-                self.find(selection).map(|artifact| artifact.path.as_path()).with_context(|| {
-                    let there: Vec<_> = self.artifacts().map(Artifact::to_string).collect();
-                    format!("{selection} is not in {}; there: {}", self.folder.display(), there.join(", "))
-                })
-            })
-            .collect::<anyhow::Result<BTreeSet<&Path>>>()?;
-        Ok(self.artifacts().filter(|artifact| chosen.contains(artifact.path.as_path())).cloned().collect())
+        let wanted = self.models.keys().flat_map(|model| self.wanted(model, selections));
+        Ok(wanted.cloned().collect())
+    }
+
+    /// Names of the models.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.models.keys().map(String::as_str)
+    }
+
+    /// All versions of a model, in ascending order.
+    #[must_use]
+    pub fn versions(&self, model: &str) -> &[Artifact] {
+        self.models.get(model).map_or(&[], Vec::as_slice)
+    }
+
+    /// The versions of a model that are to be served, in ascending order: as selected, or when nothing is selected at
+    /// all, by its policy.
+    #[must_use]
+    pub fn wanted(&self, model: &str, selections: &[Selection]) -> Vec<&Artifact> {
+        let of_model: Vec<_> = selections.iter().filter(|selection| selection.model == model).collect();
+        let by_policy = selections.is_empty() || of_model.iter().any(|selection| selection.version.is_none());
+        let named: BTreeSet<&str> =
+            of_model.iter().filter_map(|selection| selection.version.as_deref()).collect();
+        let chosen = if by_policy { self.by_policy(model) } else { Vec::new() };
+        let is_chosen = |artifact: &&Artifact| {
+            named.contains(artifact.version.as_str()) || chosen.iter().any(|c| c.version == artifact.version)
+        };
+        self.versions(model).iter().filter(is_chosen).collect()
+    }
+
+    /// The versions of a model that its policy says.
+    #[must_use]
+    pub fn by_policy(&self, model: &str) -> Vec<&Artifact> {
+        let versions = self.versions(model);
+        let config = versions.first().and_then(|artifact| artifact.config.as_ref().ok());
+        match config.and_then(|config| config.versions.clone()).unwrap_or_default() {
+            VersionPolicy::Latest(count) => {
+                versions.iter().skip(versions.len().saturating_sub(count.get())).collect()
+            }
+            VersionPolicy::Specific(named) => {
+                versions.iter().filter(|artifact| named.contains(&artifact.version)).collect()
+            }
+        }
     }
 
     fn find(&self, selection: &Selection) -> Option<&Artifact> {
@@ -123,6 +179,41 @@ impl Repository {
     fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
         self.models.values().flatten()
     }
+}
+
+/// The versions of a model, in ascending order.
+fn versions(folder: &Path, model: &str) -> anyhow::Result<Vec<Artifact>> {
+    let config = ModelConfig::read(&folder.join(model));
+    let mut versions = Vec::new();
+    for version in folders(&folder.join(model))? {
+        let path = folder.join(model).join(&version);
+        if !path.join(FILE).is_file() {
+            continue;
+        }
+        let mut files = Vec::new();
+        // What cannot be read now, differs from what can be read later.
+        let _ = stamps(&path, DEPTH, &mut files);
+        files.sort();
+        let (model, path, config) = (model.to_owned(), path.join(FILE), config.clone());
+        versions.push(Artifact { model, version, path, config, files });
+    }
+    versions.sort_by(|a, b| compare_versions(&a.version, &b.version));
+    Ok(versions)
+}
+
+fn stamps(folder: &Path, depth: usize, into: &mut Vec<Stamp>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        // Follows links: what they lead to is what is loaded.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.is_dir() && depth > 0 {
+            stamps(&path, depth - 1, into)?;
+        } else if metadata.is_file() {
+            let (size, modified, inode) = (metadata.len(), metadata.modified().ok(), metadata.ino());
+            into.push(Stamp { path, size, modified, inode });
+        }
+    }
+    Ok(())
 }
 
 /// Names of the folders in a folder; what is hidden, or not named in UTF-8 and so out of a URL's reach, is left out.
@@ -145,7 +236,7 @@ fn folders(folder: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 /// Numbers by their value; other names by their letters, before all numbers.
-fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let number = |version: &str| version.parse::<u64>().ok();
     number(a).cmp(&number(b)).then_with(|| a.cmp(b))
 }
@@ -194,6 +285,38 @@ mod tests {
             let error = selected(folder, &[unknown]).unwrap_err().to_string();
             assert!(error.contains("there: digits:beta, digits:2, digits:10, other:1"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_configuration_says_which_versions() {
+        let folder = repository(&["m/1/model.onnx", "m/2/model.onnx", "m/3/model.onnx"]);
+        let config = folder.path().join("m/config.json");
+        for (policy, expected) in [
+            (r#"{"latest": 2}"#, &["m:2", "m:3"][..]),
+            (r#"{"latest": 9}"#, &["m:1", "m:2", "m:3"]),
+            (r#"{"specific": ["3", "1", "7"]}"#, &["m:1", "m:3"]),
+        ] {
+            fs::write(&config, format!(r#"{{"versions": {policy}}}"#)).unwrap();
+            assert_eq!(selected(folder.path(), &[]).unwrap(), expected);
+            assert_eq!(selected(folder.path(), &["m"]).unwrap(), expected);
+        }
+        // What the command line names, it gets besides.
+        assert_eq!(selected(folder.path(), &["m:2"]).unwrap(), ["m:2"]);
+        assert_eq!(selected(folder.path(), &["m", "m:2"]).unwrap(), ["m:1", "m:2", "m:3"]);
+    }
+
+    #[test]
+    fn what_changes_differs() {
+        let folder = repository(&["m/1/model.onnx", "m/1/data/weights.bin"]);
+        let look = || Repository::look(folder.path()).unwrap().versions("m").to_vec();
+        let before = look();
+        assert_eq!(look(), before);
+        fs::write(folder.path().join("m/1/data/weights.bin"), "1").unwrap();
+        let weights = look();
+        assert_ne!(weights, before);
+        fs::write(folder.path().join("m/config.json"), "{").unwrap();
+        assert!(look()[0].config.is_err());
+        assert_ne!(look(), weights);
     }
 
     #[test]

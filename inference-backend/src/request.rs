@@ -1,90 +1,98 @@
-//! An inference request: JSON, checked against the model's signature.
+//! An inference request, whichever protocol it came by, checked against the model's signature.
 
 use crate::{
     datatype::Datatype,
+    failure::Failure,
+    grpc::contents,
     signature::{Signature, TensorSpec, names},
 };
+use halftone_proto::inference::InferTensorContents;
 use ort::value::DynValue;
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
-/// A request that fits the model, except for what may yet be wrong with the elements of its tensors.
+/// What the parsers of both protocols hand over: the names, types and data of a request, unchecked.
+#[derive(Debug, Default)]
+pub struct Unchecked<'a> {
+    /// The inputs, in the order in which they came.
+    pub inputs: Vec<Given<'a>>,
+    /// Names of the outputs asked for; all of them if none is.
+    pub outputs: Vec<Cow<'a, str>>,
+    /// How long the answer is of use.
+    pub timeout: Option<Duration>,
+}
+
+/// A tensor as it came.
 #[derive(Debug)]
-pub struct InferRequest<'a> {
-    /// To be given back.
-    pub id: Option<Cow<'a, str>>,
-    /// One per input of the model, in its order.
-    pub inputs: Vec<Input<'a>>,
-    /// The outputs to give, in the order asked for; all of them if none was asked for.
-    pub outputs: Vec<&'a TensorSpec>,
+pub struct Given<'a> {
+    /// The input it is for.
+    pub name: Cow<'a, str>,
+    /// Name of its datatype.
+    pub datatype: Cow<'a, str>,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// Its elements, not yet read.
+    pub data: Data<'a>,
 }
 
-/// A tensor of a request, its elements not yet read.
+/// The elements of a tensor, in one of the protocol's forms.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// A JSON array, flat or nested.
+    Json(&'a RawValue),
+    /// Little-endian bytes.
+    Binary(&'a [u8]),
+    /// gRPC's typed fields.
+    Contents(&'a InferTensorContents),
+}
+
+/// A request that fits the model, ready to be run.
 #[derive(Debug)]
-pub struct Input<'a> {
-    /// The model's input it is for.
-    pub spec: &'a TensorSpec,
-    /// Its shape, which fits the model's.
-    pub shape: Vec<usize>,
-    data: &'a RawValue,
+pub struct InferRequest {
+    /// One tensor per input of the model, in its order.
+    pub inputs: Vec<DynValue>,
+    /// The outputs to give, as indices into the signature, in the order asked for.
+    pub outputs: Vec<usize>,
+    /// How long the answer is of use.
+    pub timeout: Option<Duration>,
 }
 
-/// The protocol's object, as it comes. Parameters and whatever else a client adds are ignored.
-#[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(borrow)]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    inputs: Vec<WireInput<'a>>,
-    #[serde(borrow, default)]
-    outputs: Vec<WireOutput<'a>>,
-}
-
-#[derive(Deserialize)]
-struct WireInput<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    shape: Vec<i64>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
-    // Raw: how to read it depends on the datatype, which may come after it.
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct WireOutput<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
-
-impl<'a> InferRequest<'a> {
-    /// Reads and checks a request's body.
+impl Unchecked<'_> {
+    /// Checks the request, then reads its tensors. ONNX Runtime must be loaded.
     ///
     /// # Errors
-    /// What is wrong, for the client: where the JSON is malformed, or which tensor does not fit the model.
-    pub fn parse(body: &'a [u8], signature: &'a Signature) -> Result<Self, String> {
-        let wire: Wire<'a> = serde_json::from_slice(body).map_err(|e| format!("malformed request: {e}"))?;
-        Ok(Self {
-            id: wire.id,
-            inputs: inputs(wire.inputs, &signature.inputs)?,
-            outputs: outputs(&wire.outputs, &signature.outputs)?,
-        })
+    /// What does not fit the model, for the client.
+    pub fn check(&self, signature: &Signature) -> Result<InferRequest, Failure> {
+        self.fit(signature).map_err(Failure::BadRequest)
+    }
+
+    fn fit(&self, signature: &Signature) -> Result<InferRequest, String> {
+        let inputs = assign(&self.inputs, &signature.inputs)?;
+        let outputs = outputs(&self.outputs, &signature.outputs)?;
+        let inputs = inputs.iter().map(Input::tensor).collect::<Result<_, _>>()?;
+        Ok(InferRequest { inputs, outputs, timeout: self.timeout })
     }
 }
 
-fn inputs<'a>(given: Vec<WireInput<'a>>, specs: &'a [TensorSpec]) -> Result<Vec<Input<'a>>, String> {
+/// A tensor that fits an input of the model, its elements not yet read.
+struct Input<'a> {
+    spec: &'a TensorSpec,
+    shape: Vec<usize>,
+    data: Data<'a>,
+}
+
+/// One per input of the model, in its order.
+fn assign<'a>(given: &'a [Given<'a>], specs: &'a [TensorSpec]) -> Result<Vec<Input<'a>>, String> {
     let mut slots: Vec<Option<Input<'a>>> = specs.iter().map(|_| None).collect();
-    for wire in given {
-        let slot = specs.iter().zip(&mut slots).find(|(spec, _)| spec.name == wire.name);
+    for tensor in given {
+        let slot = specs.iter().zip(&mut slots).find(|(spec, _)| spec.name == tensor.name);
         let Some((spec, slot)) = slot else {
-            return Err(format!("unknown input {:?}; the model takes {}", wire.name, names(specs)));
+            return Err(format!("unknown input {:?}; the model takes {}", tensor.name, names(specs)));
         };
         if slot.is_some() {
-            return Err(format!("input {:?} is given twice", wire.name));
+            return Err(format!("input {:?} is given twice", tensor.name));
         }
-        *slot = Some(Input::check(spec, &wire)?);
+        *slot = Some(Input::check(spec, tensor)?);
     }
     let missing =
         |spec: &TensorSpec| format!("input {:?} ({} {:?}) is missing", spec.name, spec.datatype, spec.shape);
@@ -119,37 +127,37 @@ fn check_symbols(inputs: &[Input<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-fn outputs<'a>(asked: &[WireOutput<'_>], specs: &'a [TensorSpec]) -> Result<Vec<&'a TensorSpec>, String> {
+fn outputs(asked: &[Cow<'_, str>], specs: &[TensorSpec]) -> Result<Vec<usize>, String> {
     if asked.is_empty() {
-        return Ok(specs.iter().collect());
+        return Ok((0..specs.len()).collect());
     }
-    let mut chosen: Vec<&TensorSpec> = Vec::with_capacity(asked.len());
-    for output in asked {
-        let Some(spec) = specs.iter().find(|spec| spec.name == output.name) else {
-            return Err(format!("unknown output {:?}; the model gives {}", output.name, names(specs)));
+    let mut chosen: Vec<usize> = Vec::with_capacity(specs.len());
+    for name in asked {
+        let Some(index) = specs.iter().position(|spec| spec.name == *name) else {
+            return Err(format!("unknown output {name:?}; the model gives {}", names(specs)));
         };
-        if chosen.iter().any(|earlier| earlier.name == spec.name) {
-            return Err(format!("output {:?} is asked for twice", spec.name));
+        if chosen.contains(&index) {
+            return Err(format!("output {name:?} is asked for twice"));
         }
-        chosen.push(spec);
+        chosen.push(index);
     }
     Ok(chosen)
 }
 
 impl<'a> Input<'a> {
-    fn check(spec: &'a TensorSpec, wire: &WireInput<'a>) -> Result<Self, String> {
+    fn check(spec: &'a TensorSpec, given: &Given<'a>) -> Result<Self, String> {
         let name = &spec.name;
-        if Datatype::from_name(&wire.datatype) != Some(spec.datatype) {
+        if Datatype::from_name(&given.datatype) != Some(spec.datatype) {
             return Err(format!(
                 "input {name:?}: datatype {:?} was given, {:?} is expected",
-                wire.datatype,
+                given.datatype,
                 spec.datatype.name()
             ));
         }
-        let Some(shape) = spec.accepts(&wire.shape) else {
+        let Some(shape) = spec.accepts(&given.shape) else {
             return Err(format!(
                 "input {name:?}: shape {:?} was given, {:?} is expected (-1: any size)",
-                wire.shape, spec.shape
+                given.shape, spec.shape
             ));
         };
         // Beyond isize::MAX bytes there is no tensor, and a product that overflows would pass for a small one.
@@ -157,127 +165,19 @@ impl<'a> Input<'a> {
         if elements.is_none_or(|elements| elements > isize::MAX as usize / size_of::<u64>()) {
             return Err(format!("input {name:?}: shape {shape:?} is too large"));
         }
-        Ok(Self { spec, shape, data: wire.data })
+        Ok(Self { spec, shape, data: given.data })
     }
 
-    /// The tensor for ONNX Runtime, which must be loaded.
-    ///
-    /// # Errors
-    /// What is wrong with the elements, for the client.
-    pub fn tensor(&self) -> Result<DynValue, String> {
-        self.spec
-            .datatype
-            .tensor(&self.shape, self.data)
-            .map_err(|problem| format!("input {:?}: {problem}", self.spec.name))
+    fn tensor(&self) -> Result<DynValue, String> {
+        let (datatype, shape) = (self.spec.datatype, &self.shape);
+        match self.data {
+            Data::Json(data) => datatype.from_json(shape, data),
+            Data::Binary(data) => datatype.from_binary(shape, data),
+            Data::Contents(data) => contents::read(datatype, shape, data),
+        }
+        .map_err(|problem| format!("input {:?}: {problem}", self.spec.name))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn signature() -> Signature {
-        let spec = |name: &str, datatype, shape: &[i64]| TensorSpec {
-            name: name.to_owned(),
-            datatype,
-            shape: shape.to_vec(),
-            symbols: shape
-                .iter()
-                .map(|&size| if size < 0 { "n".to_owned() } else { String::new() })
-                .collect(),
-        };
-        Signature {
-            inputs: vec![spec("x", Datatype::Float32, &[-1, 2]), spec("mask", Datatype::Bool, &[-1])],
-            outputs: vec![spec("a", Datatype::Float32, &[-1]), spec("b", Datatype::Int64, &[-1])],
-        }
-    }
-
-    const X: &str = r#"{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}"#;
-    const MASK: &str = r#"{"name":"mask","shape":[1],"datatype":"BOOL","data":[true]}"#;
-
-    fn error(inputs: &str) -> String {
-        let body = format!(r#"{{"inputs":[{inputs}]}}"#);
-        InferRequest::parse(body.as_bytes(), &signature()).unwrap_err()
-    }
-
-    #[test]
-    fn takes_keys_and_inputs_in_any_order() {
-        let signature = signature();
-        let body = format!(
-            r#"{{"parameters":{{"p":1}},"outputs":[{{"name":"b"}}],"inputs":[
-                {MASK},{{"data":[1,2],"parameters":{{}},"datatype":"FP32","shape":[1,2],"name":"x"}}],
-                "id":"q\u00e9"}}"#
-        );
-        let request = InferRequest::parse(body.as_bytes(), &signature).unwrap();
-        assert_eq!(request.id.as_deref(), Some("qé"));
-        let names: Vec<_> = request.inputs.iter().map(|input| input.spec.name.as_str()).collect();
-        assert_eq!(names, ["x", "mask"]);
-        assert_eq!(request.inputs[0].shape, [1, 2]);
-        assert_eq!(request.outputs, [&signature.outputs[1]]);
-    }
-
-    #[test]
-    fn without_a_choice_gives_all_outputs() {
-        let signature = signature();
-        for outputs in ["", r#","outputs":[]"#] {
-            let body = format!(r#"{{"inputs":[{X},{MASK}]{outputs}}}"#);
-            let request = InferRequest::parse(body.as_bytes(), &signature).unwrap();
-            assert_eq!(request.outputs.len(), 2);
-            assert_eq!(request.id, None);
-        }
-    }
-
-    #[test]
-    fn says_which_input_is_wrong_and_how() {
-        assert_eq!(error(X), r#"input "mask" (BOOL [-1]) is missing"#);
-        assert_eq!(error(&[X, MASK, X].join(",")), r#"input "x" is given twice"#);
-        assert_eq!(error(&X.replace("\"x\"", "\"y\"")), r#"unknown input "y"; the model takes "x", "mask""#);
-        assert_eq!(
-            error(&X.replace("FP32", "FP16")),
-            r#"input "x": datatype "FP16" was given, "FP32" is expected"#
-        );
-        for shape in ["[1,3]", "[2]", "[1,2,1]", "[-1,2]", "[]"] {
-            let problem = error(&X.replace("[1,2],\"datatype", &format!("{shape},\"datatype")));
-            assert!(problem.starts_with(r#"input "x": shape ["#), "{problem}");
-            assert!(problem.ends_with("[-1, 2] is expected (-1: any size)"), "{problem}");
-        }
-        let huge = error(&X.replace("[1,2],\"datatype", "[9223372036854775807,2],\"datatype"));
-        assert_eq!(huge, r#"input "x": shape [9223372036854775807, 2] is too large"#);
-    }
-
-    #[test]
-    fn dimensions_of_one_name_have_one_size() {
-        let longer = MASK.replace("[1]", "[2]").replace("[true]", "[true,false]");
-        assert_eq!(error(&[X, &longer].join(",")), r#"input "mask": dimension "n" is 2, but 1 in input "x""#);
-    }
-
-    #[test]
-    fn says_which_output_is_wrong() {
-        for (outputs, problem) in [
-            (r#"{"name":"c"}"#, r#"unknown output "c"; the model gives "a", "b""#),
-            (r#"{"name":"a"},{"name":"a"}"#, r#"output "a" is asked for twice"#),
-        ] {
-            let body = format!(r#"{{"inputs":[{X},{MASK}],"outputs":[{outputs}]}}"#);
-            assert_eq!(InferRequest::parse(body.as_bytes(), &signature()).unwrap_err(), problem);
-        }
-    }
-
-    #[test]
-    fn says_where_the_json_is_malformed() {
-        for (body, place) in [
-            ("", "EOF while parsing a value at line 1 column 0"),
-            ("{\n\"inputs\": [}", "line 2 column 12"),
-            ("[]", "line 1 column"),
-            ("{}", "missing field `inputs` at line 1 column 2"),
-            (r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32"}]}"#, "missing field `data`"),
-            (r#"{"inputs":[{"name":"x","shape":[1.5],"datatype":"FP32","data":[]}]}"#, "line 1 column 35"),
-            (r#"{"inputs":[]} x"#, "trailing characters at line 1 column 15"),
-            (r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1,}]}"#, "line 1 column 64"),
-        ] {
-            let problem = InferRequest::parse(body.as_bytes(), &signature()).unwrap_err();
-            assert!(problem.starts_with("malformed request: ") && problem.contains(place), "{problem}");
-        }
-        let not_utf8 = b"{\"inputs\":[{\"name\":\"\xff\"}]}";
-        assert!(InferRequest::parse(not_utf8, &signature()).is_err());
-    }
-}
+mod tests;

@@ -1,15 +1,16 @@
 //! Starts, serves and stops.
 
 use crate::{
+    app::{self, App, ClientLimits},
     cli::Args,
-    http::{App, router},
-    model::Model,
-    models::Models,
-    repository::Repository,
+    keeper::{Keeper, Plan},
+    model::Settings,
+    queue::BatchLimits,
     runtime,
+    workers::WorkerLimits,
 };
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
+use axum::{Router, serve::ListenerExt};
 use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -17,6 +18,10 @@ use tokio::{
     sync::watch,
     time::sleep,
 };
+
+/// Of a model's workers, unless the command line says more or fewer.
+const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
+const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
 /// How long requests that have begun may take to finish after a signal to stop.
 const FINISH: Duration = Duration::from_secs(30);
@@ -30,7 +35,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.ready_file {
         remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
     }
-    let app = App::new(load(args)?, args.max_body);
+    let keeper = keeper(args)?;
+    let limits = ClientLimits {
+        model_control: args.model_control,
+        max_body: args.max_body,
+        max_bodies: args.max_bodies,
+    };
+    let (app, router) = app::serve(Arc::clone(&keeper), limits).await?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
@@ -39,23 +50,38 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         announce(path, address).with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
     tracing::info!(%address, models = app.models.labels().join(", "), "listening");
-    serve(listener, app, stop, Duration::from_secs(args.drain)).await?;
+    if args.poll_ms > 0 {
+        // Ends with the process: what it has begun to load is then of no use.
+        tokio::spawn(keeper.watch(Duration::from_millis(args.poll_ms)));
+    }
+    serve(listener, app, router, stop, Duration::from_secs(args.drain)).await?;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn load(args: &Args) -> anyhow::Result<Models> {
-    let artifacts = Repository::scan(&args.models)?.select(&args.serve)?;
+/// Loads the models that the command line says.
+fn keeper(args: &Args) -> anyhow::Result<Arc<Keeper>> {
+    let settings = settings(args)?;
     let own = args.ort.as_deref().filter(|path| !path.as_os_str().is_empty());
     let library = runtime::find(own)?;
     let environment = runtime::load(&library, args.intra_threads)?;
+    let plan = Plan { folder: args.models.clone(), selections: args.serve.clone(), settings };
+    Keeper::start(environment, plan)
+}
+
+fn settings(args: &Args) -> anyhow::Result<Settings> {
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let sessions = args.sessions.unwrap_or(cores);
-    let models: Vec<_> = artifacts
-        .into_iter()
-        .map(|artifact| Model::load(&environment, artifact, sessions, args.queue))
-        .collect::<Result<_, _>>()?;
-    Ok(Models::new(models))
+    let min = args.min_workers;
+    // More than cores do not get more done, and take memory.
+    let max = args.max_workers.unwrap_or(cores.clamp(TWO, MOST).max(min));
+    if min > max {
+        bail!("--min-workers is {min}, more than --max-workers, which is {max}");
+    }
+    Ok(Settings {
+        workers: WorkerLimits { min, max, queue: args.queue },
+        batch: BatchLimits { size: args.max_batch.get(), delay: Duration::from_micros(args.batch_delay_us) },
+        batch_declared: false,
+    })
 }
 
 /// Serves until `stop` turns true; then says for the time `drain` that it is not ready, refuses new
@@ -63,6 +89,7 @@ fn load(args: &Args) -> anyhow::Result<Models> {
 async fn serve(
     listener: TcpListener,
     app: Arc<App>,
+    router: Router,
     stop: watch::Receiver<bool>,
     drain: Duration,
 ) -> anyhow::Result<()> {
@@ -77,7 +104,7 @@ async fn serve(
         async move {
             stopped(&mut stop).await;
             tracing::info!("stopping");
-            app.drain();
+            app.drain().await;
             sleep(drain).await;
         }
     };
@@ -89,7 +116,7 @@ async fn serve(
         }
     };
     tokio::select! {
-        served = axum::serve(listener, router(app)).with_graceful_shutdown(drained) => Ok(served?),
+        served = axum::serve(listener, router).with_graceful_shutdown(drained) => Ok(served?),
         () = overdue => bail!("requests did not finish within {} s", FINISH.as_secs()),
     }
 }

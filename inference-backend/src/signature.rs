@@ -39,6 +39,21 @@ impl Signature {
         let specs = |outlets: &[Outlet]| outlets.iter().map(TensorSpec::of).collect::<Result<_, _>>();
         Ok(Self { inputs: specs(session.inputs())?, outputs: specs(session.outputs())? })
     }
+
+    /// Whether the first dimension of every tensor is the batch: it can vary, and, unless that was `declared`, is
+    /// called `N` or something that begins with `batch`, the same everywhere. A dimension that merely can vary may be
+    /// anything. BYTES are not batched.
+    #[must_use]
+    pub fn is_batch(&self, declared: bool) -> bool {
+        let Some(symbol) = self.inputs.first().and_then(|spec| spec.symbols.first()) else { return false };
+        let is_called_so = symbol == "N" || symbol.to_ascii_lowercase().starts_with("batch");
+        (declared || is_called_so)
+            && self.inputs.iter().chain(&self.outputs).all(|spec| {
+                spec.datatype != Datatype::String
+                    && spec.shape.first() == Some(&-1)
+                    && (declared || spec.symbols.first() == Some(symbol))
+            })
+    }
 }
 
 impl TensorSpec {

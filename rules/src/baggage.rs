@@ -3,7 +3,7 @@
 //! Baggage belongs to the client. Everything of it is passed on as it is, with the exception of members that bear our
 //! names; and when ours do not fit into what everybody has to pass on, they are left out.
 
-use crate::trace::trim;
+use crate::{decimal::push_decimal, trace::trim};
 
 /// The header's name.
 pub const HEADER: &str = "baggage";
@@ -25,7 +25,8 @@ pub fn header_value<'a>(
     lines: impl Iterator<Item = &'a [u8]>,
     decision: Option<(&str, u64)>,
 ) -> Option<Vec<u8>> {
-    let mut header = Vec::new();
+    // Room for ours; it grows with theirs.
+    let mut header = Vec::with_capacity(128);
     let mut count = 0usize;
     let members = lines.flat_map(|line| line.split(|&byte| byte == b',')).map(trim);
     for member in members.filter(|member| !member.is_empty() && !is_ours(member)) {
@@ -37,7 +38,9 @@ pub fn header_value<'a>(
         append(&mut header, TARGET.as_bytes());
         header.push(b'=');
         encode(&mut header, target);
-        append(&mut header, format!("{REVISION}={revision}").as_bytes());
+        append(&mut header, REVISION.as_bytes());
+        header.push(b'=');
+        push_decimal(&mut header, revision);
         if count > MAX_MEMBERS - 2 || header.len() > MAX_BYTES {
             header.truncate(theirs);
         }
@@ -64,8 +67,13 @@ fn is_ours(member: &[u8]) -> bool {
 
 /// Percent-encodes what a value must not contain.
 fn encode(header: &mut Vec<u8>, value: &str) {
+    let stays = |byte: u8| matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'%' | b',' | b';' | b'\\');
+    if value.bytes().all(stays) {
+        // All names that the compiler lets through.
+        return header.extend_from_slice(value.as_bytes());
+    }
     for byte in value.bytes() {
-        if matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'%' | b',' | b';' | b'\\') {
+        if stays(byte) {
             header.push(byte);
         } else {
             header.push(b'%');

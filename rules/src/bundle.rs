@@ -1,6 +1,7 @@
 //! What a bundle holds once it is decoded. Plain data: [`verify`](crate::verify) says what is valid.
 
 use crate::{
+    anonymous::UnitCookie,
     bucket::HASH_VERSION,
     headers,
     isa::{AttributeId, ConstantId, ListId, Op},
@@ -77,6 +78,8 @@ pub struct Ruleset {
     pub rules: Vec<Rule>,
     /// Reported for every request, whatever its target.
     pub experiments: Vec<Experiment>,
+    /// Where a request without a unit gets one from; `None`: it has none.
+    pub unit_cookie: Option<UnitCookie>,
 }
 
 impl Ruleset {
@@ -106,6 +109,7 @@ impl Ruleset {
             overrides: vec![],
             rules: vec![],
             experiments: vec![],
+            unit_cookie: None,
         }
     }
 }

@@ -4,13 +4,12 @@
 //! written by hand because the filter writes it once per request and nothing else; it is read with the
 //! generated code, and a test holds the two together.
 
-use crate::decide::Decision;
+use crate::{decide::Decision, decimal::push_decimal};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use std::fmt::Write;
 
 /// The header's value: the unpadded base64url of the message. `timestamp_ms` counts from the Unix epoch.
 #[must_use]
-pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
+pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> Vec<u8> {
     let mut message = Message(Vec::with_capacity(128));
     message.uint64(1, timestamp_ms);
     message.string(2, decision.ruleset);
@@ -32,7 +31,11 @@ pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> String {
     }
     message.uint64(11, u64::from(decision.overridden));
     message.uint64(12, u64::from(decision.held_out));
-    URL_SAFE_NO_PAD.encode(&message.0)
+    let mut header = vec![0; message.0.len().saturating_mul(4).div_ceil(3)];
+    // It fits.
+    let length = URL_SAFE_NO_PAD.encode_slice(&message.0, &mut header).unwrap_or_default();
+    header.truncate(length);
+    header
 }
 
 /// The property of the stream that holds the decision for the access log. Envoy's filter state has it under
@@ -42,30 +45,30 @@ pub const PROPERTY: &str = "halftone";
 /// The decision for the access log, as `key=value` pairs between blanks; what there is not is left out. Names contain
 /// neither blanks nor controls.
 #[must_use]
-pub fn access_log_value(decision: &Decision<'_>) -> String {
-    let mut text = format!("ruleset={} revision={}", decision.ruleset, decision.revision);
-    let mut add = |key: &str, value: &dyn std::fmt::Display| {
-        // Writing to a string does not fail.
-        let _ = write!(text, " {key}={value}");
-    };
+pub fn access_log_value(decision: &Decision<'_>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(192);
+    let mut add = |parts: &[&str]| parts.iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
+    add(&["ruleset=", decision.ruleset]);
     if let Some(rule) = decision.rule {
-        add("rule", &rule);
+        add(&[" rule=", rule]);
     }
     if let Some(arm) = decision.arm {
-        add("arm", &arm);
+        add(&[" arm=", arm]);
     }
-    add("target", &decision.target);
-    add("reason", &decision.reason.name());
-    if let Some(bucket) = decision.bucket {
-        add("bucket", &bucket);
-    }
+    add(&[" target=", decision.target, " reason=", decision.reason.name()]);
     for part in decision.experiments() {
-        add("experiment", &format_args!("{}/{}", part.experiment, part.arm));
+        add(&[" experiment=", part.experiment, "/", part.arm]);
     }
-    for (key, holds) in [("overridden", decision.overridden), ("held_out", decision.held_out)] {
+    for (part, holds) in [(" overridden=true", decision.overridden), (" held_out=true", decision.held_out)] {
         if holds {
-            add(key, &true);
+            add(&[part]);
         }
+    }
+    text.extend_from_slice(b" revision=");
+    push_decimal(&mut text, decision.revision);
+    if let Some(bucket) = decision.bucket {
+        text.extend_from_slice(b" bucket=");
+        push_decimal(&mut text, bucket.into());
     }
     text
 }

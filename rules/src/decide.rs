@@ -1,6 +1,7 @@
 //! From a request to the target that serves it.
 
 use crate::{
+    anonymous::UnitCookie,
     bundle::{Allocation, Arm, Enrolment, Experiment, Forced, Override, Rule, Ruleset},
     eval::Evaluation,
     hash::unit_hash,
@@ -21,7 +22,7 @@ use arrayvec::ArrayVec;
 pub enum Reason {
     /// The rule takes every request, without a condition.
     Static = 1,
-    /// The rule's condition held, or an override named the unit.
+    /// The rule's condition held, an override named the unit, or a token demanded the target.
     TargetingMatch = 2,
     /// The rule takes a share of the units, and this unit is in it.
     Split = 3,
@@ -61,10 +62,12 @@ pub struct Decision<'a> {
     pub bucket: Option<u32>,
     /// Why.
     pub reason: Reason,
-    /// Whether an override named the unit: nothing about it is to be analysed.
+    /// Whether an override named the unit, or a token demanded the target: nothing about it is to be analysed.
     pub overridden: bool,
     /// Whether the unit is kept out of everything.
     pub held_out: bool,
+    /// Where the client is to keep the [unit](Request::fresh_unit) that it was given for this request.
+    pub new_unit: Option<&'a UnitCookie>,
     /// The experiments that the unit takes part in, and their arms, by their indices.
     participations: ArrayVec<(u16, u16), MAX_REPORTED>,
     /// What the indices stand for.
@@ -213,10 +216,11 @@ impl VerifiedBundle {
             reason: Reason::Default,
             overridden: false,
             held_out: false,
+            new_unit: ruleset.unit_cookie.as_ref().filter(|_| decider.evaluation.has_fresh_unit()),
             participations: ArrayVec::new(),
             of_ruleset: &ruleset.experiments,
         };
-        if !decider.force(overrides, &mut decision)? {
+        if !demand(ruleset, request, &mut decision) && !decider.force(overrides, &mut decision)? {
             decision.held_out = held_out;
             if !held_out {
                 decider.route(indexed, &mut decision)?;
@@ -225,6 +229,17 @@ impl VerifiedBundle {
         decider.experiments(overrides, held_out, &mut decision);
         Some(decision)
     }
+}
+
+/// Gives the request the target that a token demands; the answer is whether one does. A target that is not there any
+/// more demands nothing.
+fn demand<'b>(ruleset: &'b Ruleset, request: &impl Request, decision: &mut Decision<'b>) -> bool {
+    let Some(demanded) = request.demanded_target(&ruleset.name) else { return false };
+    let Some(target) = ruleset.targets.iter().find(|target| *target == demanded) else { return false };
+    decision.target = target;
+    decision.reason = Reason::TargetingMatch;
+    decision.overridden = true;
+    true
 }
 
 /// The overrides of a unit.

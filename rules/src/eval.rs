@@ -8,7 +8,7 @@ use crate::{
     limits::{MAX_ATTRIBUTES, MAX_PREDICATES, MAX_STACK},
     operator::Binary,
     plan::Plan,
-    request::{Request, read, within},
+    request::{Request, kept_unit, read, within},
     scan::FoundHeaders,
     time::Timestamp,
     value::{EvalError, Value},
@@ -35,6 +35,7 @@ struct Inputs<'a, R> {
     values: ArrayVec<Option<Value<'a>>, MAX_ATTRIBUTES>,
     /// The bytes of the unit, once they are known.
     unit: Option<Option<&'a [u8]>>,
+    fresh_unit: bool,
 }
 
 impl<'a, R: Request> Inputs<'a, R> {
@@ -81,6 +82,18 @@ impl<'a, R: Request> Inputs<'a, R> {
     fn bytes(&mut self, id: AttributeId) -> Option<&'a [u8]> {
         let attribute = self.ruleset.attributes.get(usize::from(id.0))?;
         self.found(id, attribute).unwrap_or_else(|| self.request.attribute(attribute))
+    }
+
+    /// The unit of a request that brings none by its attribute: the one that the client keeps, or a fresh one.
+    #[inline(never)]
+    fn anonymous_unit(&mut self) -> Option<&'a [u8]> {
+        let cookie = self.ruleset.unit_cookie.as_ref()?;
+        if let Some(kept) = kept_unit(self.request, cookie) {
+            return Some(kept);
+        }
+        let fresh = self.request.fresh_unit()?;
+        self.fresh_unit = true;
+        Some(fresh.as_bytes())
     }
 
     /// The bytes of an attribute that comes from one of the request's headers; `None` when the host has to be asked.
@@ -157,6 +170,7 @@ impl<'a, R: Request> Evaluation<'a, R> {
             headers: FoundHeaders::new(),
             values: ArrayVec::new(),
             unit: None,
+            fresh_unit: false,
         };
         Self { inputs, stack: ArrayVec::new(), predicates: ArrayVec::new() }
     }
@@ -172,12 +186,18 @@ impl<'a, R: Request> Evaluation<'a, R> {
         self.inputs.now
     }
 
+    /// Whether the unit is a fresh one.
+    pub(crate) fn has_fresh_unit(&self) -> bool {
+        self.inputs.fresh_unit
+    }
+
     /// The bytes of the unit. An empty unit is none.
     pub(crate) fn unit(&mut self) -> Option<&'a [u8]> {
         if let Some(known) = self.inputs.unit {
             return known;
         }
         let unit = self.inputs.bytes(self.inputs.ruleset.unit).filter(|unit| !unit.is_empty());
+        let unit = unit.or_else(|| self.inputs.anonymous_unit());
         *self.inputs.unit.insert(unit)
     }
 

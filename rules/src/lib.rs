@@ -32,6 +32,7 @@
     reason = "this crate runs inside Envoy, where a panic takes a worker down"
 )]
 
+pub mod anonymous;
 mod automaton;
 pub mod baggage;
 pub mod bucket;
@@ -39,6 +40,7 @@ pub mod bundle;
 pub mod codec;
 pub mod context;
 mod decide;
+mod decimal;
 mod eval;
 mod graph;
 mod hash;
@@ -53,6 +55,7 @@ mod plan;
 mod request;
 mod scan;
 pub mod time;
+pub mod token;
 pub mod trace;
 mod value;
 mod verify;

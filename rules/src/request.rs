@@ -1,7 +1,8 @@
 //! What the host tells about a request, and where attributes are in it.
 
 use crate::{
-    bundle::{Attribute, Source},
+    anonymous::{self, AnonymousUnit, UnitCookie},
+    bundle::{Attribute, Ruleset, Source},
     isa::AttributeId,
     limits::MAX_VALUE_BYTES,
     value::{EvalError, Value},
@@ -33,6 +34,26 @@ pub trait Request {
         None
     }
 
+    /// A fresh unit for a request that has none, where its ruleset asks for one. The host has the client keep it: see
+    /// [`Decision::new_unit`](crate::Decision::new_unit). `None` when the host cannot do that.
+    fn fresh_unit(&self) -> Option<&AnonymousUnit> {
+        None
+    }
+
+    /// The target that somebody who may do so demands for this request in this ruleset: the host has checked the
+    /// [token](crate::token).
+    fn demanded_target(&self, _ruleset: &str) -> Option<&str> {
+        None
+    }
+
+    /// The unit that the request brings: the attribute, or else the cookie that the ruleset keeps units in. An empty
+    /// one is none.
+    fn unit(&self, ruleset: &Ruleset) -> Option<&[u8]> {
+        let attribute = ruleset.attributes.get(usize::from(ruleset.unit.0));
+        let unit = attribute.and_then(|unit| self.attribute(unit)).filter(|unit| !unit.is_empty());
+        unit.or_else(|| kept_unit(self, ruleset.unit_cookie.as_ref()?))
+    }
+
     /// The value of an attribute, whose place in its ruleset is `id`. Hosts that have values instead of bytes answer
     /// here themselves; the value's type has to be the attribute's.
     fn value<'a>(&'a self, _id: AttributeId, attribute: &Attribute) -> Value<'a> {
@@ -47,6 +68,13 @@ pub trait Request {
             source => within(source, self.header(source.header_name()?)?),
         }
     }
+}
+
+/// The unit that a client keeps for us.
+pub(crate) fn kept_unit<'a>(request: &'a (impl Request + ?Sized), kept: &UnitCookie) -> Option<&'a [u8]> {
+    // Not the first one, whatever it holds: another site of the same domain can have set a cookie of that name, which
+    // would give the client a new unit with each request.
+    cookies(request.header("cookie")?, kept.name.as_bytes()).find_map(anonymous::known)
 }
 
 /// What an attribute's bytes mean.
@@ -94,12 +122,16 @@ fn parameter<'a>(path: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// The value of the first cookie of that name, without quotes around it (RFC 6265, section 4.2.1).
 fn cookie<'a>(header: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let value = header.split(|&byte| byte == b';').find_map(|pair| {
+    cookies(header, name).next()
+}
+
+/// The values of all cookies of that name.
+fn cookies<'a>(header: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    header.split(|&byte| byte == b';').filter_map(move |pair| {
         let rest = pair.trim_ascii_start().strip_prefix(name)?;
-        rest.trim_ascii_start().strip_prefix(b"=")
-    })?;
-    let value = value.trim_ascii();
-    Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+        let value = rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    })
 }
 
 #[cfg(test)]
@@ -142,6 +174,24 @@ mod tests {
             assert_eq!(read(Source::Path, &request), Some(expected.as_bytes()), "{path}");
         }
         assert_eq!(read(Source::Path, &One("path", b"/")), None);
+    }
+
+    #[test]
+    fn a_kept_unit_is_found_behind_other_cookies_of_its_name() {
+        let kept = UnitCookie {
+            name: "unit".into(),
+            max_age_seconds: 0,
+            same_site: anonymous::SameSite::Lax,
+            secure: false,
+        };
+        let unit = |cookies| kept_unit(&One("cookie", cookies), &kept).map(String::from_utf8_lossy);
+        let ours = "0123456789abcdef0123456789abcdef";
+        assert_eq!(unit(b"unit=42; unit=\"0123456789abcdef0123456789abcdef\"").as_deref(), Some(ours));
+        assert_eq!(
+            unit(b"unit=0123456789abcdef0123456789abcdef; unit=ffffffffffffffffffffffffffffffff").as_deref(),
+            Some(ours)
+        );
+        assert_eq!(unit(b"unit=42; unit="), None);
     }
 
     #[test]

@@ -61,15 +61,10 @@ pub fn is_valid_traceparent(value: &[u8]) -> bool {
     let Some((fields, rest)) = value.split_at_checked(TRACEPARENT_LENGTH) else {
         return false;
     };
-    let mut fields = fields.splitn(4, |&byte| byte == b'-');
-    let (Some(version), Some(trace), Some(parent), Some(flags)) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return false;
-    };
-    let well_formed = [(version, 2), (trace, 32), (parent, 16), (flags, 2)]
-        .iter()
-        .all(|(field, length)| field.len() == *length && field.iter().all(is_lower_hex));
+    let part = |range| fields.get(range).unwrap_or_default();
+    let (version, trace, parent, flags) = (part(0..2), part(3..35), part(36..52), part(53..55));
+    let well_formed = [2, 35, 52].iter().all(|&at| fields.get(at) == Some(&b'-'))
+        && [version, trace, parent, flags].iter().all(|field| field.iter().all(is_lower_hex));
     let ends = if version == b"00" { rest.is_empty() } else { rest.is_empty() || rest.starts_with(b"-") };
     well_formed && ends && version != b"ff" && !is_zero(trace) && !is_zero(parent)
 }

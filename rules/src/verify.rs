@@ -1,6 +1,7 @@
 //! The proof, before use, that a bundle cannot make the evaluator panic, loop or read out of bounds.
 
 use crate::{
+    anonymous::UnitCookie,
     automaton::Matcher,
     bucket::{BUCKETS, HASH_VERSION},
     bundle::{
@@ -150,6 +151,10 @@ impl<'a> Verifier<'a> {
         self.target(ruleset.default)?;
         self.attribute(ruleset.unit)?;
         share("holdout", ruleset.holdout)?;
+        if let Some(cookie) = &ruleset.unit_cookie {
+            name("cookie", &cookie.name)?;
+            ensure(UnitCookie::is_name(&cookie.name), || format!("{:?} names no cookie", cookie.name))?;
+        }
         for layer in &ruleset.layers {
             name("layer", &layer.name)?;
             seed(layer.seed.as_deref())?;

@@ -17,10 +17,17 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
     /// What to log: a level, or `target=level` directives separated by commas.
-    #[arg(long, env = "HALFTONE_LOG", default_value = "info", global = true, value_parser = directives)]
+    #[arg(long, env = "HALFTONE_LOG", default_value = "info", global = true, value_parser = directives, display_order = 900)]
     pub log: String,
     /// Form of a log line.
-    #[arg(long, env = "HALFTONE_LOG_FORMAT", value_enum, default_value_t, global = true)]
+    #[arg(
+        long,
+        env = "HALFTONE_LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        global = true,
+        display_order = 900
+    )]
     pub log_format: LogFormat,
 }
 

@@ -5,12 +5,18 @@
 
 mod answering;
 pub mod digits;
+mod edge;
+mod mirror;
 mod paths;
 mod process;
 mod stack;
+pub mod trace_cases;
 pub mod traffic;
+pub mod wire;
 
 pub use answering::{Answering, HEALTH};
+pub use edge::{Edge, EdgeOptions, closing_soon};
+pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};
-pub use process::{Process, command};
+pub use process::{Process, command, launched};
 pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name};

@@ -1,7 +1,10 @@
 //! Where the built binaries and the downloaded parts are.
 
 use anyhow::{Context, Result, bail};
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// The repository's root.
 #[must_use]
@@ -18,8 +21,18 @@ pub struct Paths {
     pub inference: PathBuf,
     /// The filter module.
     pub filter: PathBuf,
+    /// The build of the filter module for hosts that are no full proxy.
+    pub portable_filter: PathBuf,
+    /// The test build of the filter module that traps when a request asks for it.
+    pub trapping_filter: PathBuf,
     /// The module that the control plane tells proxies to run, when it is another one.
     pub filter_on_proxy: Option<PathBuf>,
+    /// More flags for `halftone serve`.
+    pub serve_flags: Vec<OsString>,
+    /// The program, with arguments, that becomes `halftone serve`; empty: it is started directly.
+    pub serve_launcher: Vec<OsString>,
+    /// The same for Envoy.
+    pub envoy_launcher: Vec<OsString>,
     /// Envoy.
     pub envoy: PathBuf,
     /// ONNX Runtime's library.
@@ -36,12 +49,17 @@ impl Paths {
     pub fn find() -> Result<Self> {
         let programs = programs()?;
         // Both profiles share a target folder, wherever that is.
-        let filter = programs.with_file_name("wasm32-wasip1").join("wasm/halftone_filter.wasm");
+        let modules = programs.with_file_name("wasm32-wasip1").join("wasm");
         Ok(Self {
             halftone: present(programs.join("halftone"), BUILD)?,
             inference: present(programs.join("halftone-inference"), BUILD)?,
-            filter: present(filter, BUILD)?,
+            filter: present(modules.join("halftone_filter.wasm"), BUILD)?,
+            portable_filter: present(modules.join("halftone_filter_portable.wasm"), BUILD)?,
+            trapping_filter: present(modules.join("halftone_filter_trap.wasm"), BUILD)?,
             filter_on_proxy: None,
+            serve_flags: Vec::new(),
+            serve_launcher: Vec::new(),
+            envoy_launcher: Vec::new(),
             envoy: fetched("HALFTONE_ENVOY", "envoy/envoy")?,
             onnxruntime: fetched("ORT_DYLIB_PATH", "onnxruntime/libonnxruntime.so")?,
             models: repository().join("models"),

@@ -10,6 +10,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    ffi::OsString,
     fs::File,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -30,6 +31,15 @@ pub fn command(program: &Path) -> Command {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// The same through a launcher that becomes the program; an empty one is none.
+#[must_use]
+pub fn launched(launcher: &[OsString], program: &Path) -> Command {
+    let Some((first, arguments)) = launcher.split_first() else { return command(program) };
+    let mut command = command(Path::new(first));
+    command.args(arguments).arg(program);
     command
 }
 
@@ -82,6 +92,20 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// CPU time that all of its threads have used, by the kernel's scheduler.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let mut nanoseconds = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end meanwhile; its time is the kernel's to forget.
+            let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            nanoseconds += text.split_whitespace().next().context("no time")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
     }
 
     /// Waits until `ready` answers with something.
@@ -149,10 +173,32 @@ impl Process {
         Ok(())
     }
 
+    /// Stops the process where it is, as if it hung. Its connections stay.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+    }
+
     /// Sends the signal; the answer is whether the process ended successfully.
     fn end(&mut self, signal: Signal) -> Result<bool> {
         if self.child.try_wait()?.is_none() {
-            kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?;
+            self.signal(signal)?;
+            // One that is paused would not hear of it.
+            self.resume()?;
         }
         Ok(self.wait()?.success())
     }

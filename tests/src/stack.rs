@@ -1,6 +1,6 @@
 //! The control plane, the backends and Envoy, started and wired to each other.
 
-use crate::{Paths, Process, command, traffic};
+use crate::{Paths, Process, command, launched, traffic};
 use anyhow::{Context, Result, bail};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
@@ -53,7 +53,7 @@ impl ControlPlane {
     pub async fn start(paths: &Paths, folder: &Path, rest: u16, xds: u16) -> Result<Self> {
         let ready_file = folder.join("control-plane.ready");
         remove(&ready_file)?;
-        let mut command = command(&paths.halftone);
+        let mut command = launched(&paths.serve_launcher, &paths.halftone);
         command.arg("serve").arg("--ready-file").arg(&ready_file);
         command.arg("--rest").arg(loopback(rest).to_string());
         command.arg("--xds").arg(loopback(xds).to_string());
@@ -61,6 +61,7 @@ impl ControlPlane {
         if let Some(module) = &paths.filter_on_proxy {
             command.arg("--filter-on-proxy").arg(module);
         }
+        command.args(&paths.serve_flags);
         let mut process = Process::start("control-plane", command, folder)?;
         let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
         let ready: Value = serde_json::from_str(&ready)?;
@@ -113,6 +114,12 @@ impl ControlPlane {
         self.process.resident_bytes()
     }
 
+    /// The process that it is.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Sends a request to the REST API.
     ///
     /// # Errors
@@ -147,6 +154,42 @@ impl ControlPlane {
     /// When the answer is no success.
     pub async fn get(&self, path: &str) -> Result<Value> {
         Ok(self.request(Method::GET, path, "").await?.error_for_status()?.json().await?)
+    }
+
+    /// Uploads a ruleset, and waits until each of `workers` workers of each of `nodes` proxies decides by it, those too
+    /// that were not connected when it was uploaded. The answer is its revision.
+    ///
+    /// # Errors
+    /// When it is refused, or that takes too long.
+    pub async fn apply(
+        &self,
+        name: &str,
+        ruleset: impl Into<String>,
+        nodes: usize,
+        workers: usize,
+    ) -> Result<u64> {
+        let path = format!("/v1/rulesets/{name}?wait=applied&timeout=30s");
+        let answer = self.request(Method::PUT, &path, ruleset.into()).await?;
+        let status = answer.status();
+        let answer: Value = answer.json().await?;
+        let revision = answer["revision"].as_u64();
+        let revision = revision.with_context(|| format!("the upload was refused with {status}: {answer}"))?;
+        let start = std::time::Instant::now();
+        loop {
+            let status = self.get("/v1/nodes").await?;
+            let applied = |node: &Value| {
+                let of = node["workers"].as_array();
+                // Envoy's main thread runs the filter, too.
+                of.is_some_and(|of| of.len() == workers + 1 && of.iter().all(|of| of["revision"] == revision))
+            };
+            if status.as_array().is_some_and(|all| all.len() == nodes && all.iter().all(applied)) {
+                return Ok(revision);
+            }
+            if start.elapsed() > READY {
+                bail!("revision {revision} is not applied by {nodes} proxies: {status}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until every connected proxy has accepted the revision.
@@ -265,6 +308,20 @@ impl Envoy {
     /// # Errors
     /// When its listener does not open.
     pub async fn start(paths: &Paths, folder: &Path, options: &EnvoyOptions<'_>) -> Result<Self> {
+        Self::start_edited(paths, folder, options, &[], options.edit_bootstrap).await
+    }
+
+    /// As [`start`](Self::start), with more flags for `halftone envoy-bootstrap` and a change to what it writes.
+    ///
+    /// # Errors
+    /// When its listener does not open.
+    pub async fn start_edited(
+        paths: &Paths,
+        folder: &Path,
+        options: &EnvoyOptions<'_>,
+        flags: &[&str],
+        edit: impl FnOnce(&str) -> String,
+    ) -> Result<Self> {
         let out = folder.join(options.name);
         let written = command(&paths.halftone)
             .arg("envoy-bootstrap")
@@ -282,21 +339,36 @@ impl Envoy {
             .args(["--xds-form", options.xds_form])
             .arg("--default-endpoint")
             .arg(options.default_endpoint.to_string())
+            .args(flags)
             .output()?;
         if !written.status.success() {
             bail!("the bootstrap was not written: {}", String::from_utf8_lossy(&written.stderr));
         }
         let bootstrap = out.join("bootstrap.yaml");
         let text = std::fs::read_to_string(&bootstrap)?;
-        std::fs::write(&bootstrap, (options.edit_bootstrap)(&text))?;
-        let admin_file = out.join("admin-address");
+        std::fs::write(&bootstrap, edit(&text))?;
+        Self::start_from(paths, folder, options.name, options.workers, &bootstrap).await
+    }
+
+    /// Starts Envoy with a bootstrap that exists.
+    ///
+    /// # Errors
+    /// When its listener does not open.
+    pub async fn start_from(
+        paths: &Paths,
+        folder: &Path,
+        name: &str,
+        workers: usize,
+        bootstrap: &Path,
+    ) -> Result<Self> {
+        let admin_file = bootstrap.with_file_name("admin-address");
         remove(&admin_file)?;
-        let mut command = command(&paths.envoy);
-        command.arg("-c").arg(&bootstrap).arg("--admin-address-path").arg(&admin_file);
-        command.arg("--concurrency").arg(options.workers.to_string());
+        let mut command = launched(&paths.envoy_launcher, &paths.envoy);
+        command.arg("-c").arg(bootstrap).arg("--admin-address-path").arg(&admin_file);
+        command.arg("--concurrency").arg(workers.to_string());
         // Several Envoys on one machine must not share the memory for hot restarts.
         command.args(["--disable-hot-restart", "--log-level", "info"]);
-        let mut process = Process::start(options.name, command, folder)?;
+        let mut process = Process::start(name, command, folder)?;
         let client = traffic::client()?;
         let (address, admin) = process
             .wait_until(READY, async || {
@@ -321,6 +393,12 @@ impl Envoy {
         Ok(Self { process, address, admin })
     }
 
+    /// The process that it is.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Where the inference requests of the digits model go.
     #[must_use]
     pub fn infer_url(&self) -> String {
@@ -336,6 +414,14 @@ impl Envoy {
             traffic::client()?.get(format!("http://{}/stats", self.admin)).send().await?.text().await?;
         let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         Ok(line.with_context(|| format!("no statistic {name}"))?.trim().parse()?)
+    }
+
+    /// CPU time that it has used.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        self.process.cpu_time()
     }
 
     /// Resident memory in bytes.
@@ -374,9 +460,17 @@ impl Stack {
     /// # Errors
     /// When something does not get ready.
     pub async fn start(envoys: usize, workers: usize) -> Result<Self> {
+        Self::start_with(Paths::find()?, envoys, workers).await
+    }
+
+    /// As [`start`](Self::start), with other programs or flags.
+    ///
+    /// # Errors
+    /// When something does not get ready.
+    pub async fn start_with(paths: Paths, envoys: usize, workers: usize) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("halftone-").tempdir()?;
         let folder = temporary.path().to_owned();
-        let mut stack = Self::start_in(&folder, Ports::default(), 2, envoys, workers).await?;
+        let mut stack = Self::assemble(paths, &folder, Ports::default(), 2, envoys, workers).await?;
         stack._temporary = Some(temporary);
         Ok(stack)
     }
@@ -392,7 +486,17 @@ impl Stack {
         envoys: usize,
         workers: usize,
     ) -> Result<Self> {
-        let paths = Paths::find()?;
+        Self::assemble(Paths::find()?, folder, ports, versions, envoys, workers).await
+    }
+
+    async fn assemble(
+        paths: Paths,
+        folder: &Path,
+        ports: Ports,
+        versions: u16,
+        envoys: usize,
+        workers: usize,
+    ) -> Result<Self> {
         let control_plane = ControlPlane::start(&paths, folder, ports.rest, ports.xds).await?;
         let mut stack = Self {
             envoys: Vec::new(),
@@ -439,6 +543,39 @@ impl Stack {
         };
         self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
         Ok(())
+    }
+
+    /// Starts two more Envoys, one for each form in which changes come.
+    ///
+    /// # Errors
+    /// When a listener does not open.
+    pub async fn add_envoy_of_each_form(&mut self, workers: usize, xds: SocketAddr) -> Result<()> {
+        for xds_form in ["sotw", "delta"] {
+            let options = EnvoyOptions {
+                name: &format!("by-{xds_form}"),
+                workers,
+                xds,
+                xds_form,
+                default_endpoint: self.backend(1)?.address,
+                port: 0,
+                admin: 0,
+                edit_bootstrap: str::to_owned,
+            };
+            self.envoys.push(Envoy::start(&self.paths, &self.folder, &options).await?);
+        }
+        Ok(())
+    }
+
+    /// Where inference requests to each Envoy go.
+    #[must_use]
+    pub fn infer_urls(&self) -> Vec<String> {
+        self.envoys.iter().map(Envoy::infer_url).collect()
+    }
+
+    /// The programs that it runs.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// Where logs and store are.

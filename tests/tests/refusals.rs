@@ -20,7 +20,7 @@ const PICKY: &str = r#"
 
 struct Fleet {
     control_plane: ControlPlane,
-    _envoys: Vec<Envoy>,
+    envoys: Vec<Envoy>,
     _folder: TempDir,
 }
 
@@ -46,7 +46,7 @@ impl Fleet {
             envoys.push(Envoy::start(&paths, folder.path(), &options).await?);
         }
         control_plane.wait_for_acks(0, nodes.len()).await?;
-        Ok(Self { control_plane, _envoys: envoys, _folder: folder })
+        Ok(Self { control_plane, envoys, _folder: folder })
     }
 
     async fn put(&self, ruleset: String) -> Result<Value> {
@@ -134,6 +134,31 @@ async fn what_every_proxy_of_a_cluster_refuses_is_taken_back_there_alone() -> Re
     for (name, rules, cluster) in [("european", 1, "eu"), ("american", 2, "us")] {
         let path = format!("/v1/rulesets/{name}");
         let text = fleet.control_plane.request(Method::GET, &path, "").await?.text().await?;
+        assert_eq!(text, scoped(rules, cluster), "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_cluster_refuses_is_taken_back_although_others_have_got_something_new() -> Result<()> {
+    let fleet = Fleet::start(&[("eu-1", "sotw"), ("us-1", "delta")]).await?;
+    let scoped = |rules, cluster| format!("{}match: {{node_clusters: [{cluster}]}}\n", ruleset(rules));
+    fleet.put_as("european", scoped(1, "eu")).await?;
+    fleet.put_as("american", scoped(2, "us")).await?;
+    // The Europeans answer only when there is a newer revision, which is none of their business.
+    let european = fleet.envoys.first().context("no Envoy")?.process();
+    european.pause()?;
+    let control_plane = &fleet.control_plane;
+    assert_eq!(control_plane.put("european", scoped(200, "eu")).await?, 3);
+    assert_eq!(control_plane.put("american", scoped(3, "us")).await?, 4);
+    european.resume()?;
+
+    let rollback = fleet.revision(5).await?;
+    assert_eq!((&rollback["action"], &rollback["undoes"]), (&"rollback".into(), &3.into()), "{rollback}");
+    control_plane.wait_for_acks(5, 2).await?;
+    for (name, rules, cluster) in [("european", 1, "eu"), ("american", 3, "us")] {
+        let path = format!("/v1/rulesets/{name}");
+        let text = control_plane.request(Method::GET, &path, "").await?.text().await?;
         assert_eq!(text, scoped(rules, cluster), "{name}");
     }
     Ok(())

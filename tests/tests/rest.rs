@@ -114,7 +114,7 @@ async fn bad_input_gets_a_clear_answer_and_changes_nothing() -> Result<()> {
         (Method::PUT, "/v1/rulesets/%ff", RULESET.into(), 400),
         (Method::GET, "/v1/revisions?limit=x", vec![], 400),
         (Method::GET, "/v1/revisions?limt=1", vec![], 400),
-        (Method::PUT, "/v1/rulesets/digits?wait=applied", RULESET.replace("0.1", "0.2").into(), 400),
+        (Method::PUT, "/v1/rulesets/digits?wait=working", RULESET.replace("0.1", "0.2").into(), 400),
         (Method::PUT, "/v1/rulesets/digits?wait=acked&timeout=5", RULESET.replace("0.1", "0.2").into(), 400),
         (Method::DELETE, "/v1/rulesets/digits?timeout=5s", vec![], 400),
         (Method::DELETE, "/v1/rulesets/digits?wiat=acked", vec![], 400),
@@ -184,7 +184,9 @@ async fn waiting_for_nobody_takes_no_time() -> Result<()> {
         control_plane.request(Method::PUT, "/v1/rulesets/digits?wait=acked&timeout=60s", RULESET).await?;
     assert_eq!(answer.status(), StatusCode::CREATED);
     let fleet = answer.json::<Value>().await?["fleet"].take();
-    let nobody = json!({"revision": 1, "proxies": 0, "acked": 0, "nacked": 0, "pending": 0, "behind": []});
+    let nobody = json!({
+        "revision": 1, "proxies": 0, "acked": 0, "applied": 0, "nacked": 0, "pending": 0, "behind": [],
+    });
     assert_eq!(fleet, nobody);
     Ok(())
 }

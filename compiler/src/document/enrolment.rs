@@ -150,7 +150,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn wrong(&mut self, span: &Span, message: &str, help: &str) {
+    pub(super) fn wrong(&mut self, span: &Span, message: impl Into<String>, help: &str) {
         self.diagnostics.report_with_help(Code::WrongForm, span, message, help);
     }
 

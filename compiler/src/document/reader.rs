@@ -49,6 +49,7 @@ pub(crate) fn read(text: &str, root: Node, diagnostics: &mut Diagnostics<'_>) ->
             .map(|node| reader.experiments(node, &mut names))
             .unwrap_or_default(),
         overrides: fields.optional("overrides").map(|node| reader.overrides(node)).unwrap_or_default(),
+        unit_cookie: fields.optional("unit_cookie").and_then(|node| reader.unit_cookie(node)),
     })
 }
 

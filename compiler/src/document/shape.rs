@@ -43,6 +43,7 @@ enum Form {
     Duration,
     /// RFC 3339.
     Time,
+    Bool,
     /// A text, a number or a bool.
     Scalar,
     /// One of these words.
@@ -81,6 +82,11 @@ pub(crate) fn attribute_types() -> Vec<&'static str> {
     Type::ALL.iter().filter(readable).map(|ty| ty.name()).collect()
 }
 
+/// The values of a cookie's `same_site`.
+pub(crate) fn same_sites() -> Vec<&'static str> {
+    vec!["strict", "lax", "none"]
+}
+
 /// What the field `source` of an attribute names.
 pub(crate) fn sources() -> Vec<&'static str> {
     vec!["path", "method", "host", "client_address"]
@@ -92,6 +98,7 @@ shape! {
         "name": Form::Name, "The name that the ruleset is uploaded under.";
         "match": Form::Object(&MATCH), "Which requests the ruleset governs; all when left out.";
         "unit": Form::Text, "The attribute that is randomised; `user.id` when left out.";
+        "unit_cookie": Form::Object(&UNIT_COOKIE), "Gives requests without a unit a random one that the client keeps in a cookie.";
         "attributes": Form::Names(&Form::Object(&ATTRIBUTE), false), "What conditions read, by the name they use.";
         "targets": Form::Names(&Form::Object(&TARGET), true), "Where the targets are. Left out: a target exists by being named.";
         "default": Form::Name, "The target of requests that no rule takes; `default` when left out.";
@@ -108,6 +115,15 @@ shape! {
         "hosts": Form::Some(&Form::Text), "Host names without port; `*.example.com` takes every name below.";
         "path_prefixes": Form::Some(&Form::Text), "Path prefixes, matched by whole segments.";
         "node_clusters": Form::Some(&Form::Text), "The clusters of proxies that the ruleset is for; all when left out.";
+    }
+}
+
+shape! {
+    UNIT_COOKIE = "`unit_cookie`" {
+        "name": Form::Text, "The cookie's name; `halftone-unit` when left out.";
+        "max_age": Form::Duration, "How long the client keeps it; `8760h`, a year, when left out, and `0`: until its session ends.";
+        "same_site": Form::Word(same_sites), "Which requests from other sites carry it; `lax` when left out.";
+        "secure": Form::Bool, "Whether only encrypted connections carry it; `true` when left out.";
     }
 }
 
@@ -311,6 +327,7 @@ impl Form {
                 json!({ "type": ["string", "integer"], "minimum": 0, "maximum": 0, "pattern": DURATION })
             }
             Self::Time => json!({ "type": "string", "format": "date-time" }),
+            Self::Bool => json!({ "enum": [true, false] }),
             Self::Word(words) => json!({ "enum": words() }),
             Self::Object(shape) => shape.schema(),
             Self::List(item) => json!({ "type": "array", "items": item.schema() }),

@@ -282,7 +282,12 @@ impl Reader<'_, '_> {
     }
 
     /// A duration as conditions write it: numbers with their units.
-    fn duration(&mut self, node: &Node, what: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        node: &Node,
+        what: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let Spanned { span, value: text } = self.text(node, &format!("`{what}`"))?;
         let Ok(nanoseconds) = duration(&text) else {
             let help = match text.parse::<f64>() {

@@ -63,8 +63,11 @@ pub(crate) fn show_timestamp(time: Timestamp) -> String {
         .map_or_else(|_| time.0.to_string(), |time| time.to_string())
 }
 
-/// Reads a duration: numbers with the units h, m, s, ms, us and ns. The error says what is wrong.
-pub(crate) fn duration(text: &str) -> Result<i64, String> {
+/// Reads a duration: numbers with the units h, m, s, ms, us and ns. The answer is in nanoseconds.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn duration(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is not a duration");
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
 use super::json;
-use crate::{gate::GateError, publisher::PublishError};
+use crate::{gate::GateError, publisher::PublishError, store::StoreError};
 use axum::{
     extract::rejection::BytesRejection,
     http::{HeaderValue, StatusCode, header},
@@ -137,10 +137,20 @@ impl Problem {
                 "The control plane is busy",
                 format!("{detail}; try again in a moment"),
             ),
-            PublishError::Gate(_)
-            | PublishError::Snapshot(_)
-            | PublishError::Store(_)
-            | PublishError::Internal(_) => {
+            PublishError::Store(error) => {
+                tracing::error!(ruleset = name, %error, "a change cannot be kept: {}", error.remedy());
+                let status = match error {
+                    _ if error.is_full() => StatusCode::INSUFFICIENT_STORAGE,
+                    StoreError::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    StoreError::Conflict(_) | StoreError::Incompatible(_) => {
+                        StatusCode::INTERNAL_SERVER_ERROR
+                    }
+                };
+                let kind = "urn:halftone:problem:store";
+                let detail = format!("{detail}; nothing was changed, and proxies go on: {}", error.remedy());
+                Self::new(status, kind, "The store takes no changes", detail)
+            }
+            PublishError::Gate(_) | PublishError::Snapshot(_) | PublishError::Internal(_) => {
                 tracing::error!(ruleset = name, error = detail, "a change was not made");
                 Self::internal(detail)
             }

@@ -45,8 +45,8 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The store answers, so changes can be made.
+/// The store takes writes, so changes can be made.
 pub(crate) async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
-    api.publisher.revisions(None, 1).await.map_err(|error| Problem::publish(error, "", ""))?;
+    api.publisher.ready().await.map_err(|error| Problem::publish(error, "", ""))?;
     Ok("ready\n")
 }

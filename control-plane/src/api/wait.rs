@@ -1,4 +1,5 @@
-//! `?wait=acked&timeout=5s` of a change: the answer comes when the proxies have answered, and says what they said.
+//! `?wait=acked&timeout=5s` of a change: the answer comes when the proxies have answered, and says what they said; with
+//! `?wait=applied` when those that took it also decide by it.
 
 use super::{Api, problem::Problem};
 use crate::xds::Fleet;
@@ -16,8 +17,26 @@ const MOST: Duration = Duration::from_secs(60);
 /// Answers of many proxies come close together; they need not be counted after each.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long the answer to a change may wait for the proxies; `None`: it does not.
-pub(crate) struct Wait(Option<Duration>);
+/// For what the answer to a change waits, and how long it may; `None`: it does not.
+pub(crate) struct Wait(Option<(Goal, Duration)>);
+
+/// What all proxies are to have done with a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    /// Answered.
+    Acked,
+    /// Answered, and what was not refused is in force on all workers.
+    Applied,
+}
+
+impl Goal {
+    fn is_reached(self, fleet: &Fleet) -> bool {
+        match self {
+            Self::Acked => fleet.answered(),
+            Self::Applied => fleet.applied(),
+        }
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,17 +59,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Wait {
 }
 
 impl Wait {
-    /// The fleet's state, once all proxies have answered or the time is over. `None` if nobody asked for it.
+    /// The fleet's state, once all proxies are there or the time is over. `None` if nobody asked for it.
     pub(crate) async fn fleet(&self, api: &Api, revision: u64) -> Option<Fleet> {
-        let timeout = self.0?;
+        let (goal, timeout) = self.0?;
         let (mut changes, mut stopping) = (api.nodes.changes(), api.stopping.clone());
-        let answered = async {
-            while !api.nodes.fleet(revision).answered() && changes.changed().await.is_ok() {
+        let reached = async {
+            while !goal.is_reached(&api.nodes.fleet(revision)) && changes.changed().await.is_ok() {
                 tokio::time::sleep(PAUSE).await;
             }
         };
         tokio::select! {
-            () = answered => {}
+            () = reached => {}
             () = tokio::time::sleep(timeout) => {}
             // The sender goes away, and nothing is ever sent.
             _ = stopping.changed() => {}
@@ -59,20 +78,24 @@ impl Wait {
     }
 }
 
-fn parse(wait: Option<&str>, timeout: Option<&str>) -> Result<Option<Duration>, String> {
-    match (wait, timeout) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err("`timeout` goes with `wait`: write wait=acked&timeout=5s".to_owned()),
-        (Some("acked"), None) => Ok(Some(DEFAULT)),
-        (Some("acked"), Some(timeout)) => match duration(timeout).filter(|timeout| *timeout <= MOST) {
-            Some(timeout) => Ok(Some(timeout)),
-            None => Err(format!(
-                "`timeout` is {timeout:?}, but has to be a number with its unit, at most {}s: write timeout=5s or \
-                 timeout=500ms",
-                MOST.as_secs()
-            )),
-        },
-        (Some(wait), _) => Err(format!("`wait` is {wait:?}, but takes only `acked`: write wait=acked")),
+fn parse(wait: Option<&str>, timeout: Option<&str>) -> Result<Option<(Goal, Duration)>, String> {
+    let goal = match wait {
+        None if timeout.is_none() => return Ok(None),
+        None => return Err("`timeout` goes with `wait`: write wait=acked&timeout=5s".to_owned()),
+        Some("acked") => Goal::Acked,
+        Some("applied") => Goal::Applied,
+        Some(wait) => {
+            return Err(format!("`wait` is {wait:?}, but takes `acked` or `applied`: write wait=applied"));
+        }
+    };
+    let Some(timeout) = timeout else { return Ok(Some((goal, DEFAULT))) };
+    match duration(timeout).filter(|timeout| *timeout <= MOST) {
+        Some(timeout) => Ok(Some((goal, timeout))),
+        None => Err(format!(
+            "`timeout` is {timeout:?}, but has to be a number with its unit, at most {}s: write timeout=5s or \
+             timeout=500ms",
+            MOST.as_secs()
+        )),
     }
 }
 
@@ -91,7 +114,7 @@ mod tests {
 
     #[test]
     fn waiting_takes_a_number_with_its_unit() {
-        let seconds = |seconds| Ok(Some(Duration::from_secs(seconds)));
+        let seconds = |seconds| Ok(Some((Goal::Acked, Duration::from_secs(seconds))));
         assert_eq!(parse(None, None), Ok(None));
         assert_eq!(parse(Some("acked"), None), seconds(5));
         assert_eq!(parse(Some("acked"), Some("0s")), seconds(0));
@@ -101,7 +124,8 @@ mod tests {
             let error = parse(Some("acked"), Some(bad)).unwrap_err();
             assert!(error.contains("write timeout=5s"), "{bad}: {error}");
         }
-        assert!(parse(Some("applied"), None).unwrap_err().contains("write wait=acked"));
+        assert_eq!(parse(Some("applied"), None), Ok(Some((Goal::Applied, DEFAULT))));
+        assert!(parse(Some("ack"), None).unwrap_err().contains("write wait=applied"));
         assert!(parse(None, Some("5s")).unwrap_err().contains("wait=acked&timeout=5s"));
     }
 }

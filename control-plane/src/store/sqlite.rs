@@ -137,6 +137,11 @@ impl Store for SqliteStore {
         Ok(source.flatten())
     }
 
+    fn check(&self) -> Result<(), StoreError> {
+        // It is the same already, and SQLite writes the page all the same.
+        Ok(self.connection().pragma_update(None, "user_version", SCHEMA_VERSION)?)
+    }
+
     fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, StoreError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(
@@ -273,6 +278,25 @@ mod tests {
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.revisions(None, 1).unwrap(), [revision(1, Action::Put, "a")]);
         store.commit(&revision(2, Action::Delete, "a"), None).unwrap();
+    }
+
+    #[test]
+    fn what_takes_no_write_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("halftone.db")).unwrap();
+        store.check().unwrap();
+        // As large as it is, and no larger.
+        let pages: i64 = store.connection().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        store.connection().pragma_update(None, "max_page_count", pages).unwrap();
+        let large = "x".repeat(100_000);
+        let full = store.commit(&revision(1, Action::Put, "a"), Some(&large)).unwrap_err();
+        assert!(full.is_full() && full.remedy().contains("make room"), "{full}");
+        assert_eq!(store.load().unwrap(), State::default());
+        store.connection().pragma_update(None, "max_page_count", 10_000).unwrap();
+        store.commit(&revision(1, Action::Put, "a"), Some(&large)).unwrap();
+        store.connection().pragma_update(None, "query_only", true).unwrap();
+        let read_only = store.check().unwrap_err();
+        assert!(!read_only.is_full() && read_only.remedy().contains("look at the disk"), "{read_only}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::resource::{Resource, Upstream, Upstreams};
 use super::settings::{
     balancing_by_health, circuit_breakers, health_check, outlier_detection, protocol_options,
 };
-use super::snapshot::Snapshot;
+use super::snapshot::{RulesetRoutes, Snapshot};
 use super::wire::duration;
 
 /// What all our clusters' names begin with, so that they never meet the user's own.
@@ -43,9 +43,23 @@ pub(super) fn cluster_name(ruleset: &str, target: &str) -> String {
 
 /// The clusters of a snapshot: one for each target that has endpoints.
 pub(super) fn upstreams(snapshot: &Snapshot) -> Upstreams {
-    let targets = snapshot
-        .rulesets
-        .iter()
+    of(snapshot.rulesets.iter())
+}
+
+/// Those that it had lately and has no more.
+pub(super) fn past(snapshot: &Snapshot) -> Upstreams {
+    // Of two of one name the last one is kept: the newest.
+    let mut past = of(snapshot.lately.iter().rev());
+    for ruleset in &snapshot.rulesets {
+        for target in ruleset.targets.iter().filter(|target| !target.endpoints.is_empty()) {
+            past.remove(&cluster_name(&ruleset.name, &target.name));
+        }
+    }
+    past
+}
+
+fn of<'a>(rulesets: impl Iterator<Item = &'a RulesetRoutes>) -> Upstreams {
+    let targets = rulesets
         .flat_map(|ruleset| ruleset.targets.iter().map(move |target| (&ruleset.name, target)))
         .filter(|(_, target)| !target.endpoints.is_empty());
     targets
@@ -63,8 +77,8 @@ pub(super) fn upstreams(snapshot: &Snapshot) -> Upstreams {
         .collect()
 }
 
-/// A cluster that a proxy has from an earlier control plane and that no snapshot of ours knows. Naming it in CDS
-/// keeps it, with the endpoints the proxy already has. `None` if it was never ours.
+/// A cluster that a proxy has from another control plane, or from so long ago that no snapshot knows it. Naming it in
+/// CDS keeps it, with the endpoints the proxy already has. `None` if it was never ours.
 pub(super) fn remembered(name: &str) -> Option<Arc<Upstream>> {
     name.starts_with(PREFIX).then(|| {
         // A name tells no settings. Where the target had some, the proxy warms the cluster anew from its cached

@@ -28,6 +28,11 @@ impl WireForm for Delta {
         request.node.as_ref()
     }
 
+    fn is_new(_: &DeltaDiscoveryRequest) -> bool {
+        // A proxy that has no resources may be an old one: there need not be any clusters.
+        false
+    }
+
     fn request(request: DeltaDiscoveryRequest) -> Result<Request, String> {
         let Some(kind) = Kind::from_type_url(&request.type_url) else {
             return Err(request.type_url);

@@ -12,14 +12,15 @@ use envoy_types::pb::envoy::extensions::wasm::v3::{
 };
 use envoy_types::pb::google::protobuf::BytesValue;
 use envoy_types::util::pack_any;
+use serde_json::json;
 
 use super::resource::Resource;
 use super::snapshot::{ProxySettings, SnapshotError};
 use super::wire::duration;
 
-/// How long a proxy waits before it reloads a VM that trapped, once more than one trap came in a row. Requests in
-/// that time fail, so it is far below Envoy's second.
-const RELOAD_BACKOFF: Duration = Duration::from_millis(50);
+/// How long a proxy waits before it reloads a VM that trapped again. Requests in that time fail, so it is the least that
+/// Envoy takes: with 1 ms, Envoy 1.40 divides by zero. See `docs/envoy.md`.
+const RELOAD_BACKOFF: Duration = Duration::from_millis(2);
 
 /// The resource, packed.
 pub(super) fn resource(bundle: &[u8], settings: &ProxySettings) -> Result<Arc<Resource>, SnapshotError> {
@@ -28,6 +29,17 @@ pub(super) fn resource(bundle: &[u8], settings: &ProxySettings) -> Result<Arc<Re
         typed_config: Some(pack_any(wasm(bundle, settings)?)),
     };
     Ok(Resource::new(settings.filter_name.clone(), &pack_any(extension)))
+}
+
+/// What the filter reads (`filter/src/configuration.rs`): settings as JSON, then the bundle.
+pub fn plugin_configuration(bundle: &[u8], settings: &ProxySettings) -> Vec<u8> {
+    let ProxySettings { tracing, override_keys, control_plane_cluster, .. } = settings;
+    let object = json!({
+        "tracing": tracing,
+        "override_keys": override_keys,
+        "report": { "cluster": control_plane_cluster },
+    });
+    [object.to_string().as_bytes(), b"\n", bundle].concat()
 }
 
 fn wasm(bundle: &[u8], settings: &ProxySettings) -> Result<Wasm, SnapshotError> {
@@ -48,8 +60,8 @@ fn wasm(bundle: &[u8], settings: &ProxySettings) -> Result<Wasm, SnapshotError> 
     let plugin = PluginConfig {
         name: settings.filter_name.clone(),
         root_id: settings.root_id.clone(),
-        // The proxy unwraps BytesValue, so the filter sees exactly the bundle.
-        configuration: Some(pack_any(BytesValue { value: bundle.to_vec() })),
+        // The proxy unwraps BytesValue, so the filter sees exactly these bytes.
+        configuration: Some(pack_any(BytesValue { value: plugin_configuration(bundle, settings) })),
         failure_policy: FailurePolicy::FailReload.into(),
         reload_config: Some(reload),
         vm: Some(plugin_config::Vm::VmConfig(vm)),
@@ -73,11 +85,18 @@ mod tests {
         assert_eq!((config.name.as_str(), config.root_id.as_str()), ("halftone", "halftone"));
         let configuration = config.configuration.clone().unwrap();
         assert_eq!(configuration.type_url, "type.googleapis.com/google.protobuf.BytesValue");
-        // Field 1, length-delimited, six bytes: what `BytesValue` is on the wire.
-        assert_eq!(configuration.value, b"\x0a\x06bundle");
+        let value = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
+        assert_eq!(value, plugin_configuration(b"bundle", &settings));
+        let text = String::from_utf8(value).unwrap();
+        let (object, bundle) = text.split_once('\n').unwrap();
+        assert_eq!(bundle, "bundle");
+        let expected = json!({
+            "tracing": "filter", "override_keys": [], "report": {"cluster": "halftone-control-plane"},
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(object).unwrap(), expected);
         assert_eq!(config.failure_policy(), FailurePolicy::FailReload);
         let backoff = config.reload_config.unwrap().backoff.unwrap();
-        assert_eq!(backoff.base_interval.unwrap().nanos, 50_000_000);
+        assert_eq!(backoff.base_interval.unwrap().nanos, 2_000_000);
 
         let plugin_config::Vm::VmConfig(vm) = config.vm.unwrap();
         assert_eq!((vm.vm_id.as_str(), vm.runtime.as_str()), ("halftone", "envoy.wasm.runtime.v8"));

@@ -36,6 +36,10 @@ pub(super) trait WireForm: Send + Sync + 'static {
     /// Who sends it; only the first request of a stream has to say so.
     fn node(request: &Self::Request) -> Option<&Node>;
 
+    /// Whether the first request of a stream is from a proxy that has nothing yet: its process is a new one. Where the
+    /// form does not tell, it is not.
+    fn is_new(first: &Self::Request) -> bool;
+
     /// A proxy's request in the state machine's words, or its type URL if that is none of ours.
     fn request(request: Self::Request) -> Result<Request, String>;
 

@@ -5,9 +5,10 @@
 //!
 //! To be read in this order: [`snapshot`](Snapshot) (what to distribute), `clusters`, `routes`, `settings`, `filter` (what that
 //! is in Envoy's terms), `resource` (how it is named and compared), `interest`, `channel` and `stream` (what to send
-//! when), `form`, `sotw` and `delta` (the two forms of the protocol), `encoded` and `server` (how it travels), `nodes`
-//! and `fleet` (who has what).
+//! when), `form`, `sotw` and `delta` (the two forms of the protocol), `encoded` and `server` (how it travels), `nodes`,
+//! `applied` and `fleet` (who has what).
 
+mod applied;
 mod channel;
 mod clusters;
 mod delta;
@@ -34,18 +35,29 @@ use std::time::Duration;
 use crate::node_clusters::PerNodeCluster;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
+pub use applied::WorkerStatus;
+pub use filter::plugin_configuration;
 pub use fleet::{Behind, Fleet, RefusedRevision};
 pub use form::Form;
 pub use nodes::{KindStatus, Nack, NodeStatus, Nodes};
 pub use resource::{Kind, Resources};
-pub use snapshot::{ProxySettings, RulesetRoutes, Snapshot, SnapshotError};
+pub use snapshot::{ProxySettings, RulesetRoutes, Snapshot, SnapshotError, TraceOwner};
 use stream::Timing;
 
-/// How often a silent proxy is asked whether it is still there, and how long it may take to answer. A proxy that
-/// vanished without closing its connection is off the list after both.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// How proxies are noticed that vanished without closing their connection: they are off the list after both times.
+#[derive(Debug, Clone, Copy)]
+struct KeepAlive {
+    /// How often a silent proxy is asked whether it is still there.
+    interval: Duration,
+    /// How long it may take to answer.
+    answer: Duration,
+}
+
+const KEEP_ALIVE: KeepAlive =
+    KeepAlive { interval: Duration::from_secs(15), answer: Duration::from_secs(10) };
 
 /// How long proxies may take to let go of their connections at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -63,7 +75,7 @@ pub async fn serve(
     nodes: Nodes,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    serve_with(listener, resources, nodes, shutdown, Timing::default()).await
+    serve_with(listener, resources, nodes, shutdown, Timing::default(), KEEP_ALIVE).await
 }
 
 async fn serve_with(
@@ -72,14 +84,17 @@ async fn serve_with(
     nodes: Nodes,
     shutdown: impl Future<Output = ()>,
     timing: Timing,
+    keep_alive: KeepAlive,
 ) -> Result<(), tonic::transport::Error> {
     let (stop, stopping) = watch::channel(false);
     let stopped = stopping.clone();
+    let reports = applied::router(nodes.clone());
     let service = server::Server { resources, nodes, timing, stopping };
+    let routes = Routes::from(Routes::new(service).into_axum_router().merge(reports));
     let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .add_service(service)
+        .http2_keepalive_interval(Some(keep_alive.interval))
+        .http2_keepalive_timeout(Some(keep_alive.answer))
+        .add_routes(routes)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             shutdown.await;
             // Streams never end by themselves, and the server waits for them.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::applied::{WorkerStatus, Workers};
 use super::channel::{Refusal, Standing};
 use super::fleet::{Fleet, RefusedRevision};
 use super::form::Form;
@@ -33,11 +34,17 @@ pub struct NodeStatus {
     pub form: Form,
     /// When it connected, in milliseconds since 1970, as all times here.
     pub connected_since_ms: u64,
-    /// The newest revision whose bundle, and all clusters and routes it needs, the proxy has ACKed. That is not
-    /// proof of what its filter applied; the filter's own gauge is.
+    /// The newest revision whose bundle, and all clusters and routes it needs, the proxy has ACKed: it has received
+    /// them. What its workers decide by is `applied`.
     pub revision: Option<u64>,
     /// Since when it has that revision.
     pub revision_since_ms: Option<u64>,
+    /// The oldest revision that any of its workers decides by; missing when none has said so.
+    pub applied: Option<u64>,
+    /// Since when all of its workers decide by that one or a newer one.
+    pub applied_since_ms: Option<u64>,
+    /// What each of its workers has applied.
+    pub workers: Vec<WorkerStatus>,
     /// When it last ACKed anything.
     pub last_ack_ms: Option<u64>,
     /// The revision that it refused last, until it takes one that is as new.
@@ -93,11 +100,28 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Registry {
+pub(super) struct Registry {
     streams: u64,
     connected: BTreeMap<u64, NodeStatus>,
     /// The filter configuration that a proxy refused last, by its id.
     refusals: HashMap<String, Refusal>,
+    pub(super) workers: Workers,
+}
+
+impl Registry {
+    /// The connected proxies, with what their workers have applied.
+    fn nodes(&self) -> impl Iterator<Item = NodeStatus> {
+        let now = Instant::now();
+        self.connected.values().map(move |node| {
+            let workers = self.workers.of(&node.id, now);
+            NodeStatus {
+                applied: workers.iter().map(|worker| worker.revision).min(),
+                applied_since_ms: workers.iter().map(|worker| worker.since_ms).max(),
+                workers,
+                ..node.clone()
+            }
+        })
+    }
 }
 
 impl Nodes {
@@ -108,20 +132,19 @@ impl Nodes {
 
     /// The connected proxies, by id and time of connection.
     pub fn list(&self) -> Vec<NodeStatus> {
-        let mut nodes: Vec<NodeStatus> = self.lock().connected.values().cloned().collect();
+        let mut nodes: Vec<NodeStatus> = self.lock().nodes().collect();
         nodes.sort_by(|a, b| (&a.id, a.connected_since_ms).cmp(&(&b.id, b.connected_since_ms)));
         nodes
     }
 
     /// How far they are with a revision.
     pub fn fleet(&self, revision: u64) -> Fleet {
-        Fleet::of(revision, self.lock().connected.values())
+        Fleet::of(revision, self.lock().nodes())
     }
 
     /// How far those of an audience are with a revision.
     pub fn fleet_of(&self, revision: u64, audience: &Audience) -> Fleet {
-        let registry = self.lock();
-        Fleet::of(revision, registry.connected.values().filter(|node| audience.includes(&node.cluster)))
+        Fleet::of(revision, self.lock().nodes().filter(|node| audience.includes(&node.cluster)))
     }
 
     /// The newest revision below `revision` that a connected proxy of an audience has.
@@ -136,8 +159,9 @@ impl Nodes {
         self.0.changed.subscribe()
     }
 
-    /// Lists a proxy until the returned entry is dropped.
-    pub(super) fn connect(&self, node: Option<&Node>, form: Form) -> Entry {
+    /// Lists a proxy until the returned entry is dropped. The workers of one that is new are not those that were heard of
+    /// under its id before.
+    pub(super) fn connect(&self, node: Option<&Node>, form: Form, is_new: bool) -> Entry {
         let status = NodeStatus {
             id: node.map_or_else(String::new, |node| node.id.clone()),
             cluster: node.map_or_else(String::new, |node| node.cluster.clone()),
@@ -146,20 +170,33 @@ impl Nodes {
             connected_since_ms: now_ms(),
             revision: None,
             revision_since_ms: None,
+            applied: None,
+            applied_since_ms: None,
+            workers: Vec::new(),
             last_ack_ms: None,
             refused: None,
             kinds: BTreeMap::new(),
         };
         let id = status.id.clone();
         let mut registry = self.lock();
+        if is_new && !registry.connected.values().any(|node| node.id == id) {
+            registry.workers.forget(&id);
+        }
         registry.streams += 1;
         let stream = registry.streams;
         registry.connected.insert(stream, status);
+        let Registry { connected, workers, .. } = &mut *registry;
+        workers.expect(&id, Instant::now(), connected.values().map(|node| node.id.as_str()));
         drop(registry);
         Entry { nodes: self.clone(), stream, id }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Registry> {
+    /// Tells who waits for changes.
+    pub(super) fn changed(&self) {
+        self.0.changed.send_replace(());
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Registry> {
         // Every change is complete before anything can panic, so a poisoned registry is as good as another.
         self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,7 +257,7 @@ impl Entry {
             }
         }
         drop(registry);
-        self.nodes.0.changed.send_replace(());
+        self.nodes.changed();
     }
 }
 
@@ -249,11 +286,11 @@ impl Refusal {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.nodes.lock().connected.remove(&self.stream);
-        self.nodes.0.changed.send_replace(());
+        self.nodes.changed();
     }
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -310,7 +347,7 @@ mod tests {
     }
 
     fn connect(nodes: &Nodes, id: &str) -> Entry {
-        nodes.connect(Some(&node(id)), Form::Delta)
+        nodes.connect(Some(&node(id)), Form::Delta, false)
     }
 
     #[test]
@@ -345,6 +382,7 @@ mod tests {
             serde_json::json!([{
                 "id": "a", "cluster": "edge", "user_agent": "envoy 1.40.0", "form": "delta",
                 "connected_since_ms": null, "revision": 7, "revision_since_ms": null, "last_ack_ms": null,
+                "applied": null, "applied_since_ms": null, "workers": [],
                 "refused": {"revision": 8, "kind": "ecds", "message": "no", "since_ms": null},
                 "kinds": {"ecds": {
                     "sent": null, "acked": null,
@@ -370,7 +408,9 @@ mod tests {
             .iter()
             .map(|node| (node.id.as_str(), node.revision, node.refused.is_some()))
             .collect();
-        assert_eq!(behind, [("b", Some(7), true), ("c", Some(6), false)]);
+        // "a" took it, but none of its workers has said that it decides by it.
+        assert_eq!(behind, [("a", Some(8), false), ("b", Some(7), true), ("c", Some(6), false)]);
+        assert_eq!((fleet.applied, fleet.applied()), (0, false));
         assert_eq!(nodes.newest_below(8, &Audience::All), Some(7));
         assert!(!fleet.answered());
         let (six, seven) = (nodes.fleet(6), nodes.fleet(7));

@@ -112,6 +112,8 @@ pub(crate) type Upstreams = BTreeMap<String, Arc<Upstream>>;
 pub struct Resources {
     revision: u64,
     pub(crate) upstreams: Upstreams,
+    /// Those of earlier revisions that are gone.
+    pub(crate) past: Upstreams,
     pub(crate) route: Arc<Resource>,
     pub(crate) filter: Arc<Resource>,
 }
@@ -126,6 +128,7 @@ impl Resources {
         Ok(Self {
             revision: snapshot.revision,
             upstreams: clusters::upstreams(snapshot),
+            past: clusters::past(snapshot),
             route: routes::resource(snapshot, settings),
             filter: filter::resource(&snapshot.bundle, settings)?,
         })

@@ -138,7 +138,7 @@ impl<W: WireForm> Session<W> {
         };
         let node = W::node(&first);
         let node_cluster = node.map_or_else(String::new, |node| node.cluster.clone());
-        let entry = nodes.connect(node, W::FORM);
+        let entry = nodes.connect(node, W::FORM, W::is_new(&first));
         tracing::info!(node = ?entry.id(), node_cluster, form = ?W::FORM, "proxy connected");
         let current = Arc::clone(resources.borrow_and_update().of(&node_cluster));
         let mut stream = Stream::new(W::FORM, timing, current);

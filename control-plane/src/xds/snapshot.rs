@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use halftone_compiler::TargetSpec;
+use serde::Serialize;
 
 /// One revision, complete: the bundle and where its targets live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub bundle: Arc<[u8]>,
     /// One entry for each ruleset; the order does not matter.
     pub rulesets: Vec<RulesetRoutes>,
+    /// Rulesets as they were before, newest first: what a proxy may still have that was away when they changed.
+    pub lately: Vec<RulesetRoutes>,
 }
 
 /// The targets of one ruleset.
@@ -50,6 +53,23 @@ pub struct ProxySettings {
     pub fallback_cluster: String,
     /// How long a request to the fallback cluster may take. Zero: no limit of ours.
     pub fallback_timeout: Duration,
+    /// The static cluster of the user's bootstrap by which proxies reach the xDS server.
+    pub control_plane_cluster: String,
+    /// Who starts and continues traces.
+    pub tracing: TraceOwner,
+    /// Whose override tokens proxies take: public keys of Ed25519 as base64.
+    pub override_keys: Vec<String>,
+}
+
+/// Who starts and continues traces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceOwner {
+    /// The filter, as a participant of W3C Trace Context.
+    #[default]
+    Filter,
+    /// The proxy's own tracer.
+    Proxy,
 }
 
 impl ProxySettings {
@@ -63,6 +83,9 @@ impl ProxySettings {
             route_config_name: "halftone".to_owned(),
             fallback_cluster: "default".to_owned(),
             fallback_timeout: Duration::ZERO,
+            control_plane_cluster: "halftone-control-plane".to_owned(),
+            tracing: TraceOwner::default(),
+            override_keys: Vec::new(),
         }
     }
 }

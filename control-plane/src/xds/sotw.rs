@@ -22,6 +22,11 @@ impl WireForm for StateOfTheWorld {
         request.node.as_ref()
     }
 
+    fn is_new(first: &DiscoveryRequest) -> bool {
+        // A proxy that lost its connection names the version that it has.
+        first.version_info.is_empty()
+    }
+
     fn request(request: DiscoveryRequest) -> Result<Request, String> {
         let Some(kind) = Kind::from_type_url(&request.type_url) else {
             return Err(request.type_url);
@@ -68,6 +73,13 @@ mod tests {
             ..DiscoveryRequest::default()
         };
         assert_eq!(StateOfTheWorld::request(message).unwrap().error.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn xds_a_proxy_that_has_nothing_is_new() {
+        let returning = DiscoveryRequest { version_info: "v".to_owned(), ..DiscoveryRequest::default() };
+        assert!(StateOfTheWorld::is_new(&DiscoveryRequest::default()));
+        assert!(!StateOfTheWorld::is_new(&returning));
     }
 
     #[test]

@@ -389,7 +389,9 @@ impl Stream {
     fn keep_remembered(&mut self, kind: Kind) {
         let channel = &self.channels[kind as usize];
         for name in channel.interest.names().chain(channel.delivered.keys()) {
-            let known = self.current.upstreams.get(name).cloned();
+            // In delta what is not named stays as it is. The state of the world has to define it again.
+            let past = (self.form == Form::StateOfTheWorld).then(|| self.current.past.get(name)).flatten();
+            let known = self.current.upstreams.get(name).or(past).cloned();
             if let Some(upstream) = known.or_else(|| clusters::remembered(name)) {
                 self.referenced.insert(name.clone(), upstream);
             }

@@ -22,7 +22,8 @@ pub(super) fn ruleset(name: &str, default: Option<&str>, targets: Vec<TargetSpec
 
 /// A snapshot whose bundle tells its revision.
 pub(super) fn snapshot(revision: u64, rulesets: Vec<RulesetRoutes>) -> Snapshot {
-    Snapshot { revision, bundle: Arc::from(format!("bundle {revision}").into_bytes()), rulesets }
+    let bundle = Arc::from(format!("bundle {revision}").into_bytes());
+    Snapshot { revision, bundle, rulesets, lately: Vec::new() }
 }
 
 /// Resources of one ruleset `d` with these targets, each on its port.

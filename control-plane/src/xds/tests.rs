@@ -1,7 +1,9 @@
 //! The whole server, with a real gRPC client over loopback.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -9,6 +11,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::google::rpc::Status;
 use prost::Message;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -35,12 +38,20 @@ async fn start(resources: Arc<Resources>) -> ControlPlane {
 }
 
 async fn start_with(resources: PerNodeCluster<Arc<Resources>>) -> ControlPlane {
+    let timing = Timing { grace: Duration::from_millis(100), ..Timing::default() };
+    start_timed(resources, timing, KEEP_ALIVE).await
+}
+
+async fn start_timed(
+    resources: PerNodeCluster<Arc<Resources>>,
+    timing: Timing,
+    keep_alive: KeepAlive,
+) -> ControlPlane {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (publish, resources) = watch::channel(Arc::new(resources));
     let (stop, stopped) = oneshot::channel::<()>();
     let nodes = Nodes::new();
-    let timing = Timing { grace: Duration::from_millis(100), ..Timing::default() };
     let serving = serve_with(
         listener,
         resources,
@@ -49,6 +60,7 @@ async fn start_with(resources: PerNodeCluster<Arc<Resources>>) -> ControlPlane {
             let _ = stopped.await;
         },
         timing,
+        keep_alive,
     );
     let server = tokio::spawn(serving);
     ControlPlane { address, publish, nodes, stop, server }
@@ -232,6 +244,102 @@ async fn xds_the_last_state_stays_without_a_publisher() {
     drop(publish);
     let plane = ControlPlane { address, publish: other, nodes, stop, server };
     plane.proxy("n1").await.settle(&["halftone/d/a"]).await;
+}
+
+/// Passes bytes on until it is told to stop: then its connections stay open, and nothing comes through any more.
+struct Relay {
+    address: SocketAddr,
+    cut: watch::Sender<bool>,
+}
+
+impl Relay {
+    async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, is_cut) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut far = TcpStream::connect(server).await.unwrap();
+                let mut is_cut = is_cut.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+                        () = async { drop(is_cut.wait_for(|is_cut| *is_cut).await) } => {}
+                    }
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        Self { address, cut }
+    }
+}
+
+#[tokio::test]
+async fn xds_a_proxy_that_vanished_leaves_the_list() {
+    let keep_alive = KeepAlive { interval: Duration::from_millis(200), answer: Duration::from_secs(2) };
+    let resources = PerNodeCluster::same(resources(1, &[("a", 1)]));
+    let mut plane = start_timed(resources, Timing::default(), keep_alive).await;
+    let relay = Relay::to(plane.address).await;
+    plane.address = relay.address;
+    let mut proxy = plane.proxy("n1").await;
+    proxy.settle(&["halftone/d/a"]).await;
+    tokio::time::sleep(keep_alive.interval * 4).await;
+    assert_eq!(plane.nodes.list().len(), 1, "one that is silent and there stays");
+    relay.cut.send_replace(true);
+    plane.until(<[_]>::is_empty).await;
+}
+
+/// Bytes that count how many of their kind there are.
+struct Counted(Vec<u8>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn xds_a_proxy_that_does_not_read_costs_a_few_bundles_and_gets_the_last_one() {
+    const REVISIONS: u64 = 200;
+    /// Responses under way, the states that its stream knows, and the one that is published.
+    const FEW: usize = 12;
+    let alive = Arc::new(AtomicUsize::new(0));
+    let large = |revision: u64| {
+        let mut snapshot = snapshot(revision, vec![ruleset("d", None, vec![target("a", &[1])])]);
+        snapshot.bundle = Arc::from(vec![u8::try_from(revision % 251).unwrap(); 256 << 10]);
+        let mut resources = Resources::build(&snapshot, &ProxySettings::new("filter.wasm")).unwrap();
+        let filter = Arc::make_mut(&mut resources.filter);
+        alive.fetch_add(1, Ordering::SeqCst);
+        filter.any = Bytes::from_owner(Counted(filter.any.to_vec(), Arc::clone(&alive)));
+        Arc::new(resources)
+    };
+    // Nobody is waited for, so that as much as possible is sent.
+    let impatient = Timing { answer: Duration::from_millis(1), ..Timing::default() };
+    let plane = start_timed(PerNodeCluster::same(large(1)), impatient, KEEP_ALIVE).await;
+    let mut proxy = plane.proxy("n1").await;
+    proxy.settle(&["halftone/d/a"]).await;
+    plane.until(|nodes| nodes.len() == 1 && nodes[0].revision == Some(1)).await;
+    let mut last = String::new();
+    for revision in 2..=REVISIONS {
+        let next = large(revision);
+        last = next.version(Kind::Filter);
+        plane.publish.send_replace(Arc::new(PerNodeCluster::same(next)));
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        let alive = alive.load(Ordering::SeqCst);
+        assert!(alive <= FEW, "{alive} bundles are kept after {revision} revisions");
+    }
+    let mut read = 0;
+    while proxy.take(Kind::Filter, &["halftone"]).await.version_info != last {
+        read += 1;
+    }
+    assert!(read < REVISIONS / 2, "{read} revisions were kept for it");
+    plane.until(|nodes| nodes[0].revision == Some(REVISIONS)).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ async fn describes_itself_and_its_models() {
     let about = server.get("/v2").await;
     assert_eq!(about.status, StatusCode::OK);
     assert_eq!(about.body["name"], "halftone-inference");
-    assert_eq!(about.body["extensions"], json!([]));
+    assert_eq!(about.body["extensions"], json!(["binary_tensor_data", "model_repository"]));
 
     let latest = server.get("/v2/models/digits").await;
     assert_eq!(
@@ -37,7 +37,7 @@ async fn is_ready_until_it_drains() {
         let answer = server.get(path).await;
         assert_eq!((answer.status, &answer.body["ready"]), (StatusCode::OK, &json!(true)), "{path}");
     }
-    server.app.drain();
+    server.app.drain().await;
     for path in ["/v2/health/ready", "/v2/models/digits/ready"] {
         let answer = server.get(path).await;
         assert_eq!((answer.status, &answer.body["ready"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
@@ -52,8 +52,9 @@ async fn answers_what_was_asked_for() {
     let server = Server::digits().await;
     let mut body: Value = serde_json::from_str(&request(&held_out()[..2])).unwrap();
     body["outputs"] =
-        json!([{ "name": "label", "parameters": { "binary_data": true } }, { "name": "probabilities" }]);
+        json!([{ "name": "label", "parameters": { "binary_data": false } }, { "name": "probabilities" }]);
     body["id"] = "é\"1".into();
+    body["parameters"] = json!({ "mine": "kept", "number": 1.5, "timeout": 5_000_000 });
     let answer = server.post("/v2/models/digits/versions/1/infer", body.to_string()).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     assert_eq!(answer.header("content-type"), "application/json");
@@ -61,6 +62,7 @@ async fn answers_what_was_asked_for() {
     assert_eq!(answer.body["model_name"], "digits");
     assert_eq!(answer.body["model_version"], "1");
     assert_eq!(answer.body["id"], "é\"1");
+    assert_eq!(answer.body["parameters"], json!({ "mine": "kept", "number": 1.5 }));
     let outputs = answer.body["outputs"].as_array().unwrap();
     let names: Vec<_> = outputs.iter().map(|output| &output["name"]).collect();
     assert_eq!(names, ["label", "probabilities"]);
@@ -68,10 +70,10 @@ async fn answers_what_was_asked_for() {
     assert_eq!((&outputs[1]["shape"], &outputs[1]["datatype"]), (&json!([2, 10]), &json!("FP32")));
 
     body["outputs"] = json!([{ "name": "label" }]);
-    body.as_object_mut().unwrap().remove("id");
+    body.as_object_mut().unwrap().retain(|key, _| key != "id" && key != "parameters");
     let answer = server.post("/v2/models/digits/infer", body.to_string()).await;
     assert_eq!(answer.body["outputs"].as_array().unwrap().len(), 1);
-    assert_eq!(answer.body.get("id"), None);
+    assert_eq!((answer.body.get("id"), answer.body.get("parameters")), (None, None));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Every bad request gets its status and an error that says what to do.
 
-use crate::support::{Server, committed_models, held_out, request};
+use crate::support::{Options, Server, committed_models, held_out, request};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -89,10 +89,73 @@ async fn malformed_json() {
 }
 
 #[tokio::test]
-async fn binary_tensors_are_refused_with_advice() {
-    let headers = [("Inference-Header-Content-Length", "2")];
-    let answer = Server::digits().await.post_with(INFER, "{}\0\0", &headers).await;
-    assert!(answer.error(400).contains("binary_data=False"));
+async fn bad_binary_tensors() {
+    let server = Server::digits().await;
+    let json = |size: &str| {
+        format!(
+            r#"{{"inputs":[{{"name":"pixels","shape":[1,64],"datatype":"FP32","parameters":{{"binary_data_size":{size}}}}}]}}"#
+        )
+    };
+    for (size, bytes, length, problem) in [
+        ("256", 255, None, r#"input "pixels": binary_data_size is 256, but 255 bytes are left"#),
+        ("255", 255, None, r#"input "pixels": the data has 255 bytes, the shape [1, 64] needs 256"#),
+        ("256", 257, None, "1 bytes follow those that binary_data_size of the inputs says"),
+        ("\"256\"", 256, None, r#"input "pixels": binary_data_size is not a number of bytes"#),
+        ("256", 256, Some("-1"), r#"Inference-Header-Content-Length is "-1", expected a number of bytes"#),
+        ("256", 256, Some("99999"), "the body has 357 bytes, less than Inference-Header-Content-Length says"),
+        ("256", 256, Some("5"), "malformed request: EOF while parsing a string at line 1 column 5"),
+        ("256", 256, Some("0"), "malformed request: EOF while parsing a value at line 1 column 0"),
+    ] {
+        let json = json(size);
+        let length = length.map_or(json.len().to_string(), str::to_owned);
+        let body = [json.as_bytes(), &vec![0; bytes]].concat();
+        let answer =
+            server.post_with(INFER, body, &[("Inference-Header-Content-Length", length.as_str())]).await;
+        assert_eq!(answer.error(400), problem);
+    }
+}
+
+#[tokio::test]
+async fn what_json_cannot_say_is_refused() {
+    let server = Server::digits().await;
+    for number in ["NaN", "Infinity", "-Infinity", "1e39", "01", "0x1"] {
+        let body = request(&held_out()[..1]).replacen("\"data\":[[", &format!("\"data\":[[{number},"), 1);
+        let answer = server.post(INFER, body).await;
+        assert_eq!(answer.status.as_u16(), 400, "{number}: {}", answer.body);
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn compressed_bodies() {
+    let options = Options { max_body: 100_000, max_bodies: 250_000, ..Options::default() };
+    let server = Server::start(&committed_models(), &["digits:2"], options).await;
+    let send = async |encoding: &str, body: Vec<u8>| {
+        server.post_with(INFER, body, &[("Content-Encoding", encoding)]).await
+    };
+    let good = request(&held_out()[..1]);
+    assert_eq!(send("gzip", gzip(good.as_bytes())).await.output("label").len(), 1);
+    let mut deflated = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut deflated, good.as_bytes()).unwrap();
+    assert_eq!(send("deflate", deflated.finish().unwrap()).await.output("label").len(), 1);
+    assert_eq!(send("identity", good.clone().into_bytes()).await.output("label").len(), 1);
+
+    // 50 MB that arrive as 50 KB.
+    let bomb = gzip(&vec![b' '; 50 << 20]);
+    assert!(bomb.len() < 100_000);
+    assert_eq!(send("gzip", bomb).await.error(413), "the body is larger than 100000 bytes");
+    let truncated = gzip(good.as_bytes())[..50].to_vec();
+    assert!(send("gzip", truncated).await.error(400).starts_with("cannot decompress the body: "));
+    assert!(send("gzip", good.clone().into_bytes()).await.error(400).starts_with("cannot decompress"));
+    assert_eq!(
+        send("br", good.into_bytes()).await.error(415),
+        r#"the content encoding "br" is not read; gzip, deflate and identity are"#
+    );
 }
 
 #[tokio::test]
@@ -125,7 +188,9 @@ async fn other_methods() {
 
 #[tokio::test]
 async fn bodies_that_are_too_large() {
-    let server = Server::start(&committed_models(), &["digits:2"], 1, 1, 1000).await;
+    let server =
+        Server::start(&committed_models(), &["digits:2"], Options { max_body: 1000, ..Options::default() })
+            .await;
     let largest = format!("{:1$}", "{}", 1000);
     assert_eq!(
         server.post(INFER, largest).await.error(400),
@@ -139,7 +204,9 @@ async fn bodies_that_are_too_large() {
 
 #[tokio::test]
 async fn a_body_that_does_not_say_how_large_it_is() {
-    let server = Server::start(&committed_models(), &["digits:2"], 1, 1, 1000).await;
+    let server =
+        Server::start(&committed_models(), &["digits:2"], Options { max_body: 1000, ..Options::default() })
+            .await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!("POST {INFER} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -1,11 +1,15 @@
 //! The backend as its clients see it: real HTTP, real ONNX Runtime, the committed models.
 #![allow(clippy::unwrap_used, reason = "in tests; clippy knows only those in functions marked as such")]
 
+mod batching;
+mod clients;
 mod datatypes;
 mod digits;
 mod endpoints;
 mod errors;
+mod grpc;
 mod onnx;
 mod overload;
 mod process;
+mod repository;
 mod support;

@@ -27,6 +27,8 @@ struct GraphProto {
     node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
     name: String,
+    #[prost(message, repeated, tag = "5")]
+    initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
     input: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
@@ -41,6 +43,30 @@ struct NodeProto {
     output: Vec<String>,
     #[prost(string, tag = "4")]
     op_type: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TensorProto {
+    #[prost(int64, repeated, tag = "1")]
+    dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    data_type: i32,
+    #[prost(float, repeated, tag = "4")]
+    float_data: Vec<f32>,
+    #[prost(string, tag = "8")]
+    name: String,
+    #[prost(message, repeated, tag = "13")]
+    external_data: Vec<StringEntry>,
+    #[prost(int32, tag = "14")]
+    data_location: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StringEntry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -91,6 +117,47 @@ pub(crate) fn write(
     nodes: &[Node<'_>],
     outputs: &[Tensor<'_>],
 ) {
+    save(repository, name, "1", &encode(name, inputs, None, nodes, outputs));
+}
+
+/// Writes a file of a model into a repository.
+pub(crate) fn save(repository: &Path, name: &str, version: &str, file: &[u8]) {
+    let folder = repository.join(name).join(version);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("model.onnx"), file).unwrap();
+}
+
+/// A model that gives the entries of a table that `index` names, row by row: what else than 0 to `table.len()` fails.
+pub(crate) fn table(table: &[f32]) -> Vec<u8> {
+    table_of(initializer(table))
+}
+
+/// The same with a table of so many entries in a file `weights` beside it.
+pub(crate) fn table_beside(entries: usize) -> Vec<u8> {
+    const EXTERNAL: i32 = 1;
+    let location = StringEntry { key: "location".to_owned(), value: "weights".to_owned() };
+    table_of(TensorProto {
+        dims: vec![entries.try_into().unwrap()],
+        float_data: Vec::new(),
+        external_data: vec![location],
+        data_location: EXTERNAL,
+        ..initializer(&[])
+    })
+}
+
+fn table_of(table: TensorProto) -> Vec<u8> {
+    let index = ("index", TensorElementType::Int64, &["batch"][..]);
+    let entry = ("entry", TensorElementType::Float32, &["batch"][..]);
+    encode("table", &[index], Some(table), &[("Gather", &["table", "index"], &["entry"])], &[entry])
+}
+
+fn encode(
+    name: &str,
+    inputs: &[Tensor<'_>],
+    table: Option<TensorProto>,
+    nodes: &[Node<'_>],
+    outputs: &[Tensor<'_>],
+) -> Vec<u8> {
     let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     let graph = GraphProto {
         node: nodes
@@ -102,15 +169,39 @@ pub(crate) fn write(
             })
             .collect(),
         name: name.to_owned(),
+        initializer: table.into_iter().collect(),
         input: inputs.iter().map(value_info).collect(),
         output: outputs.iter().map(value_info).collect(),
     };
     let model =
         ModelProto { ir_version: 8, graph: Some(graph), opset_import: vec![OperatorSetId { version: 17 }] };
-    let folder = repository.join(name).join("1");
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("model.onnx"), model.encode_to_vec()).unwrap();
+    model.encode_to_vec()
 }
+
+fn initializer(table: &[f32]) -> TensorProto {
+    TensorProto {
+        dims: vec![table.len().try_into().unwrap()],
+        data_type: number(TensorElementType::Float32),
+        float_data: table.to_vec(),
+        name: "table".to_owned(),
+        external_data: Vec::new(),
+        data_location: 0,
+    }
+}
+
+/// Writes a model `slow` that squares a matrix `x` over and over: with [`SLOW`] rows it takes a good part of a second.
+pub(crate) fn write_slow(repository: &Path) {
+    let names: Vec<String> = (0..60).map(|step| format!("x{step}")).collect();
+    let ends: Vec<([&str; 2], [&str; 1])> = (1..names.len())
+        .map(|step| ([names[step - 1].as_str(), names[step - 1].as_str()], [names[step].as_str()]))
+        .collect();
+    let nodes: Vec<Node<'_>> = ends.iter().map(|(i, o)| ("MatMul", &i[..], &o[..])).collect();
+    let matrix = |name| -> Tensor<'_> { (name, TensorElementType::Float32, &["n", "n"]) };
+    write(repository, "slow", &[matrix("x0")], &nodes, &[matrix("x59")]);
+}
+
+/// Rows and columns of what the slow model takes a good part of a second for.
+pub(crate) const SLOW: usize = 500;
 
 fn value_info(&(name, element_type, dimensions): &Tensor<'_>) -> ValueInfo {
     let dim = dimensions.iter().map(|&name| Dimension { dim_param: Some(name.to_owned()) }).collect();
@@ -130,9 +221,11 @@ fn number(element_type: TensorElementType) -> i32 {
         TensorElementType::Int64 => 7,
         TensorElementType::String => 8,
         TensorElementType::Bool => 9,
+        TensorElementType::Float16 => 10,
         TensorElementType::Float64 => 11,
         TensorElementType::Uint32 => 12,
         TensorElementType::Uint64 => 13,
+        TensorElementType::Bfloat16 => 16,
         other => panic!("{other} is not written here"),
     }
 }

@@ -214,6 +214,54 @@ fn drains_before_it_stops() {
     assert_eq!(running.finish().status.code(), Some(0));
 }
 
+/// The most memory that a process ever had, in bytes.
+fn most_memory(process: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn bodies_that_are_held_open_take_bounded_memory() {
+    let running = Running::start(&["--serve", "digits:2"]);
+    let before = most_memory(running.child.id());
+    let size = 8 << 20;
+    let piece = vec![b' '; 1 << 20];
+    let mut held = Vec::new();
+    for _ in 0..150 {
+        let mut stream = running.connect();
+        let head =
+            format!("POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n");
+        // All but the last byte; who is refused may be cut off while it sends.
+        let mut send = || -> std::io::Result<()> {
+            stream.write_all(head.as_bytes())?;
+            for _ in 0..7 {
+                stream.write_all(&piece)?;
+            }
+            stream.write_all(&piece[1..])
+        };
+        let _ = send();
+        held.push(stream);
+    }
+    let answer = running.get("/v2/health/ready");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    // They would be 1.2 GB; 64 MiB are kept for them. The connections of those that are refused read ahead, up to 408 KiB
+    // each, while what they still send is thrown away.
+    let bound = (64 << 20) + 150 * (408 << 10) + (16 << 20);
+    let grown = most_memory(running.child.id()) - before;
+    assert!(grown < bound, "{grown} bytes more than {before}");
+    let mut answer = [0; 12];
+    held[149].read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 429");
+    // Those that were there first get their answer.
+    held[0].write_all(b" ").unwrap();
+    held[0].read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+    drop(held);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.finish().status.code(), Some(0));
+}
+
 #[test]
 fn says_what_is_missing() {
     let models = committed_models();
@@ -240,6 +288,12 @@ fn says_what_is_missing() {
 
     fs::create_dir_all(folder.path().join("broken/1")).unwrap();
     fs::write(folder.path().join("broken/1/model.onnx"), "not a model").unwrap();
+    let more_than_most = refused(command(&models).args(["--min-workers", "3", "--max-workers", "2"]));
+    assert!(
+        more_than_most.ends_with("--min-workers is 3, more than --max-workers, which is 2"),
+        "{more_than_most}"
+    );
+
     let broken = refused(&mut command(folder.path()));
     assert!(broken.contains("cannot load broken:1 from"), "{broken}");
 }

@@ -1,12 +1,14 @@
 //! A server in this process, and requests to it.
 
 use halftone_inference::{
-    http::{App, router},
-    model::Model,
-    models::Models,
-    repository::{Artifact, Repository},
+    app::{self, App, ClientLimits},
+    keeper::{Keeper, Plan},
+    model::Settings,
+    queue::BatchLimits,
     runtime,
+    workers::WorkerLimits,
 };
+use halftone_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use ort::environment::Environment;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
@@ -16,8 +18,10 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 use tokio::net::TcpListener;
+use tonic::transport::Channel;
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
@@ -44,9 +48,32 @@ fn environment() -> &'static Environment {
     ENVIRONMENT.get_or_init(|| runtime::load(&library(), NonZeroUsize::MIN).unwrap())
 }
 
-/// Loads a model as the program does.
-pub(crate) fn load(artifact: Artifact, sessions: usize, queue: usize) -> anyhow::Result<Model> {
-    Model::load(environment(), artifact, NonZeroUsize::new(sessions).unwrap(), queue)
+/// How a server of a test differs from others.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) workers: usize,
+    pub(crate) max_workers: NonZeroUsize,
+    pub(crate) queue: usize,
+    pub(crate) batch: BatchLimits,
+    pub(crate) max_body: usize,
+    pub(crate) max_bodies: usize,
+    pub(crate) poll: Option<Duration>,
+    pub(crate) model_control: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            max_workers: NonZeroUsize::MIN,
+            queue: 1024,
+            batch: BatchLimits { size: 32, delay: Duration::ZERO },
+            max_body: 4 << 20,
+            max_bodies: 64 << 20,
+            poll: None,
+            model_control: false,
+        }
+    }
 }
 
 /// A server of this test's own.
@@ -59,26 +86,37 @@ pub(crate) struct Server {
 impl Server {
     /// Serves everything that is committed.
     pub(crate) async fn digits() -> Self {
-        let all = ["digits:1", "digits:2", "digits:3"];
-        Self::start(&committed_models(), &all, 2, 1024, 1 << 20).await
+        Self::start(&committed_models(), &["digits:1", "digits:2", "digits:3"], Options::default()).await
     }
 
     /// Serves models of a repository.
-    pub(crate) async fn start(
-        models: &Path,
-        serve: &[&str],
-        sessions: usize,
-        queue: usize,
-        max_body: usize,
-    ) -> Self {
+    pub(crate) async fn start(models: &Path, serve: &[&str], options: Options) -> Self {
         let selections: Vec<_> = serve.iter().map(|selection| selection.parse().unwrap()).collect();
-        let artifacts = Repository::scan(models).unwrap().select(&selections).unwrap();
-        let models = artifacts.into_iter().map(|artifact| load(artifact, sessions, queue).unwrap());
-        let app = App::new(Models::new(models), max_body);
+        let workers = NonZeroUsize::new(options.workers).unwrap();
+        let workers =
+            WorkerLimits { min: workers, max: workers.max(options.max_workers), queue: options.queue };
+        let settings = Settings { workers, batch: options.batch, batch_declared: false };
+        let plan = Plan { folder: models.to_owned(), selections, settings };
+        let keeper = Keeper::start(environment().clone(), plan).unwrap();
+        if let Some(poll) = options.poll {
+            tokio::spawn(Arc::clone(&keeper).watch(poll));
+        }
+        let limits = ClientLimits {
+            model_control: options.model_control,
+            max_body: options.max_body,
+            max_bodies: options.max_bodies,
+        };
+        let (app, router) = app::serve(keeper, limits).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, router(Arc::clone(&app))).into_future());
+        tokio::spawn(axum::serve(listener, router).into_future());
         Self { app, address, client: Client::builder().no_proxy().build().unwrap() }
+    }
+
+    /// A gRPC client of it.
+    pub(crate) async fn grpc(&self) -> GrpcInferenceServiceClient<Channel> {
+        let channel = Channel::from_shared(format!("http://{}", self.address)).unwrap();
+        GrpcInferenceServiceClient::new(channel.connect().await.unwrap())
     }
 
     fn url(&self, path: &str) -> String {
@@ -106,25 +144,34 @@ impl Server {
         Answer::of(request.send().await.unwrap()).await
     }
 
+    /// The status of a request that is answered by no more.
+    pub(crate) async fn post_empty(&self, path: &str) -> u16 {
+        self.client.post(self.url(path)).send().await.unwrap().status().as_u16()
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         Answer::of(self.client.delete(self.url(path)).send().await.unwrap()).await
     }
 }
 
-/// A response, its body read as JSON.
+/// A response, its body read as JSON and what follows it.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) body: Value,
+    pub(crate) binary: Vec<u8>,
 }
 
 impl Answer {
     async fn of(response: Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        let body = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
-        Self { status, headers, body }
+        let bytes = response.bytes().await.unwrap();
+        let json = headers.get("inference-header-content-length");
+        let json = json.map_or(bytes.len(), |length| length.to_str().unwrap().parse().unwrap());
+        let (json, binary) = bytes.split_at(json);
+        let body = serde_json::from_slice(json).unwrap_or_else(|e| panic!("{e}: {json:?}"));
+        Self { status, headers, body, binary: binary.to_vec() }
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {

@@ -1,7 +1,10 @@
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
-use super::super::testing::resources;
+use halftone_compiler::target::Protocol;
+
+use super::super::testing::{resources, ruleset, snapshot, target};
+use super::super::{ProxySettings, RulesetRoutes};
 use super::*;
 
 const TIMING: Timing = Timing {
@@ -666,6 +669,30 @@ fn xds_a_returning_proxy_keeps_its_clusters_until_its_routes_are_new() {
     assert_eq!(proxy.stream.covered(), Some(9));
     proxy.wait(TIMING.grace);
     assert_eq!(proxy.got(), [(Kind::Cluster, vec!["b", "c"])]);
+}
+
+#[test]
+fn xds_a_returning_proxy_keeps_clusters_of_earlier_revisions_as_they_are() {
+    let with = |protocol, name: &str| -> RulesetRoutes {
+        let mut target = target(name, &[1]);
+        target.settings.protocol = protocol;
+        ruleset("d", None, vec![target])
+    };
+    let settings = ProxySettings::new("filter.wasm");
+    let build = |snapshot| Arc::new(Resources::build(&snapshot, &settings).unwrap());
+    let before = build(snapshot(1, vec![with(Protocol::Http2, "a")]));
+    let mut after = snapshot(9, vec![with(Protocol::Http1, "b")]);
+    after.lately = vec![with(Protocol::Http2, "a"), with(Protocol::Http1, "a"), with(Protocol::Http2, "b")];
+    let mut proxy = reconnect(&before, &build(after));
+    proxy.send(Kind::Cluster, None);
+    proxy.send(Kind::Endpoint, None);
+    let clusters = proxy.next();
+    assert_eq!(names(&clusters), ["a", "b"]);
+    assert_eq!(
+        clusters.resources[0], before.upstreams["halftone/d/a"].cluster,
+        "Envoy sees that it is the same"
+    );
+    assert_eq!(proxy.got(), [(Kind::Endpoint, vec!["a"])], "and so it keeps its endpoints, too");
 }
 
 #[test]

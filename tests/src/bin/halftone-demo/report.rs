@@ -44,7 +44,13 @@ fn quantiles(exchanges: &[&Exchange]) -> (f64, f64) {
 pub(crate) fn timeline(exchanges: &[Exchange], change: Instant) {
     const STEP: Duration = Duration::from_millis(500);
     let Some(first) = exchanges.first() else { return };
-    let mut start = first.at;
+    // Whole steps from the change, so that no row has requests of before and after it.
+    let (mut step, mut start) = (0, change);
+    while let Some(earlier) = start.checked_sub(STEP)
+        && first.at + STEP / 2 < start
+    {
+        (step, start) = (step - 1, earlier);
+    }
     let mut rest = exchanges;
     println!("      time  requests  failed  share of v2");
     while !rest.is_empty() {
@@ -53,11 +59,10 @@ pub(crate) fn timeline(exchanges: &[Exchange], change: Instant) {
         let v2 = now.iter().filter(|exchange| exchange.target.as_deref() == Some("v2")).count();
         let failed = now.iter().filter(|exchange| exchange.status != Ok(200)).count();
         let share = if now.is_empty() { 0.0 } else { v2 as f64 / now.len() as f64 };
-        let offset =
-            if start >= change { (start - change).as_secs_f64() } else { -(change - start).as_secs_f64() };
+        let offset = f64::from(step) * STEP.as_secs_f64();
         let bar = "█".repeat(v2 * 40 / now.len().max(1));
         println!("  {offset:>+6.1} s  {:>8}  {failed:>6}  {:>5.1}%  {bar}", now.len(), share * 100.0);
-        start += STEP;
+        (step, start) = (step + 1, start + STEP);
         rest = later;
     }
 }

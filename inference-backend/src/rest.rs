@@ -1,54 +1,34 @@
 //! The protocol's REST endpoints.
 
+pub mod payload;
+mod repository;
+pub mod request;
+pub mod response;
+
+use self::payload::Payload;
 use crate::{
-    access::{self, FoundModel},
+    access::FoundModel,
+    app::{App, EXTENSIONS},
+    deadline,
     failure::Failure,
     model::Model,
-    models::Models,
-    payload::Payload,
+    offload::offload,
+    output::Output,
     signature::Signature,
 };
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Path, State},
-    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
-    middleware,
+    extract::{FromRequestParts, Path, Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-/// What the endpoints share.
-#[derive(Debug)]
-pub struct App {
-    /// The models that are served.
-    pub models: Models,
-    /// Largest body of a request, in bytes.
-    pub max_body: usize,
-    draining: AtomicBool,
-}
-
-impl App {
-    /// Serves these models, taking bodies of at most `max_body` bytes.
-    #[must_use]
-    pub fn new(models: Models, max_body: usize) -> Arc<Self> {
-        Arc::new(Self { models, max_body, draining: AtomicBool::new(false) })
-    }
-
-    /// From now on says that it is not ready; still answers.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
-    }
-}
+/// The protocol's name for what is served.
+pub const PLATFORM: &str = "onnx_onnxv1";
 
 /// The protocol's REST endpoints.
 pub fn router(app: Arc<App>) -> Router {
@@ -60,16 +40,15 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v2", get(server))
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(ready))
+        .nest("/v2/repository", repository::router())
         .nest("/v2/models/{model}", model.clone())
         .nest("/v2/models/{model}/versions/{version}", model)
-        .fallback(async |uri: Uri| Failure::NotFound(format!("no such path: {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method| Failure::MethodNotAllowed(method.to_string()))
-        .layer(middleware::from_fn(access::log))
         .with_state(app)
 }
 
 async fn server() -> Response {
-    Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
+    Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS }))
         .into_response()
 }
 
@@ -94,7 +73,7 @@ fn readiness(ready: bool, body: serde_json::Value) -> Response {
 #[derive(Serialize)]
 struct Metadata<'a> {
     name: &'a str,
-    versions: Vec<&'a str>,
+    versions: Vec<String>,
     platform: &'a str,
     #[serde(flatten)]
     signature: &'a Signature,
@@ -104,16 +83,48 @@ async fn metadata(State(app): State<Arc<App>>, Named(model): Named) -> Response 
     Json(Metadata {
         name: model.name(),
         versions: app.models.versions(model.name()),
-        platform: "onnx_onnxv1",
+        platform: PLATFORM,
         signature: model.signature(),
     })
     .into_response()
 }
 
-async fn infer(Named(model): Named, Payload(body): Payload) -> Result<Response, Failure> {
-    let answer = model.infer(body).await?;
-    let json = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, json)], answer).into_response())
+async fn infer(
+    State(app): State<Arc<App>>,
+    Named(model): Named,
+    request: Request,
+) -> Result<Response, Failure> {
+    model.has_room()?;
+    let deadline = deadline::of(request.headers());
+    let prepare = async {
+        let payload = Payload::read(request, app.max_body, &app.budget).await?;
+        let model = Arc::clone(&model);
+        // The payload is kept to the end: what is made of it takes about as much memory.
+        offload(payload.bytes.len(), move || {
+            let payload = payload.decode()?;
+            let (unchecked, envelope) = request::parse(&payload.bytes, payload.json)?;
+            Ok((unchecked.check(model.signature())?, (envelope.into_owned(), payload)))
+        })
+        .await
+    };
+    let (outputs, (envelope, payload)) = model.run(deadline, prepare).await?;
+    let outputs = outputs?;
+    let answered = Arc::clone(&model);
+    let encoded = offload(outputs.iter().map(Output::size).sum(), move || {
+        response::encode(&answered, &envelope, &outputs)
+            .map_err(|problem| Failure::Internal(format!("{} failed: {problem}", answered.label())))
+    })
+    .await?;
+    drop(payload);
+    let Some(json) = encoded.json else {
+        let kind = HeaderValue::from_static("application/json");
+        return Ok(([(header::CONTENT_TYPE, kind)], encoded.body).into_response());
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (HeaderName::from_static(payload::JSON_LENGTH), HeaderValue::from(json)),
+    ];
+    Ok((headers, encoded.body).into_response())
 }
 
 /// The model that a path names.
@@ -134,8 +145,8 @@ impl FromRequestParts<Arc<App>> for Named {
             .map_err(|e| Failure::BadRequest(e.body_text()))?;
         let model = app.models.find(&path.model, path.version.as_deref())?;
         if let Some(found) = parts.extensions.get::<FoundModel>() {
-            found.set(model);
+            found.set(&model);
         }
-        Ok(Self(Arc::clone(model)))
+        Ok(Self(model))
     }
 }

@@ -1,0 +1,139 @@
+//! The inference service: how much it answers, how fast, and what it does with more than that.
+
+mod load;
+mod server;
+
+use self::{
+    load::{Load, Report},
+    server::Server,
+};
+use anyhow::{Context, Result};
+use halftone_tests::{Paths, Stack, digits};
+use std::{net::SocketAddr, time::Duration};
+
+/// How long each load lasts.
+const TIME: Duration = Duration::from_secs(5);
+/// Loads are repeated, in turns; the median is told.
+const ROUNDS: usize = 3;
+
+pub(crate) fn run() -> Result<()> {
+    // The clients get no more than one thread: the servers are to be measured.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let paths = Paths::find()?;
+        let folder = tempfile::tempdir()?;
+        lone_client(&paths, &folder).await?;
+        throughput(&paths, &folder).await?;
+        overload(&paths, &folder).await?;
+        through_envoy().await
+    })
+}
+
+/// Batching must cost a lone client nothing.
+async fn lone_client(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
+    let batched = Server::start(paths, folder, "batched", &[]).await?;
+    let waiting = Server::start(paths, folder, "waiting", &["--batch-delay-us", "2000"]).await?;
+    let alone = Server::start(paths, folder, "alone", &["--max-batch", "1"]).await?;
+    let load = Load::json(&digit()?);
+    let mut medians = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (server, medians) in [&alone, &batched, &waiting].into_iter().zip(&mut medians) {
+            medians.push(load.closed(server.address, 1, TIME / 2).await?.quantile(0.5));
+        }
+    }
+    let [alone, batched, waiting] = medians.map(median);
+    println!("inference: one client, median of a digit as JSON, median of {ROUNDS} rounds in turns");
+    println!("  --max-batch 1                                 {alone:>7.0} us");
+    println!(
+        "  batched                                       {batched:>7.0} us   {:.2} times",
+        batched / alone
+    );
+    println!(
+        "  batched, --batch-delay-us 2000                {waiting:>7.0} us   {:.2} times",
+        waiting / alone
+    );
+    Ok(())
+}
+
+/// What it answers when 16 connections ask without a pause.
+async fn throughput(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
+    let batched = Server::start(paths, folder, "many", &[]).await?;
+    let alone = Server::start(paths, folder, "many-alone", &["--max-batch", "1"]).await?;
+    let digit = digit()?;
+    println!(
+        "inference: 16 connections without a pause, {} s each; the client shares the cores",
+        TIME.as_secs()
+    );
+    for (name, server, load) in [
+        ("JSON", &batched, Load::json(&digit)),
+        ("JSON, --max-batch 1", &alone, Load::json(&digit)),
+        ("binary tensors", &batched, Load::binary()),
+    ] {
+        let report = load.closed(server.address, 16, TIME).await?;
+        println!("  {name:<28} {report}   {:>5.1} MB", megabytes(server.resident_bytes()?));
+    }
+    Ok(())
+}
+
+/// Five times as many requests as it can answer.
+async fn overload(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
+    // A short queue, so that who is accepted does not wait for long.
+    let server = Server::start(paths, folder, "overload", &["--queue", "64"]).await?;
+    let load = Load::json(&digit()?);
+    let peak = load.closed(server.address, 64, TIME).await?;
+    let excess = load.closed(server.address, 320, TIME).await?;
+    let memory = megabytes(server.resident_bytes()?);
+    let after = load.closed(server.address, 64, TIME / 5).await?;
+    println!("inference: --queue 64, connections without a pause");
+    println!("  64                           {peak}");
+    println!("  320                          {excess}   {memory:>5.1} MB");
+    println!("  64, in the second after      {after}");
+    println!(
+        "  goodput at five times as many connections is {:.0} % of that before",
+        100.0 * excess.rate() / peak.rate()
+    );
+    Ok(())
+}
+
+/// At fixed rates through Envoy with the filter, and to the backend itself.
+async fn through_envoy() -> Result<()> {
+    let stack = Stack::start(1, 2).await?;
+    stack.publish("digits", &stack.canary(0.5)).await?;
+    let url = stack.envoys[0].infer_url();
+    let address = url.split('/').nth(2).context("no address")?.parse()?;
+    let folder = tempfile::tempdir()?;
+    let direct = Server::start(&Paths::find()?, &folder, "direct", &[]).await?;
+    let load = Load::json(&digit()?);
+    println!(
+        "inference: a digit as JSON at a fixed rate, {} s each, latency from when it was due",
+        TIME.as_secs()
+    );
+    for rate in [500, 5000] {
+        for (name, address) in [("backend", direct.address), ("Envoy, filter, backends", address)] {
+            let report = at_rate(&load, address, rate).await?;
+            println!("  {rate:>5}/s {name:<24} {report}");
+        }
+    }
+    println!("  memory of the backend        {:>5.1} MB", megabytes(direct.resident_bytes()?));
+    Ok(())
+}
+
+async fn at_rate(load: &Load, address: SocketAddr, rate: u32) -> Result<Report> {
+    // The first connections and runs are not what is asked about.
+    load.open(address, 32, rate, TIME / 5).await?;
+    load.open(address, 32, rate, TIME).await
+}
+
+fn digit() -> Result<String> {
+    Ok(digits::test_set()?.swap_remove(0).request)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "to be read by people")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

@@ -1,0 +1,122 @@
+//! What the protocols share, and both of them on one port.
+
+use crate::{
+    access,
+    budget::{self, Budget},
+    failure::Failure,
+    grpc,
+    keeper::Keeper,
+    models::Models,
+    rest,
+};
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderMap, header},
+    middleware,
+    response::{IntoResponse, Response},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tonic::Status;
+use tonic_health::server::HealthReporter;
+
+/// The extensions of the protocol that are served, as the server's metadata name them.
+pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "model_repository"];
+
+/// What clients may do.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// Whether they may load and unload models.
+    pub model_control: bool,
+    /// Largest body of a request, in bytes.
+    pub max_body: usize,
+    /// All bodies that are there at once, in bytes.
+    pub max_bodies: usize,
+}
+
+/// What the endpoints share.
+#[derive(Debug)]
+pub struct App {
+    /// The models that are served.
+    pub models: Arc<Models>,
+    /// Keeps them in step with the repository.
+    pub keeper: Arc<Keeper>,
+    /// Largest body of a request, in bytes.
+    pub max_body: usize,
+    /// For the bodies of all requests.
+    pub budget: Arc<Budget>,
+    health: HealthReporter,
+    model_control: bool,
+    draining: AtomicBool,
+}
+
+impl App {
+    /// From now on says that it is not ready; still answers.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        for service in grpc::SERVICES {
+            self.health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        }
+    }
+
+    /// Refuses, unless clients may load and unload models. They may not as a matter of course: whoever can send a
+    /// request could else end a model for all others.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub fn may_control(&self) -> Result<(), Failure> {
+        if self.model_control {
+            return Ok(());
+        }
+        let advice = "clients may not load and unload models here; start with --model-control to let them";
+        Err(Failure::Forbidden(advice.into()))
+    }
+
+    /// Whether it takes requests.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Both protocols, serving the models that are kept.
+///
+/// # Errors
+/// When the descriptors for gRPC's reflection are damaged.
+pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<(Arc<App>, Router)> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for service in grpc::SERVICES {
+        health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
+    let app = Arc::new(App {
+        models: Arc::clone(keeper.models()),
+        keeper,
+        max_body: limits.max_body,
+        budget: Budget::new(limits.max_bodies),
+        health,
+        model_control: limits.model_control,
+        draining: AtomicBool::new(false),
+    });
+    let metered = middleware::from_fn_with_state(Arc::clone(&app.budget), budget::meter);
+    let router = grpc::router(&app, health_service)?
+        .layer(metered)
+        .merge(rest::router(Arc::clone(&app)))
+        .fallback(unknown)
+        .layer(middleware::from_fn(access::log));
+    Ok((app, router))
+}
+
+async fn unknown(request: Request) -> Response {
+    let path = request.uri().path();
+    if is_grpc(request.headers()) {
+        return Status::unimplemented(format!("no such call: {path}")).into_http::<axum::body::Body>();
+    }
+    Failure::NotFound(format!("no such path: {path}")).into_response()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,142 @@
+//! What a model's folder says about how it is served: `config.json`.
+
+use serde::Deserialize;
+use std::{
+    fs::File,
+    io::{self, Read},
+    num::NonZeroUsize,
+    path::Path,
+};
+
+/// Name of the file.
+pub const FILE: &str = "config.json";
+
+/// Larger ones are a mistake.
+const LARGEST: u64 = 64 << 10;
+
+/// How a model is served; what is left out is as the command line says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// Which versions are served.
+    pub versions: Option<VersionPolicy>,
+    /// How requests are run together.
+    pub batch: Option<BatchConfig>,
+    /// How many requests are run at once.
+    pub workers: Option<WorkersConfig>,
+}
+
+/// Which versions of a model are served.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionPolicy {
+    /// So many of the latest.
+    Latest(NonZeroUsize),
+    /// These.
+    Specific(Vec<String>),
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        Self::Latest(NonZeroUsize::MIN)
+    }
+}
+
+/// How requests are run together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// As `--max-batch`. Says too that the first dimension is the batch, whatever it is called.
+    pub rows: NonZeroUsize,
+    /// As `--batch-delay-us`.
+    #[serde(default)]
+    pub delay_us: u32,
+}
+
+/// How many requests are run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkersConfig {
+    /// As `--min-workers`.
+    pub min: NonZeroUsize,
+    /// As `--max-workers`.
+    pub max: NonZeroUsize,
+}
+
+impl ModelConfig {
+    /// That of the model in this folder; nothing when it has none.
+    ///
+    /// # Errors
+    /// Where it is wrong, and how.
+    pub fn read(folder: &Path) -> Result<Self, String> {
+        let mut text = String::new();
+        match File::open(folder.join(FILE)).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
+        {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(format!("cannot read {FILE}: {error}")),
+            Ok(size) if size as u64 > LARGEST => {
+                return Err(format!("{FILE} is larger than {LARGEST} bytes"));
+            }
+            Ok(_) => {}
+        }
+        let config: Self = serde_json::from_str(&text).map_err(|e| format!("{FILE}: {e}"))?;
+        if let Some(WorkersConfig { min, max }) = config.workers
+            && min > max
+        {
+            return Err(format!("{FILE}: workers.min is {min}, more than workers.max, which is {max}"));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn read(text: &str) -> Result<ModelConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), text).unwrap();
+        ModelConfig::read(folder.path())
+    }
+
+    #[test]
+    fn says_how_a_model_is_served() {
+        let config = read(
+            r#"{"versions": {"latest": 2}, "batch": {"rows": 8, "delay_us": 100}, "workers": {"min": 1, "max": 3}}"#,
+        );
+        let number = |n| NonZeroUsize::new(n).unwrap();
+        assert_eq!(
+            config,
+            Ok(ModelConfig {
+                versions: Some(VersionPolicy::Latest(number(2))),
+                batch: Some(BatchConfig { rows: number(8), delay_us: 100 }),
+                workers: Some(WorkersConfig { min: number(1), max: number(3) }),
+            })
+        );
+        assert_eq!(
+            read(r#"{"versions": {"specific": ["1", "beta"]}}"#).unwrap().versions,
+            Some(VersionPolicy::Specific(vec!["1".into(), "beta".into()]))
+        );
+        assert_eq!(read("{}"), Ok(ModelConfig::default()));
+        assert_eq!(ModelConfig::read(tempfile::tempdir().unwrap().path()), Ok(ModelConfig::default()));
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_it() {
+        for (text, problem) in [
+            ("", "config.json: EOF while parsing a value at line 1 column 0"),
+            (r#"{"version": {}}"#, "config.json: unknown field `version`, expected one of"),
+            (r#"{"versions": {"latest": 0}}"#, "config.json: invalid value: integer `0`, expected a nonzero"),
+            (r#"{"versions": {"newest": 1}}"#, "config.json: unknown variant `newest`, expected `latest` or"),
+            (
+                r#"{"workers": {"min": 2, "max": 1}}"#,
+                "config.json: workers.min is 2, more than workers.max, which",
+            ),
+        ] {
+            let got = read(text).unwrap_err();
+            assert!(got.starts_with(problem), "{got}");
+        }
+        assert_eq!(read(&" ".repeat(70_000)).unwrap_err(), "config.json is larger than 65536 bytes");
+    }
+}

@@ -1,0 +1,64 @@
+//! A request in a model's queue.
+
+use crate::{failure::Failure, output::Output, queue::Item, request::InferRequest};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// What a request gets.
+pub type Outcome = Result<Vec<Output>, Failure>;
+
+/// A request in a model's queue.
+#[derive(Debug)]
+pub struct Job {
+    /// What is to be run.
+    pub request: InferRequest,
+    /// After it nobody waits for the answer.
+    pub deadline: Option<Instant>,
+    /// Size of the inputs' first dimension, where it is the batch; else 1.
+    rows: usize,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Job {
+    /// A request, and where its answer will be. `batched`: whether the inputs' first dimension is the batch.
+    #[must_use]
+    pub fn new(
+        request: InferRequest,
+        deadline: Option<Instant>,
+        batched: bool,
+    ) -> (Self, oneshot::Receiver<Outcome>) {
+        let (reply, answer) = oneshot::channel();
+        let first = request.inputs.first().and_then(|input| input.shape().first().copied());
+        let rows = first.filter(|_| batched).and_then(|rows| usize::try_from(rows).ok()).unwrap_or(1);
+        (Self { request, deadline, rows, reply }, answer)
+    }
+
+    /// Its rows in a batch.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Answers it. Who asked may have left.
+    pub fn answer(self, outcome: Outcome) {
+        let _ = self.reply.send(outcome);
+    }
+}
+
+impl Item for Job {
+    fn is_void(&self) -> bool {
+        self.reply.is_closed() || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn weight(&self) -> usize {
+        // A batch of no rows takes its time too.
+        self.rows.max(1)
+    }
+
+    /// The inputs must have the same shape beyond the first dimension. Whether that one is the batch, the limits of
+    /// the batch say: they are those of a single job where it is not.
+    fn fits(&self, other: &Self) -> bool {
+        let mut pairs = self.request.inputs.iter().zip(&other.request.inputs);
+        pairs.all(|(a, b)| a.shape().get(1..) == b.shape().get(1..))
+    }
+}
