@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'EOF'
-usage: scripts/bench.sh [rules | filter | envoy | fleet | inference]…
+usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge]…
 
 Measures what is named, or everything:
   rules   the evaluator, native: decisions per second
@@ -13,6 +13,7 @@ Measures what is named, or everything:
   envoy   real Envoy: time until a change is in force everywhere, memory
   fleet   a thousand proxies on one control plane: time until all have ACKed a change, memory per proxy
   inference  the inference service: batching, throughput, overload, fixed rates through Envoy
+  judge   the judge: cost per metric and tick, of a new look, releases per second
 EOF
 }
 
@@ -20,7 +21,7 @@ EOF
 for argument in "$@"; do
     case $argument in
         -h | --help) usage && exit ;;
-        rules | filter | envoy | fleet | inference) ;;
+        rules | filter | envoy | fleet | inference | judge) ;;
         *)
             echo "bench: unknown argument '$argument'; see scripts/bench.sh --help" >&2
             exit 2

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzes the compiler, the bundle's decoder, the evaluator, and the parsers of inference requests. Sets up and builds what is missing.
+# Fuzzes the compiler, the bundle's decoder, the evaluator, the judge, and the parsers of inference requests. Sets up and
+# builds what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly TARGETS=(yaml expression bundle evaluate infer_rest infer_grpc)
+readonly TARGETS=(yaml expression bundle evaluate judge infer_rest infer_grpc)
 
 usage() {
     cat <<'EOF'
@@ -14,6 +15,7 @@ Runs each fuzz target that is named, or all, for N seconds (60 when left out):
   expression  a condition's text: the same result with and without optimisation
   bundle      a bundle's bytes, also behind a header that is right
   evaluate    changed bundles: what verifies decides without a fault
+  judge       a policy, data and a state as JSON: a verdict, and the same bytes again
   infer_rest  an inference request over REST: an answer, and tensors that are what it said
   infer_grpc  the same over gRPC
 

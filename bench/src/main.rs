@@ -5,6 +5,7 @@ mod envoy;
 mod filter;
 mod fleet;
 mod inference;
+mod judge;
 mod rules;
 mod rulesets;
 
@@ -40,6 +41,8 @@ enum What {
     Fleet,
     /// The inference service: batching, throughput, overload, fixed rates through Envoy.
     Inference,
+    /// The judge: cost per metric and tick, of a new look, releases per second.
+    Judge,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
             What::Envoy => envoy::run(),
             What::Fleet => fleet::run(),
             What::Inference => inference::run(),
+            What::Judge => judge::run(),
         };
         if measured.is_err() {
             return finish(measured);

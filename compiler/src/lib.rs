@@ -29,6 +29,7 @@ mod show;
 pub mod simulate;
 mod suggest;
 pub mod target;
+mod tree;
 mod yaml;
 
 pub use compile::{Compiled, compile, compile_file, compile_with, name_problem};
@@ -43,3 +44,4 @@ pub use show::source;
 pub use simulate::Simulation;
 pub use suggest::did_you_mean;
 pub use target::TargetSpec;
+pub use tree::Tree;

@@ -3,15 +3,19 @@
 mod compile;
 mod disasm;
 mod explain;
+mod judge;
 mod lint;
 mod override_token;
+mod plan;
 mod simulate;
 
 pub use compile::CompileArgs;
 pub use disasm::DisasmArgs;
 pub use explain::ExplainArgs;
+pub use judge::JudgeArgs;
 pub use lint::LintArgs;
 pub use override_token::OverrideArgs;
+pub use plan::PlanArgs;
 pub use simulate::SimulateArgs;
 
 use anyhow::{Context, Result, bail};

@@ -30,6 +30,10 @@ enum Command {
     Disasm(cli::DisasmArgs),
     /// Show rule by rule how a request is decided.
     Explain(cli::ExplainArgs),
+    /// Judge a release from its statistics: promote, hold, roll back, and why.
+    Judge(cli::JudgeArgs),
+    /// Say how many units an effect takes, and how long.
+    Plan(cli::PlanArgs),
     /// Give requests a target whatever the rules say, by a signed token: for tests in production.
     Override(cli::OverrideArgs),
     /// Print the JSON Schema of rulesets, for editors.
@@ -80,6 +84,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compile(args) => args.run()?,
         Command::Disasm(args) => args.run()?,
         Command::Explain(args) => args.run()?,
+        Command::Judge(args) => return args.run(),
+        Command::Plan(args) => args.run()?,
         Command::Override(args) => args.run()?,
         Command::Schema => cli::print(format!("{:#}\n", halftone_compiler::json_schema()))?,
         Command::Simulate(args) => return args.run(),

@@ -1,0 +1,261 @@
+//! `halftone judge simulate`
+
+use super::super::print;
+use super::svg;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use halftone_judge::simulation::{
+    Clusters, Data, Fault, Latency, Rule, Scenario, Share, false_calls, false_rollbacks, latency_speed,
+    peeking, promote_table, rollback_speed, simulate_classic, simulate_release, srm_false_alarms, srm_speed,
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::{fmt::Write, io::IsTerminal, path::PathBuf};
+
+/// Planned looks: two weeks, every six hours.
+const LOOKS: u32 = 56;
+
+/// Flags of `halftone judge simulate`.
+#[derive(Args, Debug)]
+pub struct JudgeSimulateArgs {
+    /// What to simulate; everything when left out.
+    #[arg(value_enum)]
+    what: Vec<What>,
+    /// Seed: the same one gives the same figures.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs of each simulation.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    runs: u32,
+    /// Folder for the drawings (SVG); none are drawn when left out.
+    #[arg(long, value_name = "FOLDER")]
+    draw: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Promote rules: false calls, power, sample; exact.
+    Rules,
+    /// The default policy as a whole.
+    Release,
+    /// The policy `classic`.
+    Classic,
+    /// How fast faults are rolled back, and how often sound releases are.
+    Rollback,
+    /// How fast a wrong sample ratio is found.
+    SampleRatio,
+    /// Rare, heavy-tailed and skewed data at small shares.
+    Data,
+}
+
+impl JudgeSimulateArgs {
+    /// Prints the figures as they come, and writes the drawings.
+    ///
+    /// # Errors
+    /// When a drawing or the figures cannot be written.
+    pub(super) fn run(&self) -> Result<()> {
+        let all = What::value_variants();
+        for what in if self.what.is_empty() { all } else { &self.what } {
+            let told = match what {
+                What::Rules => rules()?,
+                What::Release => self.release()?,
+                What::Classic => self.classic()?,
+                What::Rollback => self.rollback()?,
+                What::SampleRatio => self.sample_ratio()?,
+                What::Data => self.data()?,
+            };
+            print(told)?;
+        }
+        if let Some(folder) = &self.draw {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("{} cannot be made", folder.display()))?;
+            for (name, drawing) in svg::drawings(LOOKS, self.seed)? {
+                let path = folder.join(name);
+                std::fs::write(&path, drawing)
+                    .with_context(|| format!("{} cannot be written", path.display()))?;
+                print(format!("{}\n", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A bar for somebody who watches.
+    fn bar(&self, what: &'static str, length: u32) -> ProgressBar {
+        let watched = std::io::stderr().is_terminal();
+        let target = if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(length.into()), target);
+        let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what);
+        bar
+    }
+
+    fn release(&self) -> Result<String> {
+        let mut out =
+            format!("default policy as a whole, {} runs of {LOOKS} looks after a ramp\n", self.runs);
+        let same = Scenario::same();
+        for (name, scenario) in [
+            ("no better, no worse", same),
+            ("better by the MDE", Scenario { conversion: 0.345, ..same }),
+            ("better by twice the MDE", Scenario { conversion: 0.39, ..same }),
+            ("errors 3 % to 12 %", Scenario { errors: 0.12, ..same }),
+            ("twice as slow", Scenario { latency: 2.0, ..same }),
+        ] {
+            let bar = self.bar(name, self.runs);
+            let outcome = simulate_release(&scenario, self.runs, self.seed, || bar.inc(1))?;
+            bar.finish_and_clear();
+            let _ = writeln!(
+                out,
+                "  {name:<24} promoted {}  rolled back {}  invalid {:>3}  information at the end {:.3}",
+                percent(outcome.promotions()),
+                percent(outcome.rollbacks()),
+                outcome.invalid,
+                outcome.information / f64::from(outcome.runs().max(1)),
+            );
+        }
+        Ok(out)
+    }
+
+    fn classic(&self) -> Result<String> {
+        let bar = self.bar("classic", self.runs);
+        let (candidates, pauses) = simulate_classic(self.runs, self.seed, || bar.inc(1))?;
+        bar.finish_and_clear();
+        Ok(format!(
+            "policy classic, {} sound releases: false candidates {}, false pauses for harm {}\n",
+            self.runs,
+            percent(candidates),
+            percent(pauses)
+        ))
+    }
+
+    fn rollback(&self) -> Result<String> {
+        // Each of them takes some hundred seconds of traffic.
+        let runs = self.runs.min(2_000);
+        let mut out = format!(
+            "rollback, 100 requests/s, 5 % candidate, alpha .001, {runs} runs: candidate units, median / 95 %\n"
+        );
+        let faults = [(0.001, 0.5), (0.001, 0.2), (0.001, 0.05), (0.001, 0.01), (0.01, 0.05)];
+        let bar = self.bar("faults", 12);
+        for (stable, candidate) in faults {
+            let fault = Fault { stable, candidate };
+            let all = rollback_speed(fault, true, 0.001, runs, self.seed)?;
+            let control = rollback_speed(fault, false, 0.001, runs, self.seed)?;
+            let _ = writeln!(
+                out,
+                "  errors {:>4} % to {:>4} %   all stable {:>5.0} / {:>5.0} ({:.0} / {:.0} s)   control {:>5.0} / {:>5.0}",
+                100.0 * stable,
+                100.0 * candidate,
+                all.units.0,
+                all.units.1,
+                all.seconds.0,
+                all.seconds.1,
+                control.units.0,
+                control.units.1,
+            );
+            bar.inc(1);
+        }
+        for (factor, quantiles, tolerance) in [
+            (5.0, vec![0.5, 0.95], 0.0),
+            (5.0, vec![0.95], 0.0),
+            (5.0, vec![0.5], 0.0),
+            (2.0, vec![0.5], 0.0),
+            (2.0, vec![0.95], 0.0),
+            (2.0, vec![0.5], 0.1),
+            (1.5, vec![0.5], 0.0),
+        ] {
+            let latency = Latency { factor, quantiles, tolerance };
+            let speed = latency_speed(&latency, true, 0.001, runs.min(200), self.seed)?;
+            let _ = writeln!(
+                out,
+                "  latency x {factor}, {:?}, tolerance {tolerance}   all stable {:>5.0} / {:>5.0} ({:.0} / {:.0} s)",
+                latency.quantiles, speed.units.0, speed.units.1, speed.seconds.0, speed.seconds.1,
+            );
+            bar.inc(1);
+        }
+        let _ = writeln!(out, "sound releases rolled back, alpha .01");
+        for (name, clusters, bad) in [
+            ("14 days of ticks, one request per unit", Clusters::None, 120_000),
+            ("20 failures per bad unit, the first counts", Clusters::FirstEvent(20), 10_000),
+            ("3 failures per bad unit, all count (a mistake)", Clusters::EveryEvent(3), 10_000),
+            ("30 failures per bad unit, all count (a mistake)", Clusters::EveryEvent(30), 10_000),
+        ] {
+            let _ = writeln!(
+                out,
+                "  {name:<48} {}",
+                percent(false_rollbacks(clusters, 0.01, bad, runs, self.seed)?)
+            );
+        }
+        bar.finish_and_clear();
+        Ok(out)
+    }
+
+    fn sample_ratio(&self) -> Result<String> {
+        let runs = self.runs.min(2_000);
+        let mut out = String::from(
+            "sample ratio: units until a 5 % arm that gets another share is found, median / 95 %\n",
+        );
+        for (real, most) in [(0.06, 200_000), (0.055, 400_000)] {
+            let (median, late) = srm_speed(0.05, real, 100, most, runs, self.seed)?;
+            let _ = writeln!(out, "  {:.1} %: {median:.0} / {late:.0}", 100.0 * real);
+        }
+        let alarms = srm_false_alarms(0.05, 100, 1_000, runs, self.seed)?;
+        let _ = writeln!(out, "  false alarms in 1000 looks: {}", percent(alarms));
+        Ok(out)
+    }
+
+    fn data(&self) -> Result<String> {
+        let runs = self.runs.min(2_000);
+        let mut out = format!("equal versions called different at alpha .05, 20,000 units, {runs} runs\n");
+        let kinds = [
+            Data::Bernoulli(0.01),
+            Data::Bernoulli(0.05),
+            Data::Lognormal(0.5),
+            Data::Lognormal(1.0),
+            Data::Lognormal(2.0),
+        ];
+        let bar = self.bar("data", 40);
+        for data in kinds {
+            for share in [0.5, 0.05] {
+                let _ = write!(out, "  {:<16} {:>4} %", format!("{data:?}"), 100.0 * share);
+                for (name, rule, looks) in [
+                    ("planned", Rule::Planned, 56),
+                    ("open", Rule::Open, 200),
+                    ("planned, no guards", Rule::PlannedUnguarded, 56),
+                    ("open, no guards", Rule::OpenUnguarded, 200),
+                ] {
+                    let calls = false_calls(data, share, 20_000, looks, rule, runs, self.seed)?;
+                    let _ = write!(out, "   {name} {}", percent(calls));
+                    bar.inc(1);
+                }
+                out.push('\n');
+            }
+        }
+        bar.finish_and_clear();
+        Ok(out)
+    }
+}
+
+fn percent(share: Share) -> String {
+    format!("{:.2} % (+- {:.2})", 100.0 * share.value(), 100.0 * share.error_at(share.value()))
+}
+
+fn rules() -> Result<String> {
+    let mut out = String::from("p < .01 and better, looked at again and again, promotes what is no better\n");
+    for looks in [1, 4, 28, 56, 84, 120, 1_000] {
+        let _ = writeln!(out, "  {looks:>5} looks: {:.2} %", 100.0 * peeking(0.01, looks)?);
+    }
+    for alpha in [0.05, 0.01] {
+        let _ = writeln!(
+            out,
+            "promote rules at alpha {alpha}, {LOOKS} looks: false calls, power, sample without effect, at the MDE, at twice it"
+        );
+        for row in promote_table(alpha, LOOKS)? {
+            let [none, at, twice] = row.sample;
+            let _ = writeln!(
+                out,
+                "  {:<28} {:.3}  {:.3}  {none:.3}  {at:.3}  {twice:.3}",
+                row.rule, row.false_calls, row.power
+            );
+        }
+    }
+    Ok(out)
+}
