@@ -41,6 +41,7 @@ impl Input {
     }
 
     /// Counts may be written as 1e9.
+    #[allow(clippy::cast_possible_truncation, reason = "a whole number that is not negative")]
     fn count(&self, key: &str) -> Result<u64, String> {
         let number = self.number(key)?;
         if number >= 0.0 && number.fract() == 0.0 {

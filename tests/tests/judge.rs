@@ -90,8 +90,12 @@ fn the_state_is_kept_between_runs() -> Result<()> {
 #[test]
 fn two_arms_can_come_as_csv() -> Result<()> {
     let row = |i: u32| {
-        let (arm, errors, good) = if i % 2 == 0 { ("control", 100, 5) } else { ("treatment", 8, 4) };
-        format!("{arm},{},{}\n", u32::from(i / 2 % errors == 0), u32::from(i / 2 % good == 0))
+        let (arm, errors, good) = if i.is_multiple_of(2) { ("control", 100, 5) } else { ("treatment", 8, 4) };
+        format!(
+            "{arm},{},{}\n",
+            u32::from((i / 2).is_multiple_of(errors)),
+            u32::from((i / 2).is_multiple_of(good))
+        )
     };
     let csv: String =
         std::iter::once("arm,errors,conversion\n".to_owned()).chain((0..8_000).map(row)).collect();

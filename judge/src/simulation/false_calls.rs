@@ -61,7 +61,7 @@ impl Arm {
                 self.ones.k += random.binomial(units, p);
             }
             Data::Lognormal(sigma) => {
-                (0..units).for_each(|_| self.mean.push(random.lognormal(sigma).min(cap)))
+                (0..units).for_each(|_| self.mean.push(random.lognormal(sigma).min(cap)));
             }
         }
     }

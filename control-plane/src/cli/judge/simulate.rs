@@ -16,7 +16,7 @@ const LOOKS: u32 = 56;
 
 /// Flags of `halftone judge simulate`.
 #[derive(Args, Debug)]
-pub struct JudgeSimulateArgs {
+pub(super) struct JudgeSimulateArgs {
     /// What to simulate; everything when left out.
     #[arg(value_enum)]
     what: Vec<What>,
