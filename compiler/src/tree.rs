@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(tree.value(), expected);
         let place = |path| tree.problem(path, "wrong", None)[0].place;
         assert_eq!((place("f.g").line, place("f.g").column), (6, 8));
-        assert_eq!((place("e[3]").line, place("e[3]").column), (5, 20));
+        assert_eq!((place("e[3]").line, place("e[3]").column), (5, 19));
         assert_eq!((place("f.h").line, place("f.h").column), (6, 1), "the nearest thing around it");
         assert!(Tree::read("a: [").is_err() && Tree::read("a: 1\na: 2\n").is_err());
     }

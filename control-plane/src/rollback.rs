@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers of many proxies come close together; they need not be judged after each.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Between the last answer and taking back what everybody refused.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// A change that was refused by some.
 struct Refused {
@@ -48,6 +50,8 @@ pub async fn watch(publisher: Publisher, nodes: Nodes) {
             }
             if is_bad(&fleet, now < until) {
                 trial.judged = true;
+                // Who waits for the proxies' answers reads them before they are mended: nobody decides by the change.
+                tokio::time::sleep(GRACE).await;
                 roll_back(&publisher, &nodes, &fleet, audience).await;
             } else if now < until {
                 deadline = Some(deadline.map_or(until, |other: Instant| other.min(until)));
