@@ -56,14 +56,19 @@ pub(super) fn t_test(
     alternative: Alternative,
 ) -> Result<Comparison> {
     let statistic = estimate / se;
-    if !statistic.is_finite() || se <= 0.0 {
-        return Err(Error::malformed("a difference or standard error that is no finite number"));
+    let no_number = || Error::malformed("a difference or standard error that is no finite number");
+    // An infinite standard error would make the statistic 0, which is finite.
+    if !statistic.is_finite() || !se.is_finite() || se <= 0.0 {
+        return Err(no_number());
     }
     let tail = match alternative {
         Alternative::TwoSided => alpha / 2.0,
         Alternative::Greater | Alternative::Less => alpha,
     };
     let half = student::quantile(1.0 - tail, df)? * se;
+    if !(estimate - half).is_finite() || !(estimate + half).is_finite() {
+        return Err(no_number());
+    }
     let ln_p = match alternative {
         Alternative::TwoSided => (LN_2 + student::ln_upper_tail(statistic.abs(), df)?).min(0.0),
         Alternative::Greater => student::ln_upper_tail(statistic, df)?,
@@ -79,4 +84,20 @@ pub(super) fn t_test(
         low: (alternative != Alternative::Less).then_some(estimate - half),
         high: (alternative != Alternative::Greater).then_some(estimate + half),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overflows_is_an_error_and_no_number() {
+        let test = |estimate, se| t_test(estimate, se, 10.0, 0.05, Alternative::TwoSided);
+        assert!(test(1.0, 1.0).is_ok());
+        for (estimate, se) in
+            [(1.0, f64::INFINITY), (1.0, 1e308), (1e308, 1e-300), (f64::NAN, 1.0), (1.0, 0.0)]
+        {
+            assert!(test(estimate, se).is_err(), "{estimate} {se}");
+        }
+    }
 }
