@@ -34,10 +34,10 @@ pub fn signature() -> Signature {
 /// does not hide the others.
 pub fn checked(request: &Unchecked<'_>, signature: &Signature) {
     load();
-    let inputs = signature.inputs.iter().map(|input| Signature {
-        inputs: vec![input.clone()],
-        outputs: signature.outputs.clone(),
-    });
+    let inputs = signature
+        .inputs
+        .iter()
+        .map(|input| Signature { inputs: vec![input.clone()], outputs: signature.outputs.clone() });
     for signature in inputs.chain([signature.clone()]) {
         let Ok(request) = request.check(&signature) else { continue };
         assert_eq!(request.inputs.len(), signature.inputs.len());
@@ -54,7 +54,8 @@ fn load() {
     static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
     ENVIRONMENT.get_or_init(|| {
         let own = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
-        let library = runtime::find(own.as_deref().map(std::path::Path::new)).expect("scripts/setup.sh fetched it");
+        let library =
+            runtime::find(own.as_deref().map(std::path::Path::new)).expect("scripts/setup.sh fetched it");
         runtime::load(&library, NonZeroUsize::MIN).expect("it loads")
     });
 }
