@@ -10,7 +10,7 @@ usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge]…
 Measures what is named, or everything:
   rules   the evaluator, native: decisions per second
   filter  the filter module: size, host calls, fuel
-  envoy   real Envoy: time until a change is in force everywhere, memory
+  envoy   real Envoy: time until a change is in force everywhere, memory, CPU per request beside Lua and native routes
   fleet   a thousand proxies on one control plane: time until all have ACKed a change, memory per proxy
   inference  the inference service: batching, throughput, overload, fixed rates through Envoy
   judge   the judge: cost per metric and tick, of a new look, releases per second
