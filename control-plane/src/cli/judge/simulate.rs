@@ -5,7 +5,7 @@ use super::svg;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use halftone_judge::simulation::{
-    Clusters, Data, Fault, Latency, Rule, Scenario, Share, false_calls, false_rollbacks, latency_speed,
+    Clusters, Data, End, Fault, Latency, Rule, Scenario, Share, false_calls, false_rollbacks, latency_speed,
     peeking, promote_table, rollback_speed, simulate_classic, simulate_release, srm_false_alarms, srm_speed,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -90,26 +90,37 @@ impl JudgeSimulateArgs {
     }
 
     fn release(&self) -> Result<String> {
-        let mut out =
-            format!("default policy as a whole, {} runs of {LOOKS} looks after a ramp\n", self.runs);
+        let mut out = format!(
+            "default policy as a whole, {} releases: 14 days of ticks of a second after a day of ramp\n",
+            self.runs
+        );
         let same = Scenario::same();
         for (name, scenario) in [
             ("no better, no worse", same),
-            ("better by the MDE", Scenario { conversion: 0.345, ..same }),
-            ("better by twice the MDE", Scenario { conversion: 0.39, ..same }),
-            ("errors 3 % to 12 %", Scenario { errors: 0.12, ..same }),
+            ("better by the MDE", Scenario { effect: 1.0, ..same }),
+            ("better by twice the MDE", Scenario { effect: 2.0, ..same }),
+            ("errors 2 % to 10 %", Scenario { errors: 0.1, ..same }),
             ("twice as slow", Scenario { latency: 2.0, ..same }),
+            ("five times as slow", Scenario { latency: 5.0, ..same }),
+            ("a tenth more units than its share", Scenario { routed: 1.1, ..same }),
         ] {
             let bar = self.bar(name, self.runs);
             let outcome = simulate_release(&scenario, self.runs, self.seed, || bar.inc(1))?;
             bar.finish_and_clear();
+            let _ = writeln!(out, "  {name}");
+            let ends =
+                [("promoted", End::Promoted), ("rolled back", End::RolledBack), ("invalid", End::Invalid)];
+            let shares = ends.map(|(name, end)| (name, outcome.share(end)));
+            for (name, share) in
+                shares.into_iter().chain([("promoted by p < .01 at any look", outcome.naive())])
+            {
+                let _ = writeln!(out, "    {name:<32} {}", percent(share));
+            }
+            let (median, late) = outcome.units();
             let _ = writeln!(
                 out,
-                "  {name:<24} promoted {}  rolled back {}  invalid {:>3}  information at the end {:.3}",
-                percent(outcome.promotions()),
-                percent(outcome.rollbacks()),
-                outcome.invalid,
-                outcome.information / f64::from(outcome.runs().max(1)),
+                "    at the end: information {:.3}, units of the candidate {median:.0} / {late:.0} (median / 95 %)",
+                outcome.information()
             );
         }
         Ok(out)
@@ -211,8 +222,10 @@ impl JudgeSimulateArgs {
             Data::Lognormal(0.5),
             Data::Lognormal(1.0),
             Data::Lognormal(2.0),
+            Data::Requests(1.0),
+            Data::Requests(1.5),
         ];
-        let bar = self.bar("data", 40);
+        let bar = self.bar("data", 56);
         for data in kinds {
             for share in [0.5, 0.05] {
                 let _ = write!(out, "  {:<16} {:>4} %", format!("{data:?}"), 100.0 * share);
