@@ -3,9 +3,9 @@
 //! All are seeded: a figure that changes was changed by the code. Bounds have three standard errors of slack.
 
 use halftone_judge::simulation::{
-    Clusters, Data, End, Fault, Latency, Random, Rule, Scenario, Ticks, false_calls, false_rollbacks,
-    latency_speed, peeking, promote_table, rollback_speed, simulate_classic, simulate_release,
-    srm_false_alarms, srm_speed,
+    Clusters, Data, End, Fault, Latency, Random, RollbackSpeed, Rule, Scenario, Ticks, false_calls,
+    false_rollbacks, latency_speed, peeking, promote_table, rollback_speed, simulate_classic,
+    simulate_release, srm_false_alarms, srm_speed,
 };
 
 fn close(computed: f64, expected: f64, tolerance: f64, what: &str) {
@@ -144,56 +144,71 @@ fn sound_releases_are_not_rolled_back() {
     assert!(per_request.value() > 0.5, "{per_request:?}");
 }
 
-/// judge.md 7.3 at α = .001: candidate units, median and 95 %.
+/// Quantiles of some ten to hundred runs, there and here, are off by some per cent, and of few units by one tick's.
+fn as_fast_as(speed: RollbackSpeed, (median, late): (f64, f64), what: &str) {
+    let slack = |expected: f64| 0.12 * expected + 5.0;
+    assert!(speed.units.0 <= median + slack(median), "{what}: {speed:?}");
+    assert!(speed.units.1 <= late + slack(late), "{what}: {speed:?}");
+}
+
+/// judge.md 7.3 at α = .001: candidate units, median and 95 %, against all stable and the control alone.
 #[test]
 fn faults_are_found_fast() {
-    for (stable, candidate, all, control) in [
-        (0.001, 0.50, (8.0, 15.0), (26.0, 36.0)),
-        (0.001, 0.20, (18.0, 36.0), (62.0, 95.0)),
-        (0.001, 0.05, (70.0, 173.0), (252.0, 427.0)),
-        (0.001, 0.01, (606.0, 1_497.0), (1_700.0, 3_362.0)),
-        (0.01, 0.05, (219.0, 488.0), (501.0, 1_006.0)),
-    ] {
-        let fault = Fault { stable, candidate };
-        for (all_stable, (median, late)) in [(true, all), (false, control)] {
+    let expected = [
+        ((8.0, 15.0), (26.0, 36.0)),
+        ((18.0, 36.0), (62.0, 95.0)),
+        ((70.0, 173.0), (252.0, 427.0)),
+        ((606.0, 1_497.0), (1_700.0, 3_362.0)),
+        ((219.0, 488.0), (501.0, 1_006.0)),
+    ];
+    for (fault, (all, control)) in Fault::TABLE.into_iter().zip(expected) {
+        for (all_stable, expected) in [(true, all), (false, control)] {
             let speed = rollback_speed(fault, all_stable, 0.001, 400, 8).unwrap();
-            // Quantiles of some hundred runs are off by some per cent, and of so few units by one tick's.
-            let slack = |expected: f64| 0.12 * expected + 5.0;
-            assert!(speed.units.0 <= median + slack(median), "{fault:?} {all_stable}: {speed:?}");
-            assert!(speed.units.1 <= late + slack(late), "{fault:?} {all_stable}: {speed:?}");
+            as_fast_as(speed, expected, &format!("{fault:?} {all_stable}"));
+        }
+    }
+}
+
+/// The same table's slow candidates; what it does not give is without a limit.
+#[test]
+fn slow_candidates_are_found_fast() {
+    const ANY: f64 = f64::INFINITY;
+    let expected = [
+        ((20.0, ANY), (ANY, ANY)),
+        ((14.0, 20.0), (213.0, 272.0)),
+        ((33.0, 36.0), (29.0, 39.0)),
+        ((33.0, 47.0), (237.0, ANY)),
+        ((40.0, 61.0), (47.0, 82.0)),
+        ((46.0, 83.0), (ANY, ANY)),
+        ((45.0, 70.0), (ANY, ANY)),
+        ((90.0, 143.0), (118.0, 197.0)),
+        ((361.0, 661.0), (546.0, 1_046.0)),
+    ];
+    for (latency, (all, control)) in Latency::TABLE.into_iter().zip(expected) {
+        for (all_stable, expected) in [(true, all), (false, control)] {
+            if expected.0 < ANY {
+                let runs = if latency.factor > 1.3 { 200 } else { 60 };
+                let speed = latency_speed(latency, all_stable, 0.001, runs, 9).unwrap();
+                as_fast_as(speed, expected, &format!("{latency:?} {all_stable}"));
+            }
         }
     }
 }
 
 #[test]
-fn slow_candidates_are_found_fast() {
-    for (factor, quantiles, tolerance, runs, median) in [
-        (5.0, vec![0.5, 0.95], 0.0, 100, 20.0),
-        (5.0, vec![0.95], 0.0, 100, 14.0),
-        (5.0, vec![0.5], 0.0, 100, 33.0),
-        (2.0, vec![0.5], 0.0, 60, 40.0),
-        (2.0, vec![0.95], 0.0, 60, 33.0),
-        (2.0, vec![0.5], 0.1, 60, 45.0),
-        (1.5, vec![0.5], 0.0, 40, 90.0),
-    ] {
-        let latency = Latency { factor, quantiles, tolerance };
-        let speed = latency_speed(&latency, true, 0.001, runs, 9).unwrap();
-        assert!(speed.units.0 <= 1.2 * median + 4.0, "{latency:?}: {speed:?}");
-    }
-}
-
-#[test]
 fn equal_latencies_are_not_rolled_back() {
-    let same = Latency { factor: 1.0, quantiles: vec![0.5, 0.95], tolerance: 0.0 };
-    let speed = latency_speed(&same, true, 0.05, 20, 10).unwrap();
+    let same = Latency { factor: 1.0, quantiles: &[0.5, 0.95], tolerance: 0.0 };
+    let speed = latency_speed(same, true, 0.05, 20, 10).unwrap();
     assert!(speed.seconds.0.is_infinite(), "{speed:?}");
 }
 
 /// judge.md 7.4.
 #[test]
 fn a_wrong_sample_ratio_is_found() {
-    let (median, late) = srm_speed(0.05, 0.06, 100, 100_000, 300, 11).unwrap();
-    assert!(median <= 9_500.0 && late <= 17_000.0, "{median} {late}");
+    let (median, late) = srm_speed(0.05, 0.06, 100, 100_000, 1_000, 11).unwrap();
+    assert!(median <= 9_000.0 && late <= 17_000.0, "{median} {late}");
+    let (median, late) = srm_speed(0.05, 0.055, 400, 200_000, 300, 11).unwrap();
+    assert!(median <= 34_000.0 && late <= 66_000.0, "{median} {late}");
     let alarms = srm_false_alarms(0.05, 100, 1_000, 300, 12).unwrap();
     assert!(alarms.is_at_most(0.001), "{alarms:?}");
 }
