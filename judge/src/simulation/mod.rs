@@ -11,6 +11,7 @@ mod random;
 mod release;
 mod rollback;
 mod sample_ratio;
+mod version;
 
 pub use classic::simulate_classic;
 pub use exact::{PromoteRow, paths, peeking, power_curves, promote_table};

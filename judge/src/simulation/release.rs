@@ -1,17 +1,18 @@
 use super::{
     Random, Share,
-    arrivals::{Served, Version},
+    arrivals::{Arrivals, Outcomes},
     quantile,
+    version::Version,
 };
 use crate::{
     error::{Error, Result},
     fixed::two_proportions,
     policy::{
-        Action, Baseline, C_SRM, Decision, Effect, Epoch, Gate, Judge, Measurement, Metric, MetricKind,
-        Policy, Reason, Role, Sample, Shares, Snapshot, State, StepConditions, planned_inflation,
+        Action, Baseline, C_SRM, Decision, Effect, Epoch, Gate, Judge, Metric, MetricKind, Policy, Reason,
+        Role, Shares, Snapshot, State, StepConditions, planned_inflation,
     },
     sequential::{Spending, srm_ln_e},
-    stats::{ArmUnits, Mean, Proportion},
+    stats::Proportion,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -171,97 +172,6 @@ fn mde() -> f64 {
     QUANTILES * (planned_inflation(Spending::default()) * BASE * (1.0 - BASE) / information).sqrt()
 }
 
-/// What is known of units only later, and told at looks.
-#[derive(Clone, Copy, Default)]
-struct Outcomes {
-    units: u64,
-    converted: u64,
-    costly: u64,
-}
-
-impl Outcomes {
-    fn add(&mut self, other: &Self) {
-        self.units += other.units;
-        self.converted += other.converted;
-        self.costly += other.costly;
-    }
-
-    fn conversion(&self) -> Proportion {
-        Proportion { n: self.units, k: self.converted }
-    }
-
-    /// Of values that are 0 or 1.
-    fn cost(&self) -> Mean {
-        let mean = self.costly as f64 / self.units.max(1) as f64;
-        let m2 = self.costly as f64 * (1.0 - mean);
-        Mean { n: self.units, mean, m2, min: 0.0, max: 1.0, rejected: 0 }
-    }
-}
-
-/// What arrives in an interval, or arrived in an epoch: control, treatment, rest.
-#[derive(Clone, Default)]
-struct Arrivals {
-    served: [Served; 3],
-    told: [Outcomes; 3],
-}
-
-impl Arrivals {
-    fn add(&mut self, other: &Self) {
-        self.served.iter_mut().zip(&other.served).for_each(|(sum, more)| sum.add(more));
-    }
-
-    fn tell(&mut self, outcomes: &[Outcomes; 3]) {
-        self.told.iter_mut().zip(outcomes).for_each(|(sum, more)| sum.add(more));
-    }
-
-    fn units(&self) -> [u64; 3] {
-        let [control, treatment, rest] = &self.served;
-        [control.units, treatment.units, rest.units]
-    }
-
-    /// The epoch, when `now` has come, too, in the worst order: all failures of the candidate first, its units
-    /// infinitely slow, and those of stable without failures and in no time. Each of that makes all evidence grow, and its
-    /// opposite makes it shrink, so that the evidence of no moment in between is larger.
-    fn worst(&self, now: &Self, shares: &Shares, id: &str) -> Epoch {
-        let mut worst = self.clone();
-        let [_, before, _] = &mut worst.served;
-        let [_, failed, _] = &now.served;
-        before.units += failed.failed;
-        before.failed += failed.failed;
-        let [control, treatment, rest] = now.units();
-        // The failures are already infinite latencies.
-        worst.epoch_with(shares, id, [(control, 0), (0, treatment - failed.failed), (rest, 0)])
-    }
-
-    fn epoch(&self, shares: &Shares, id: &str) -> Epoch {
-        self.epoch_with(shares, id, [(0, 0); 3])
-    }
-
-    /// With latencies of 0 and infinite ones more in each arm.
-    fn epoch_with(&self, shares: &Shares, id: &str, more: [(u64, u64); 3]) -> Epoch {
-        let measured = |sample: &dyn Fn(&Served, &Outcomes, (u64, u64)) -> Sample| {
-            let arms = self.served.iter().zip(&self.told).zip(more);
-            let mut samples = arms.map(|((served, told), more)| sample(served, told, more));
-            let (control, treatment) = (samples.next(), samples.next());
-            Measurement { control, treatment, rest: samples.next().filter(|_| shares.rest > 0.0) }
-        };
-        let errors =
-            measured(&|served, _, _| Sample::Proportion(Proportion { n: served.units, k: served.failed }));
-        let latency =
-            measured(&|served, _, (zero, infinite)| Sample::Histogram(served.histogram(zero, infinite)));
-        let conversion = measured(&|_, told, _| Sample::Proportion(told.conversion()));
-        let cost = measured(&|_, told, _| Sample::Mean(told.cost()));
-        let metrics = [("errors", errors), ("latency", latency), ("conversion", conversion), ("cost", cost)];
-        let [control, treatment, rest] = self.units();
-        Epoch {
-            id: id.to_owned(),
-            shares: shares.clone(),
-            units: ArmUnits { control, treatment, rest, ..ArmUnits::default() },
-            metrics: metrics.map(|(name, metric)| (name.to_owned(), metric)).into(),
-        }
-    }
-}
-
 /// How a stretch of time goes on.
 enum Next {
     GoOn,
@@ -331,7 +241,7 @@ impl Running<'_> {
         let [control, treatment, rest] = units;
         let mut of = |version: &Version, units| version.serve(units, &mut random);
         let served = [of(stable, control), of(candidate, treatment), of(stable, rest)];
-        Arrivals { served, told: <[Outcomes; 3]>::default() }
+        Arrivals::of(served)
     }
 
     /// Lets `now` arrive after `from` and until `to`.
@@ -351,9 +261,8 @@ impl Running<'_> {
         let share = (middle - from) as f64 / (to - from) as f64;
         let halves = now.served.map(|served| served.split(share, &mut random));
         let [(a, d), (b, e), (c, f)] = halves;
-        let of = |served| Arrivals { served, told: <[Outcomes; 3]>::default() };
-        match self.advance(from, middle, of([a, b, c]))? {
-            Next::GoOn => self.advance(middle, to, of([d, e, f])),
+        match self.advance(from, middle, Arrivals::of([a, b, c]))? {
+            Next::GoOn => self.advance(middle, to, Arrivals::of([d, e, f])),
             ended => Ok(ended),
         }
     }
