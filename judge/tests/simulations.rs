@@ -70,7 +70,8 @@ fn promote_rules_have_their_power() {
 /// The default policy as a whole, on data, tick by tick: a ramp, errors, latency, a mean and a goal.
 #[test]
 fn the_default_policy_does_not_promote_or_roll_back_equals() {
-    let same = simulate_release(&Scenario::same(), 200, 1, || ()).unwrap();
+    let fewer = Scenario { units: 2_160, ..Scenario::same() };
+    let same = simulate_release(&fewer, 300, 1, || ()).unwrap();
     assert!(same.share(End::Promoted).is_at_most(0.005), "{same:?}");
     assert!(same.share(End::RolledBack).is_at_most(0.01), "{same:?}");
     assert!(same.share(End::Invalid).is_at_most(0.001), "{same:?}");
@@ -82,28 +83,30 @@ fn the_default_policy_does_not_promote_or_roll_back_equals() {
 #[test]
 fn the_default_policy_finds_what_is_there() {
     let same = Scenario::same();
-    // The plan has 80 % power in a fixed sample, 75 % with looks, of which guardrails may cost some.
-    let better = simulate_release(&Scenario { effect: 1.0, ..same }, 100, 2, || ()).unwrap();
-    let promoted = better.share(End::Promoted);
-    assert!(promoted.value() >= 0.74 - 3.0 * promoted.error_at(0.74), "{better:?}");
-    assert!(better.information() <= 0.8, "{better:?}");
-    let twice = simulate_release(&Scenario { effect: 2.0, ..same }, 40, 2, || ()).unwrap();
-    assert!(twice.share(End::Promoted).value() >= 0.9 && twice.information() <= 0.4, "{twice:?}");
-    for (bad, most) in [
-        (Scenario { errors: 0.1, ..same }, 400.0),
-        (Scenario { latency: 2.0, ..same }, 80.0),
-        (Scenario { latency: 5.0, ..same }, 30.0),
-    ] {
-        let bad = simulate_release(&bad, 60, 3, || ()).unwrap();
-        assert_eq!(bad.share(End::RolledBack).value(), 1.0, "{bad:?}");
-        assert!(bad.units().1 <= most, "{bad:?}");
+    // The goal's part of it is exact, above; guardrails may cost some power.
+    for (effect, runs, power, sample) in [(1.0, 60, 0.75, 0.75), (2.0, 30, 0.98, 0.35)] {
+        let better = simulate_release(&Scenario { effect, ..same }, runs, 2, || ()).unwrap();
+        let promoted = better.share(End::Promoted);
+        assert!(promoted.value() >= power - 3.0 * promoted.error_at(power), "{effect}: {promoted:?}");
+        assert!(better.information() <= sample, "{effect}: {}", better.information());
     }
+    for (bad, median, late) in [
+        (Scenario { errors: 0.1, ..same }, 130.0, 320.0),
+        (Scenario { latency: 2.0, ..same }, 60.0, 90.0),
+        (Scenario { latency: 5.0, ..same }, 35.0, 40.0),
+    ] {
+        let bad = simulate_release(&bad, 100, 3, || ()).unwrap();
+        assert_eq!(bad.share(End::RolledBack).value(), 1.0, "{bad:?}");
+        assert!(bad.units().0 <= median && bad.units().1 <= late, "{:?}", bad.units());
+    }
+    let routed = simulate_release(&Scenario { routed: 1.1, ..same }, 20, 3, || ()).unwrap();
+    assert!(routed.share(End::Invalid).value() >= 0.9, "{routed:?}");
 }
 
 /// Leaving out the ticks that cannot end a release changes nothing: not how it ends, and not when.
 #[test]
 fn ticks_that_are_left_out_do_not_count() {
-    let same = Scenario { looks: 16, look_every_s: 300, ..Scenario::same() };
+    let same = Scenario { units: 2_160, looks: 16, look_every_s: 300, ..Scenario::same() };
     let mut ends = Vec::new();
     for scenario in [
         same,

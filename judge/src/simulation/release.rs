@@ -27,6 +27,8 @@ pub struct Scenario {
     pub latency: f64,
     /// Factor on the share of the units that it really gets.
     pub routed: f64,
+    /// Units between two looks.
+    pub units: u64,
     /// Planned looks at the last gate, after a ramp that is as long as four.
     pub looks: u32,
     /// Ticks of one second between two of them.
@@ -47,7 +49,7 @@ pub enum Ticks {
 }
 
 impl Scenario {
-    /// A candidate that is like stable: 56 looks in 14 days.
+    /// A candidate that is like stable: 56 looks in 14 days, and a unit every two seconds.
     #[must_use]
     pub fn same() -> Self {
         Self {
@@ -55,10 +57,18 @@ impl Scenario {
             errors: ERRORS,
             latency: 1.0,
             routed: 1.0,
+            units: 10_800,
             looks: 56,
             look_every_s: 21_600,
             ticks: Ticks::ThatCount,
         }
+    }
+
+    /// The effect for which the plan needs the units of 56 looks: H_max = n/4 = R·(z + z)²·σ²/MDE².
+    fn mde(&self) -> f64 {
+        const QUANTILES: f64 = 2.575_829_303_548_901 + 0.841_621_233_572_914_3;
+        let information = (56 * self.units) as f64 / 4.0;
+        QUANTILES * (planned_inflation(Spending::default()) * BASE * (1.0 - BASE) / information).sqrt()
     }
 }
 
@@ -132,15 +142,13 @@ impl Outcome {
 const BASE: f64 = 0.3;
 const ERRORS: f64 = 0.02;
 const COSTLY: f64 = 0.5;
-/// Units between two looks: one in ten seconds.
-const UNITS: u64 = 2_160;
 /// The ramp, in looks.
 const RAMP: u64 = 4;
 
 /// The default policy: a goal, planned for 56 looks, and errors, latency and a mean as guardrails.
 fn policy(scenario: &Scenario) -> Policy {
     let goal = Metric {
-        mde: Some(Effect::Absolute(mde())),
+        mde: Some(Effect::Absolute(scenario.mde())),
         baseline: Some(Baseline { mean: BASE, sd: None }),
         ..Metric::new(Role::Goal, MetricKind::Proportion)
     };
@@ -163,21 +171,6 @@ fn policy(scenario: &Scenario) -> Policy {
         cycle_s: 4 * scenario.look_every_s,
         ..Policy::default()
     }
-}
-
-/// The effect for which the plan needs the units of 56 looks: H_max = n/4 = R·(z + z)²·σ²/MDE².
-fn mde() -> f64 {
-    const QUANTILES: f64 = 2.575_829_303_548_901 + 0.841_621_233_572_914_3;
-    let information = (56 * UNITS) as f64 / 4.0;
-    QUANTILES * (planned_inflation(Spending::default()) * BASE * (1.0 - BASE) / information).sqrt()
-}
-
-/// How a stretch of time goes on.
-enum Next {
-    GoOn,
-    /// The ramp is over.
-    Widened,
-    Ended(End),
 }
 
 /// A release while it runs.
@@ -208,6 +201,10 @@ impl Running<'_> {
         Random::new(xxh3_64_with_seed(&name, self.seed))
     }
 
+    fn is_look(&self, at_s: u64) -> bool {
+        at_s.is_multiple_of(self.scenario.look_every_s)
+    }
+
     fn shares(&self) -> Shares {
         let share = if self.ramp.is_none() { 0.05 } else { 0.5 };
         Shares { control: share, treatment: share, rest: 1.0 - 2.0 * share, others: Vec::new() }
@@ -221,11 +218,11 @@ impl Running<'_> {
     fn assign(&mut self, from: u64, to: u64) -> [u64; 3] {
         let mut random = self.random(from, to, 0);
         let share = self.shares().treatment;
-        let all = UNITS * (to - from) / self.scenario.look_every_s;
+        let all = self.scenario.units;
         let treatment = random.binomial(all, share * self.scenario.routed);
         let control = random.binomial(all - treatment, share / (1.0 - share));
         let units = [control, treatment, all - treatment - control];
-        let better = BASE + self.scenario.effect * mde();
+        let better = BASE + self.scenario.effect * self.scenario.mde();
         self.untold =
             [(control, BASE), (treatment, better), (units[2], BASE)].map(|(units, conversion)| Outcomes {
                 units,
@@ -244,17 +241,17 @@ impl Running<'_> {
         Arrivals::of(served)
     }
 
-    /// Lets `now` arrive after `from` and until `to`.
-    fn advance(&mut self, from: u64, to: u64, now: Arrivals) -> Result<Next> {
+    /// Lets `now` arrive after `from` and until `to`. Says how the release ended, when it did.
+    fn advance(&mut self, from: u64, to: u64, now: Arrivals) -> Result<Option<End>> {
         let tick = to == from + 1;
         let skipped = !tick && self.scenario.ticks == Ticks::ThatCount && !self.can_end(to, &now)?;
         if tick || skipped {
             self.arrived.add(&now);
-            let look = to.is_multiple_of(self.scenario.look_every_s);
+            let look = self.is_look(to);
             if look {
                 self.arrived.tell(&self.untold);
             }
-            return Ok(if tick || look { self.judge_at(to) } else { Next::GoOn });
+            return Ok(if tick || look { self.judge_at(to) } else { None });
         }
         let middle = from + (to - from) / 2;
         let mut random = self.random(from, to, 2);
@@ -262,21 +259,20 @@ impl Running<'_> {
         let halves = now.served.map(|served| served.split(share, &mut random));
         let [(a, d), (b, e), (c, f)] = halves;
         match self.advance(from, middle, Arrivals::of([a, b, c]))? {
-            Next::GoOn => self.advance(middle, to, Arrivals::of([d, e, f])),
+            None => self.advance(middle, to, Arrivals::of([d, e, f])),
             ended => Ok(ended),
         }
     }
 
-    /// Whether the release could end, or the ramp, at a tick until `to` that is no look.
+    /// Whether the release could end at a tick until `to` that is no look.
     fn can_end(&self, to: u64, now: &Arrivals) -> Result<bool> {
-        // A step is widened as soon as it can be.
-        if self.ramp.is_none() && to > RAMP * self.scenario.look_every_s {
-            return Ok(true);
-        }
         let shares = self.shares();
-        // At a step, nothing but the tests of every tick is computed; what the state remembers did not end the release.
+        // At a step, nothing but the tests of every tick is computed. Of those, only errors and the current latencies can
+        // have changed since the last tick that was judged.
         let step = Gate::Step(StepConditions::default());
-        let worst = self.snapshot(to, step, self.arrived.worst(now, &shares, self.id()));
+        let mut epochs: Vec<Epoch> = self.ramp.iter().map(|ramp| only(ramp, &["errors"])).collect();
+        epochs.push(only(&self.arrived.worst(now, &shares, self.id()), &["errors", "latency"]));
+        let worst = Snapshot { elapsed_s: to, data_age_s: 0, gate: step, epochs };
         if self.judge.judge(&worst, State::default()).0.decision == Decision::Rollback {
             return Ok(true);
         }
@@ -294,22 +290,21 @@ impl Running<'_> {
         Ok(false)
     }
 
-    fn snapshot(&self, at_s: u64, gate: Gate, current: Epoch) -> Snapshot {
-        let epochs = self.ramp.iter().cloned().chain([current]).collect();
-        Snapshot { elapsed_s: at_s, data_age_s: 0, gate, epochs }
-    }
-
     /// Judges a tick.
-    fn judge_at(&mut self, at_s: u64) -> Next {
+    fn judge_at(&mut self, at_s: u64) -> Option<End> {
         let gate = match self.ramp {
-            None => {
-                let least_s = RAMP * self.scenario.look_every_s;
-                Gate::Step(StepConditions { elapsed_s: at_s, least_s, ..StepConditions::default() })
-            }
+            None => Gate::Step(StepConditions {
+                elapsed_s: at_s,
+                least_s: RAMP * self.scenario.look_every_s,
+                // Whoever approves the step is there at looks.
+                approved: Some(self.is_look(at_s)),
+                ..StepConditions::default()
+            }),
             Some(_) => Gate::Final,
         };
         let current = self.arrived.epoch(&self.shares(), self.id());
-        let at = self.snapshot(at_s, gate, current);
+        let epochs = self.ramp.iter().cloned().chain([current]).collect();
+        let at = Snapshot { elapsed_s: at_s, data_age_s: 0, gate, epochs };
         let (verdict, next) = self.judge.judge(&at, std::mem::take(&mut self.state));
         (self.state, self.at_s) = (next, at_s);
         self.information = verdict.information.unwrap_or(self.information);
@@ -317,27 +312,24 @@ impl Running<'_> {
             (Decision::Promote, Action::Widen) => {
                 self.ramp = at.epochs.into_iter().next_back();
                 self.arrived = Arrivals::default();
-                Next::Widened
+                None
             }
-            (Decision::Promote, _) => Next::Ended(End::Promoted),
-            (Decision::Rollback, _) => Next::Ended(End::RolledBack),
-            (Decision::Invalid, _) => Next::Ended(End::Invalid),
+            (Decision::Promote, _) => Some(End::Promoted),
+            (Decision::Rollback, _) => Some(End::RolledBack),
+            (Decision::Invalid, _) => Some(End::Invalid),
             // Futility is not binding: it stops releases, and may not be counted on for the level.
-            (Decision::Hold, Action::Abort) if verdict.reason != Reason::Futile => Next::Ended(End::Aborted),
-            _ => Next::GoOn,
+            (Decision::Hold, Action::Abort) if verdict.reason != Reason::Futile => Some(End::Aborted),
+            _ => None,
         }
     }
 
     /// Lets the release run to its end. The naive rule goes on looking at the same conversions.
     fn run(mut self) -> Result<Released> {
         let every = self.scenario.look_every_s;
-        let last = (RAMP + u64::from(self.scenario.looks)) * every;
         let (mut ended, mut naive) = (None, false);
         let mut pooled = [Proportion::default(); 2];
-        let mut to = 0;
-        while to < last {
-            let from = to;
-            to = (from / every + 1) * every;
+        for look in 0..RAMP + u64::from(self.scenario.looks) {
+            let (from, to) = (look * every, (look + 1) * every);
             let units = self.assign(from, to);
             if self.ramp.is_some() {
                 for (sum, told) in pooled.iter_mut().zip(&self.untold) {
@@ -349,11 +341,7 @@ impl Running<'_> {
             }
             if ended.is_none() {
                 let now = self.serve(from, to, units);
-                match self.advance(from, to, now)? {
-                    Next::GoOn => {}
-                    Next::Widened => to = self.at_s,
-                    Next::Ended(end) => ended = Some(end),
-                }
+                ended = self.advance(from, to, now)?;
             }
         }
         let [_, units, _] = self.arrived.units();
@@ -364,6 +352,17 @@ impl Running<'_> {
             information: self.information,
             naive,
         })
+    }
+}
+
+/// An epoch with these metrics alone.
+fn only(epoch: &Epoch, metrics: &[&str]) -> Epoch {
+    let kept = metrics.iter().filter_map(|name| epoch.metrics.get_key_value(*name));
+    Epoch {
+        id: epoch.id.clone(),
+        shares: epoch.shares.clone(),
+        units: epoch.units.clone(),
+        metrics: kept.map(|(name, metric)| (name.clone(), metric.clone())).collect(),
     }
 }
 
@@ -393,8 +392,9 @@ pub fn simulate_release(
             at_s: 0,
             information: 0.0,
         };
+        let released = release.run();
         each();
-        release.run()
+        released
     };
     (0..runs).map(run).collect::<Result<_>>().map(Outcome)
 }

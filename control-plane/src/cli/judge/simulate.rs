@@ -56,15 +56,14 @@ impl JudgeSimulateArgs {
     pub(super) fn run(&self) -> Result<()> {
         let all = What::value_variants();
         for what in if self.what.is_empty() { all } else { &self.what } {
-            let told = match what {
-                What::Rules => rules()?,
+            match what {
+                What::Rules => print(rules()?)?,
                 What::Release => self.release()?,
-                What::Classic => self.classic()?,
-                What::Rollback => self.rollback()?,
-                What::SampleRatio => self.sample_ratio()?,
-                What::Data => self.data()?,
-            };
-            print(told)?;
+                What::Classic => print(self.classic()?)?,
+                What::Rollback => print(self.rollback()?)?,
+                What::SampleRatio => print(self.sample_ratio()?)?,
+                What::Data => print(self.data()?)?,
+            }
         }
         if let Some(folder) = &self.draw {
             std::fs::create_dir_all(folder)
@@ -90,11 +89,12 @@ impl JudgeSimulateArgs {
         bar
     }
 
-    fn release(&self) -> Result<String> {
-        let mut out = format!(
+    /// Each of its scenarios takes minutes: it is told when it is there.
+    fn release(&self) -> Result<()> {
+        print(format!(
             "default policy as a whole, {} releases: 14 days of ticks of a second after a day of ramp\n",
             self.runs
-        );
+        ))?;
         let same = Scenario::same();
         for (name, scenario) in [
             ("no better, no worse", same),
@@ -108,7 +108,7 @@ impl JudgeSimulateArgs {
             let bar = self.bar(name, self.runs);
             let outcome = simulate_release(&scenario, self.runs, self.seed, || bar.inc(1))?;
             bar.finish_and_clear();
-            let _ = writeln!(out, "  {name}");
+            let mut out = format!("  {name}\n");
             let ends =
                 [("promoted", End::Promoted), ("rolled back", End::RolledBack), ("invalid", End::Invalid)];
             let shares = ends.map(|(name, end)| (name, outcome.share(end)));
@@ -123,8 +123,9 @@ impl JudgeSimulateArgs {
                 "    at the end: information {:.3}, units of the candidate {median:.0} / {late:.0} (median / 95 %)",
                 outcome.information()
             );
+            print(out)?;
         }
-        Ok(out)
+        Ok(())
     }
 
     fn classic(&self) -> Result<String> {
