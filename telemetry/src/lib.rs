@@ -1,4 +1,6 @@
-//! One set-up of logging for both binaries.
+//! One set-up of logging for both binaries, and the [`breaker`]: a circuit breaker as a layer for HTTP and gRPC alike.
+
+pub mod breaker;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
