@@ -1,17 +1,19 @@
 //! What a model's folder says about how it is served: `config.json`.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{
+    fmt::Display,
     fs::File,
     io::{self, Read},
     num::NonZeroUsize,
+    ops::RangeInclusive,
     path::Path,
 };
 
 /// Name of the file.
 pub const FILE: &str = "config.json";
 
-/// Larger ones are a mistake.
+/// Larger files are a mistake.
 const LARGEST: u64 = 64 << 10;
 
 /// How a model is served; what is left out is as the command line says.
@@ -69,17 +71,7 @@ impl ModelConfig {
     /// # Errors
     /// Where it is wrong, and how.
     pub fn read(folder: &Path) -> Result<Self, String> {
-        let mut text = String::new();
-        match File::open(folder.join(FILE)).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
-        {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(format!("cannot read {FILE}: {error}")),
-            Ok(size) if size as u64 > LARGEST => {
-                return Err(format!("{FILE} is larger than {LARGEST} bytes"));
-            }
-            Ok(_) => {}
-        }
-        let config: Self = serde_json::from_str(&text).map_err(|e| format!("{FILE}: {e}"))?;
+        let config: Self = read(folder, FILE)?.unwrap_or_default();
         if let Some(WorkersConfig { min, max }) = config.workers
             && min > max
         {
@@ -87,6 +79,36 @@ impl ModelConfig {
         }
         Ok(config)
     }
+}
+
+/// A JSON file of a folder, if it has it.
+///
+/// # Errors
+/// Where it is wrong, and how.
+pub(crate) fn read<T: DeserializeOwned>(folder: &Path, file: &str) -> Result<Option<T>, String> {
+    let mut text = String::new();
+    match File::open(folder.join(file)).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {file}: {error}")),
+        Ok(size) if size as u64 > LARGEST => return Err(format!("{file} is larger than {LARGEST} bytes")),
+        Ok(_) => {}
+    }
+    serde_json::from_str(&text).map(Some).map_err(|e| format!("{file}: {e}"))
+}
+
+/// The value, when it is within its bounds.
+///
+/// # Errors
+/// What its bounds are.
+pub(crate) fn within<T: PartialOrd + Display>(
+    name: &str,
+    value: T,
+    bounds: RangeInclusive<T>,
+) -> Result<T, String> {
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("{name} is {value}, expected {} to {}", bounds.start(), bounds.end()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ pub mod response;
 use crate::{
     access::FoundModel,
     app::{App, EXTENSIONS},
-    deadline,
+    call::Call,
     failure::Failure,
     model::Model,
     offload::offload,
@@ -89,8 +89,9 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelReadyRequest>,
     ) -> Result<Response<proto::ModelReadyResponse>, Status> {
         let message = request.get_ref();
-        self.find(&request, &message.name, &message.version)?;
-        Ok(Response::new(proto::ModelReadyResponse { ready: self.0.is_ready() }))
+        let model = self.find(&request, &message.name, &message.version)?;
+        let ready = self.0.is_ready() && model.is_ready();
+        Ok(Response::new(proto::ModelReadyResponse { ready }))
     }
 
     async fn server_metadata(
@@ -114,7 +115,7 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(proto::ModelMetadataResponse {
             name: model.name().into(),
             versions: self.0.models.versions(model.name()),
-            platform: crate::rest::PLATFORM.into(),
+            platform: model.platform().into(),
             inputs: tensors(&model.signature().inputs),
             outputs: tensors(&model.signature().outputs),
         }))
@@ -127,7 +128,7 @@ impl GrpcInferenceService for Service {
         let message = request.get_ref();
         let model = self.find(&request, &message.model_name, &message.model_version)?;
         model.has_room()?;
-        let deadline = deadline::of(request.metadata().as_ref());
+        let call = Call::of(&model, request.metadata().as_ref(), request.extensions());
         let message = request.into_inner();
         let prepare = {
             let model = Arc::clone(&model);
@@ -136,7 +137,7 @@ impl GrpcInferenceService for Service {
                 Ok((checked, request::Envelope::of(message)))
             })
         };
-        let (outputs, envelope) = model.run(deadline, prepare).await?;
+        let (outputs, envelope) = model.run(&call, prepare).await?;
         let outputs = outputs?;
         let response = offload(outputs.iter().map(Output::size).sum(), move || {
             response::encode(&model, envelope, &outputs)

@@ -5,7 +5,7 @@
 //! is found in [`models`] and its body is read, as far as the [`budget`] reaches. [`request`] checks it against
 //! the model's [`signature`] and makes its tensors, of JSON ([`elements`]), of bytes ([`binary`]) or of gRPC's typed
 //! fields. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
-//! as a [`batch`]. The [`output`]s go back the way that the request came.
+//! as a [`batch`]; when the model is [`remote`], it is sent to the server that has it. The [`output`]s go back the way that the request came.
 //!
 //! Around it: [`cli`] is the command line, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
 //! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
@@ -15,7 +15,9 @@ pub mod access;
 pub mod app;
 pub mod batch;
 pub mod binary;
+pub mod breaker;
 pub mod budget;
+pub mod call;
 pub mod cli;
 pub mod config;
 pub mod context;
@@ -31,6 +33,7 @@ pub mod models;
 pub mod offload;
 pub mod output;
 pub mod queue;
+pub mod remote;
 pub mod repository;
 pub mod request;
 pub mod rest;

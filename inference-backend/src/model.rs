@@ -2,11 +2,13 @@
 
 use crate::{
     batch::Runner,
+    call::Call,
     config::{BatchConfig, ModelConfig, WorkersConfig},
     failure::Failure,
     job::{Job, Outcome},
     queue::{BatchLimits, Full},
-    repository::Artifact,
+    remote::Remote,
+    repository::{Artifact, Source},
     request::InferRequest,
     signature::Signature,
     warmup,
@@ -19,9 +21,14 @@ use ort::{
     session::{Session, builder::PrepackedWeights},
 };
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::{runtime::Handle, sync::oneshot};
+
+/// The protocol's name for models that are run here.
+const PLATFORM: &str = "onnx_onnxv1";
 
 /// How models are run.
 #[derive(Clone, Copy, Debug)]
@@ -55,55 +62,40 @@ pub struct Model {
     artifact: Artifact,
     label: String,
     signature: Arc<Signature>,
-    workers: Workers,
+    place: Place,
+}
+
+/// Where a model is run.
+#[derive(Debug)]
+enum Place {
+    Here(Workers),
+    Elsewhere(Box<Remote>),
 }
 
 impl Model {
-    /// Loads a model, and runs it once in every session.
+    /// Loads a model, and runs it once in every session; or asks the server that has it. To be called within tokio's runtime,
+    /// where it may take its time.
     ///
     /// # Errors
-    /// When ONNX Runtime cannot load the file, or the model takes or gives what the protocol cannot carry.
+    /// When ONNX Runtime cannot load the file, the server is [`Away`](crate::remote::Away), or the model takes or gives what
+    /// the protocol cannot carry.
     pub fn load(environment: &Environment, artifact: Artifact, settings: Settings) -> anyhow::Result<Self> {
         let label = artifact.to_string();
-        let config = artifact.config.as_ref().map_err(|problem| anyhow!("cannot load {label}: {problem}"))?;
-        let settings = settings.with(config);
-        // A session runs one request at a time; they share the weights.
-        let weights = PrepackedWeights::new();
-        let open = {
-            let (environment, path) = (environment.clone(), artifact.path.clone());
-            move || -> ort::Result<Session> {
-                Session::builder(&environment)?
-                    // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
-                    .with_log_level(LogLevel::Warning)?
-                    // It would remember one for every shape of inputs, and the clients choose the shapes.
-                    .with_memory_pattern(false)?
-                    .with_prepacked_weights(&weights)?
-                    .commit_from_file(&path)
+        let wrong = |problem: &String| anyhow!("cannot load {label}: {problem}");
+        let settings = settings.with(artifact.config.as_ref().map_err(wrong)?);
+        let (signature, place) = match artifact.source.as_ref().map_err(wrong)? {
+            Source::File(path) => {
+                let (signature, workers) = workers(environment, path, &label, settings)?;
+                (signature, Place::Here(workers))
+            }
+            Source::Remote(config) => {
+                let limit = settings.workers.queue;
+                let remote = Remote::connect(config, &artifact.model, &label, limit);
+                let remote = Handle::current().block_on(remote)?;
+                (Arc::clone(remote.signature()), Place::Elsewhere(Box::new(remote)))
             }
         };
-        let mut first =
-            open().with_context(|| format!("cannot load {label} from {}", artifact.path.display()))?;
-        let signature = Arc::new(Signature::of(&first).with_context(|| format!("cannot serve {label}"))?);
-        let runner = Runner { label: &label, signature: &signature };
-        let batch = batching(runner, &mut first, settings);
-
-        let load: Loader = {
-            let (label, signature) = (label.clone(), Arc::clone(&signature));
-            Box::new(move || {
-                let mut session = open().with_context(|| format!("cannot load {label} once more"))?;
-                warm(Runner { label: &label, signature: &signature }, &mut session);
-                Ok(session)
-            })
-        };
-        warm(runner, &mut first);
-        let mut sessions = vec![first];
-        for _ in 1..settings.workers.min.get() {
-            sessions.push(load()?);
-        }
-        let workers =
-            Workers::start(label.clone(), Arc::clone(&signature), sessions, settings.workers, batch, load)
-                .with_context(|| format!("cannot start the workers of {label}"))?;
-        Ok(Self { artifact, label, signature, workers })
+        Ok(Self { artifact, label, signature, place })
     }
 
     /// Its name.
@@ -136,10 +128,34 @@ impl Model {
         &self.signature
     }
 
-    /// What runs it.
+    /// What runs it, when it is run here.
     #[must_use]
-    pub fn workers(&self) -> &Workers {
-        &self.workers
+    pub fn workers(&self) -> Option<&Workers> {
+        match &self.place {
+            Place::Here(workers) => Some(workers),
+            Place::Elsewhere(_) => None,
+        }
+    }
+
+    /// Who runs it, when that is another server.
+    #[must_use]
+    pub fn remote(&self) -> Option<&Remote> {
+        match &self.place {
+            Place::Here(_) => None,
+            Place::Elsewhere(remote) => Some(remote),
+        }
+    }
+
+    /// What runs it, in the protocol's words.
+    #[must_use]
+    pub fn platform(&self) -> &str {
+        self.remote().map_or(PLATFORM, Remote::platform)
+    }
+
+    /// Whether it answers, as far as is known.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.remote().is_none_or(|remote| remote.health().is_ready())
     }
 
     /// Refuses when a request that came now could not wait: before its body is read, which would be for nothing.
@@ -147,7 +163,11 @@ impl Model {
     /// # Errors
     /// When the queue is full.
     pub fn has_room(&self) -> Result<(), Failure> {
-        if self.workers.queue().is_full() { Err(self.overloaded()) } else { Ok(()) }
+        match &self.place {
+            Place::Here(workers) if workers.queue().is_full() => Err(self.overloaded()),
+            Place::Elsewhere(remote) if !remote.has_room() => Err(remote.overloaded()),
+            _ => Ok(()),
+        }
     }
 
     /// Reads a request by `prepare`, and waits for its answer. Work for which nobody waits any more is not begun.
@@ -156,18 +176,38 @@ impl Model {
     /// What `prepare` says; when the queue is full, the deadline passes, the values do not please the model, or it fails.
     pub async fn run<T>(
         &self,
-        deadline: Option<Instant>,
+        call: &Call,
         prepare: impl Future<Output = Result<(InferRequest, T), Failure>>,
     ) -> Result<(Outcome, T), Failure> {
-        let batch = self.workers.batch();
-        let announced = (!batch.delay.is_zero()).then(|| self.workers.queue().announce());
-        let (request, rest) = prepare.await?;
-        let by_request = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let deadline = deadline.into_iter().chain(by_request).min();
-        let (job, answer) = Job::new(request, deadline, batch.size > 1);
-        let submitted = self.workers.submit(job);
-        drop(announced);
-        submitted.map_err(|Full| self.overloaded())?;
+        let by = |request: &InferRequest| {
+            let by_request = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            call.deadline.into_iter().chain(by_request).min()
+        };
+        match &self.place {
+            Place::Here(workers) => {
+                let delayed = !workers.batch().delay.is_zero();
+                let announced = delayed.then(|| workers.queue().announce());
+                let (request, rest) = prepare.await?;
+                let deadline = by(&request);
+                let (job, answer) = Job::new(request, deadline, workers.batch().size > 1);
+                let submitted = workers.submit(job);
+                drop(announced);
+                submitted.map_err(|Full| self.overloaded())?;
+                Ok((self.wait(deadline, answer).await?, rest))
+            }
+            Place::Elsewhere(remote) => {
+                let (request, rest) = prepare.await?;
+                let deadline = by(&request);
+                Ok((remote.run(call, deadline, request).await, rest))
+            }
+        }
+    }
+
+    async fn wait(
+        &self,
+        deadline: Option<Instant>,
+        answer: oneshot::Receiver<Outcome>,
+    ) -> Result<Outcome, Failure> {
         let answered = match deadline {
             None => answer.await,
             Some(deadline) => {
@@ -178,7 +218,7 @@ impl Model {
         let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
         let lost =
             |_| if late { self.too_late() } else { Failure::Internal(format!("{} panicked", self.label)) };
-        Ok((answered.map_err(lost)?, rest))
+        answered.map_err(lost)
     }
 
     fn overloaded(&self) -> Failure {
@@ -191,6 +231,51 @@ impl Model {
             self.label
         ))
     }
+}
+
+/// Loads a file, and starts its workers.
+fn workers(
+    environment: &Environment,
+    path: &Path,
+    label: &str,
+    settings: Settings,
+) -> anyhow::Result<(Arc<Signature>, Workers)> {
+    // A session runs one request at a time; they share the weights.
+    let weights = PrepackedWeights::new();
+    let open = {
+        let (environment, path) = (environment.clone(), path.to_owned());
+        move || -> ort::Result<Session> {
+            Session::builder(&environment)?
+                // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
+                .with_log_level(LogLevel::Warning)?
+                // It would remember one for every shape of inputs, and the clients choose the shapes.
+                .with_memory_pattern(false)?
+                .with_prepacked_weights(&weights)?
+                .commit_from_file(&path)
+        }
+    };
+    let mut first = open().with_context(|| format!("cannot load {label} from {}", path.display()))?;
+    let signature = Arc::new(Signature::of(&first).with_context(|| format!("cannot serve {label}"))?);
+    let runner = Runner { label, signature: &signature };
+    let batch = batching(runner, &mut first, settings);
+
+    let load: Loader = {
+        let (label, signature) = (label.to_owned(), Arc::clone(&signature));
+        Box::new(move || {
+            let mut session = open().with_context(|| format!("cannot load {label} once more"))?;
+            warm(Runner { label: &label, signature: &signature }, &mut session);
+            Ok(session)
+        })
+    };
+    warm(runner, &mut first);
+    let mut sessions = vec![first];
+    for _ in 1..settings.workers.min.get() {
+        sessions.push(load()?);
+    }
+    let (label, limits) = (label.to_owned(), settings.workers);
+    let context = format!("cannot start the workers of {label}");
+    let workers = Workers::start(label, Arc::clone(&signature), sessions, limits, batch, load);
+    Ok((signature, workers.context(context)?))
 }
 
 /// How large the model's batches may be.

@@ -4,7 +4,7 @@ use crate::{
     datatype::Datatype,
     failure::Failure,
     grpc::contents,
-    signature::{Signature, TensorSpec, names},
+    signature::{Signature, TensorSpec, is_tensor, names},
 };
 use halftone_proto::inference::InferTensorContents;
 use ort::value::DynValue;
@@ -55,6 +55,15 @@ pub struct InferRequest {
     pub outputs: Vec<usize>,
     /// How long the answer is of use.
     pub timeout: Option<Duration>,
+}
+
+impl InferRequest {
+    /// Roughly how many bytes its inputs take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let elements: i64 = self.inputs.iter().map(|input| input.shape().iter().product::<i64>()).sum();
+        usize::try_from(elements).unwrap_or_default().saturating_mul(size_of::<u64>())
+    }
 }
 
 impl Unchecked<'_> {
@@ -160,9 +169,7 @@ impl<'a> Input<'a> {
                 given.shape, spec.shape
             ));
         };
-        // Beyond isize::MAX bytes there is no tensor, and a product that overflows would pass for a small one.
-        let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
-        if elements.is_none_or(|elements| elements > isize::MAX as usize / size_of::<u64>()) {
+        if !is_tensor(&shape) {
             return Err(format!("input {name:?}: shape {shape:?} is too large"));
         }
         Ok(Self { spec, shape, data: given.data })

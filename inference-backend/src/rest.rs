@@ -9,7 +9,7 @@ use self::payload::Payload;
 use crate::{
     access::FoundModel,
     app::{App, EXTENSIONS},
-    deadline,
+    call::Call,
     failure::Failure,
     model::Model,
     offload::offload,
@@ -26,9 +26,6 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
-
-/// The protocol's name for what is served.
-pub const PLATFORM: &str = "onnx_onnxv1";
 
 /// The protocol's REST endpoints.
 pub fn router(app: Arc<App>) -> Router {
@@ -61,7 +58,8 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn model_ready(State(app): State<Arc<App>>, Named(model): Named) -> Response {
-    readiness(app.is_ready(), json!({ "name": model.name(), "ready": app.is_ready() }))
+    let ready = app.is_ready() && model.is_ready();
+    readiness(ready, json!({ "name": model.name(), "ready": ready }))
 }
 
 fn readiness(ready: bool, body: serde_json::Value) -> Response {
@@ -83,7 +81,7 @@ async fn metadata(State(app): State<Arc<App>>, Named(model): Named) -> Response 
     Json(Metadata {
         name: model.name(),
         versions: app.models.versions(model.name()),
-        platform: PLATFORM,
+        platform: model.platform(),
         signature: model.signature(),
     })
     .into_response()
@@ -95,7 +93,7 @@ async fn infer(
     request: Request,
 ) -> Result<Response, Failure> {
     model.has_room()?;
-    let deadline = deadline::of(request.headers());
+    let call = Call::of(&model, request.headers(), request.extensions());
     let prepare = async {
         let payload = Payload::read(request, app.max_body, &app.budget).await?;
         let model = Arc::clone(&model);
@@ -107,7 +105,7 @@ async fn infer(
         })
         .await
     };
-    let (outputs, (envelope, payload)) = model.run(deadline, prepare).await?;
+    let (outputs, (envelope, payload)) = model.run(&call, prepare).await?;
     let outputs = outputs?;
     let answered = Arc::clone(&model);
     let encoded = offload(outputs.iter().map(Output::size).sum(), move || {

@@ -35,7 +35,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.ready_file {
         remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
     }
-    let keeper = keeper(args)?;
+    let keeper = keeper(args).await?;
     let limits = ClientLimits {
         model_control: args.model_control,
         max_body: args.max_body,
@@ -60,13 +60,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Loads the models that the command line says.
-fn keeper(args: &Args) -> anyhow::Result<Arc<Keeper>> {
+async fn keeper(args: &Args) -> anyhow::Result<Arc<Keeper>> {
     let settings = settings(args)?;
     let own = args.ort.as_deref().filter(|path| !path.as_os_str().is_empty());
     let library = runtime::find(own)?;
     let environment = runtime::load(&library, args.intra_threads)?;
     let plan = Plan { folder: args.models.clone(), selections: args.serve.clone(), settings };
-    Keeper::start(environment, plan)
+    Keeper::start(environment, plan).await
 }
 
 fn settings(args: &Args) -> anyhow::Result<Settings> {
