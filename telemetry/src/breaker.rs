@@ -113,7 +113,7 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// A closed one. The name of what is behind it goes to the log and into the answers.
+    /// A closed one. The name of what is behind it goes to the log.
     #[must_use]
     pub fn new(name: impl Into<String>, policy: Policy) -> Arc<Self> {
         let (start, machine) = (Instant::now(), Mutex::new(Machine::new()));

@@ -9,7 +9,9 @@ const RETRY_AFTER: u32 = 1;
 /// What to answer to who asked us. `place`: which model and which server.
 #[must_use]
 pub fn failure(place: &str, status: &Status) -> Failure {
-    let says = |what: &str| format!("{place} {what}: {}", status.message());
+    // One of ours says so too.
+    let reason = status.message().trim_end_matches("; try again later");
+    let says = |what: &str| format!("{place} {what}: {reason}");
     match status.code() {
         Code::InvalidArgument => Failure::BadRequest(says("refuses the request")),
         Code::ResourceExhausted => Failure::Overloaded(says("is overloaded")),

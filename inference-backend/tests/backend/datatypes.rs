@@ -16,7 +16,7 @@ async fn serve(repository: &TempDir, model: &str) -> Server {
 }
 
 /// Every datatype: ONNX's, the protocol's, four elements as JSON and in binary.
-fn every_datatype() -> Vec<(T, &'static str, Value, Vec<u8>)> {
+pub(crate) fn every_datatype() -> Vec<(T, &'static str, Value, Vec<u8>)> {
     fn bytes<const N: usize>(elements: [[u8; N]; 4]) -> Vec<u8> {
         elements.concat()
     }
@@ -69,8 +69,8 @@ fn every_datatype() -> Vec<(T, &'static str, Value, Vec<u8>)> {
     ]
 }
 
-/// A model that gives back what it gets, in every datatype.
-async fn echo() -> (TempDir, Server) {
+/// A repository of the model `echo`, which gives back what it gets, in every datatype.
+pub(crate) fn echo_repository() -> TempDir {
     let repository = tempfile::tempdir().unwrap();
     let types = every_datatype();
     let outputs: Vec<String> = types.iter().map(|(_, name, ..)| format!("{name}_out")).collect();
@@ -82,6 +82,11 @@ async fn echo() -> (TempDir, Server) {
         types.iter().zip(&outputs).map(|((_, name, ..), out)| ([*name], [out.as_str()])).collect();
     let nodes: Vec<onnx::Node<'_>> = ends.iter().map(|(i, o)| ("Identity", &i[..], &o[..])).collect();
     onnx::write(repository.path(), "echo", &inputs, &nodes, &declared);
+    repository
+}
+
+async fn echo() -> (TempDir, Server) {
+    let repository = echo_repository();
     let server = serve(&repository, "echo").await;
     (repository, server)
 }
@@ -144,7 +149,7 @@ async fn every_datatype_survives_in_binary() {
     assert_eq!(mixed.binary, [&types[2].3[..], &types[0].3].concat());
 }
 
-fn grpc_request(model: &str, names: &[&str]) -> ModelInferRequest {
+pub(crate) fn grpc_request(model: &str, names: &[&str]) -> ModelInferRequest {
     let input = |name: &&str| InferInputTensor {
         name: (*name).to_owned(),
         datatype: (*name).to_owned(),

@@ -22,9 +22,13 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn command(models: &Path) -> Command {
+    listening("127.0.0.1:0", models)
+}
+
+fn listening(address: &str, models: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_halftone-inference"));
     command
-        .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--models"])
+        .args(["--log-format", "json", "--listen", address, "--models"])
         .arg(models)
         .env("ORT_DYLIB_PATH", library())
         .stdin(Stdio::null())
@@ -43,19 +47,27 @@ fn refused(command: &mut Command) -> String {
 }
 
 /// A running program; killed when the test fails.
-struct Running {
+pub(crate) struct Running {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     _folder: tempfile::TempDir,
 }
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
+        Self::of(command(&committed_models()).args(arguments))
+    }
+
+    /// Serves a repository at an address.
+    pub(crate) fn serve(address: &str, models: &Path, arguments: &[&str]) -> Self {
+        Self::of(listening(address, models).args(arguments))
+    }
+
+    fn of(command: &mut Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ready = folder.path().join("ready");
         fs::write(&ready, "left over from an earlier run").unwrap();
-        let child =
-            command(&committed_models()).args(arguments).arg("--ready-file").arg(&ready).spawn().unwrap();
+        let child = command.arg("--ready-file").arg(&ready).spawn().unwrap();
         let mut running = Self { child, address: String::new(), _folder: folder };
         running.address = wait_for_address(&ready);
         running
@@ -73,12 +85,12 @@ impl Running {
         read_to_end(stream)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Waits for its end and gives its status and what it logged.
-    fn finish(mut self) -> Output {
+    pub(crate) fn finish(mut self) -> Output {
         let mut stderr = Vec::new();
         self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
         Output { status: self.child.wait().unwrap(), stdout: Vec::new(), stderr }
@@ -111,7 +123,7 @@ fn read_to_end(mut stream: TcpStream) -> String {
     text
 }
 
-fn log_lines(output: &Output) -> Vec<Value> {
+pub(crate) fn log_lines(output: &Output) -> Vec<Value> {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }

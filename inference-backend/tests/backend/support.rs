@@ -97,7 +97,7 @@ impl Server {
             WorkerLimits { min: workers, max: workers.max(options.max_workers), queue: options.queue };
         let settings = Settings { workers, batch: options.batch, batch_declared: false };
         let plan = Plan { folder: models.to_owned(), selections, settings };
-        let keeper = Keeper::start(environment().clone(), plan).unwrap();
+        let keeper = Keeper::start(environment().clone(), plan).await.unwrap();
         if let Some(poll) = options.poll {
             tokio::spawn(Arc::clone(&keeper).watch(poll));
         }

@@ -13,6 +13,9 @@ use std::{
 use tonic::{Code, Status, TimeoutExpired, metadata::MetadataValue};
 use tower::{Layer, Service};
 
+/// What it says when it is open.
+const REFUSAL: &str = "left alone for a while after too many failures; try again later";
+
 /// A circuit breaker around a service of HTTP requests: a client, such as tonic's `Channel`, or a server, such as axum's
 /// `Router` or tonic's.
 ///
@@ -72,7 +75,7 @@ where
         let ticket = match self.breaker.enter() {
             Ok(ticket) => ticket,
             Err(open) => {
-                let refusal = refuse(self.breaker.name(), open, is_grpc);
+                let refusal = refuse(open, is_grpc);
                 return Box::pin(std::future::ready(Ok(refusal)));
             }
         };
@@ -135,19 +138,18 @@ fn of_error(error: &(dyn Error + 'static)) -> Outcome {
     if is_late { Outcome::GivenUp } else { Outcome::Failure }
 }
 
-fn refuse<B>(name: &str, open: Open, is_grpc: bool) -> Response<BreakerBody<B>> {
+fn refuse<B>(open: Open, is_grpc: bool) -> Response<BreakerBody<B>> {
     let seconds = open.retry_after.as_secs_f64().ceil().max(1.0);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; not negative")]
     let seconds = seconds as u32;
-    let problem = format!("{name} failed too often and is left alone; try again later");
     if is_grpc {
-        let mut status = Status::unavailable(problem);
+        let mut status = Status::unavailable(REFUSAL);
         let metadata = status.metadata_mut();
         metadata.insert("retry-after", MetadataValue::from(seconds));
         metadata.insert("grpc-retry-pushback-ms", MetadataValue::from(seconds.saturating_mul(1000)));
         return status.into_http::<()>().map(|()| BreakerBody::of_breaker(None));
     }
-    let mut response = Response::new(BreakerBody::of_breaker(Some(problem.into())));
+    let mut response = Response::new(BreakerBody::of_breaker(Some(Bytes::from_static(REFUSAL.as_bytes()))));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

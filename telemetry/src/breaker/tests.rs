@@ -70,7 +70,7 @@ async fn an_axum_service_is_left_alone_when_it_fails_too_often() {
         (503, &"3600".parse().unwrap())
     );
     let text = refused.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(text, "it failed too often and is left alone; try again later");
+    assert_eq!(text, "left alone for a while after too many failures; try again later");
     assert_eq!(reached.load(Ordering::Relaxed), 9);
 }
 
@@ -187,7 +187,7 @@ async fn a_tonic_channel_to_nowhere_is_refused_at_once() {
     assert_eq!(breaker.state(), State::Open);
     let refused = check(service).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
-    assert_eq!(refused.message(), "it failed too often and is left alone; try again later");
+    assert_eq!(refused.message(), "left alone for a while after too many failures; try again later");
     assert_eq!(refused.metadata().get("retry-after").unwrap(), "3600");
     assert_eq!(refused.metadata().get("grpc-retry-pushback-ms").unwrap(), "3600000");
 }
@@ -214,7 +214,7 @@ async fn a_tonic_server_is_left_alone_too() {
     let refused = check(channel).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),
-        (Code::Unavailable, "it failed too often and is left alone; try again later")
+        (Code::Unavailable, "left alone for a while after too many failures; try again later")
     );
 }
 
