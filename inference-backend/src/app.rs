@@ -1,7 +1,6 @@
 //! What the protocols share, and both of them on one port.
 
 use crate::{
-    access,
     budget::{self, Budget},
     failure::Failure,
     grpc,
@@ -16,6 +15,7 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
+use halftone_telemetry::{context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -44,6 +44,8 @@ pub struct App {
     pub models: Arc<Models>,
     /// Keeps them in step with the repository.
     pub keeper: Arc<Keeper>,
+    /// Counts and measures.
+    pub metrics: ModelMetrics,
     /// Largest body of a request, in bytes.
     pub max_body: usize,
     /// For the bodies of all requests.
@@ -94,6 +96,7 @@ pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<
     let app = Arc::new(App {
         models: Arc::clone(keeper.models()),
         keeper,
+        metrics: ModelMetrics::default(),
         max_body: limits.max_body,
         budget: Budget::new(limits.max_bodies),
         health,
@@ -105,7 +108,9 @@ pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<
         .layer(metered)
         .merge(rest::router(Arc::clone(&app)))
         .fallback(unknown)
-        .layer(middleware::from_fn(access::log));
+        .layer(app.metrics.layer())
+        .layer(RequestLogLayer)
+        .layer(ContextLayer);
     Ok((app, router))
 }
 

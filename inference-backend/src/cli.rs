@@ -85,5 +85,5 @@ pub struct Args {
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented where it is defined")]
-    pub log: halftone_telemetry::LogArgs,
+    pub log: halftone_telemetry::log::LogArgs,
 }

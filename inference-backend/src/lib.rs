@@ -1,8 +1,8 @@
 //! Serves ONNX models by the Open Inference Protocol (version 2, REST and gRPC) with ONNX Runtime.
 //!
-//! The way of a request, which is also the order in which to read the code: [`access`] logs it and reads what
-//! the filter decided ([`context`]); [`app`] has both protocols on one port, [`rest`] and [`grpc`]; there its [`model`]
-//! is found in [`models`] and its body is read, as far as the [`budget`] reaches. [`request`] checks it against
+//! The way of a request, which is also the order in which to read the code: [`app`] has both protocols on one port,
+//! [`rest`] and [`grpc`], in the layers of `halftone-telemetry`, which read what the filter decided, log and measure;
+//! there its [`model`] is found in [`models`] and its body is read, as far as the [`budget`] reaches. [`request`] checks it against
 //! the model's [`signature`] and makes its tensors, of JSON ([`elements`]), of bytes ([`binary`]) or of gRPC's typed
 //! fields. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
 //! as a [`batch`]. The [`output`]s go back the way that the request came.
@@ -11,14 +11,12 @@
 //! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
 //! [`server`] starts and stops.
 
-pub mod access;
 pub mod app;
 pub mod batch;
 pub mod binary;
 pub mod budget;
 pub mod cli;
 pub mod config;
-pub mod context;
 pub mod datatype;
 pub mod deadline;
 pub mod elements;

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    halftone_telemetry::init(&args.log).map_err(anyhow::Error::msg)?;
+    halftone_telemetry::log::init(&args.log).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(server::run(args));
     // Does not wait for a run that would not finish: the time for that was given.

@@ -13,6 +13,7 @@ use crate::{
     workers::{Loader, WorkerLimits, Workers},
 };
 use anyhow::{Context, anyhow};
+use halftone_telemetry::context::Served;
 use ort::{
     environment::Environment,
     logging::LogLevel,
@@ -54,6 +55,7 @@ impl Settings {
 pub struct Model {
     artifact: Artifact,
     label: String,
+    served: Served,
     signature: Arc<Signature>,
     workers: Workers,
 }
@@ -103,7 +105,12 @@ impl Model {
         let workers =
             Workers::start(label.clone(), Arc::clone(&signature), sessions, settings.workers, batch, load)
                 .with_context(|| format!("cannot start the workers of {label}"))?;
-        Ok(Self { artifact, label, signature, workers })
+        let served = Served {
+            model: artifact.model.as_str().into(),
+            version: artifact.version.as_str().into(),
+            hardware: "cpu",
+        };
+        Ok(Self { artifact, label, served, signature, workers })
     }
 
     /// Its name.
@@ -122,6 +129,12 @@ impl Model {
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// What the layers are told of it.
+    #[must_use]
+    pub fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Where it is from.
