@@ -1,7 +1,7 @@
 //! What the protocols share, and both of them on one port.
 
 use crate::{
-    budget::{self, Budget},
+    budget::{self, Budget, Meter},
     failure::Failure,
     grpc,
     keeper::Keeper,
@@ -16,9 +16,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use halftone_telemetry::{context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tonic::Status;
 use tonic_health::server::HealthReporter;
@@ -35,6 +38,8 @@ pub struct ClientLimits {
     pub max_body: usize,
     /// All bodies that are there at once, in bytes.
     pub max_bodies: usize,
+    /// How long they may send nothing in the middle of a body.
+    pub silence: Duration,
 }
 
 /// What the endpoints share.
@@ -46,12 +51,11 @@ pub struct App {
     pub keeper: Arc<Keeper>,
     /// Counts and measures.
     pub metrics: ModelMetrics,
-    /// Largest body of a request, in bytes.
-    pub max_body: usize,
+    /// What clients may do.
+    pub limits: ClientLimits,
     /// For the bodies of all requests.
     pub budget: Arc<Budget>,
     health: HealthReporter,
-    model_control: bool,
     draining: AtomicBool,
 }
 
@@ -70,7 +74,7 @@ impl App {
     /// # Errors
     /// When they may not.
     pub fn may_control(&self) -> Result<(), Failure> {
-        if self.model_control {
+        if self.limits.model_control {
             return Ok(());
         }
         let advice = "clients may not load and unload models here; start with --model-control to let them";
@@ -97,13 +101,13 @@ pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<
         models: Arc::clone(keeper.models()),
         keeper,
         metrics: ModelMetrics::default(),
-        max_body: limits.max_body,
+        limits,
         budget: Budget::new(limits.max_bodies),
         health,
-        model_control: limits.model_control,
         draining: AtomicBool::new(false),
     });
-    let metered = middleware::from_fn_with_state(Arc::clone(&app.budget), budget::meter);
+    let metered = Meter { budget: Arc::clone(&app.budget), silence: limits.silence };
+    let metered = middleware::from_fn_with_state(metered, budget::meter);
     let router = grpc::router(&app, health_service)?
         .layer(metered)
         .merge(rest::router(Arc::clone(&app)))

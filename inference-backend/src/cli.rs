@@ -71,6 +71,10 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_INTRA_THREADS", value_name = "N", default_value = "1")]
     pub intra_threads: NonZeroUsize,
 
+    /// Most connections at once; more wait to be taken. Each takes up to 64 KiB for what was sent and not yet read.
+    #[arg(long, env = "HALFTONE_MAX_CONNECTIONS", value_name = "N", default_value = "1000")]
+    pub max_connections: NonZeroUsize,
+
     /// Largest request body; a larger one is refused with status 413.
     #[arg(long, env = "HALFTONE_MAX_BODY", value_name = "BYTES", default_value_t = 8 << 20)]
     pub max_body: usize,
@@ -78,6 +82,10 @@ pub struct Args {
     /// Memory for the bodies of all requests that are there at once; what is beyond it is refused with status 429.
     #[arg(long, env = "HALFTONE_MAX_BODIES", value_name = "BYTES", default_value_t = 64 << 20)]
     pub max_bodies: usize,
+
+    /// How long a client may send nothing in the middle of a body.
+    #[arg(long, env = "HALFTONE_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub body_timeout: u64,
 
     /// After a signal to stop: how long to go on serving while not ready, so that proxies notice.
     #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]

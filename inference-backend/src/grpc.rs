@@ -38,7 +38,7 @@ const ENVELOPE: usize = 64 << 10;
 /// When the descriptors for reflection are damaged.
 pub fn router(app: &Arc<App>, health: HealthServer<impl Health>) -> anyhow::Result<Router> {
     let inference = GrpcInferenceServiceServer::new(Service(Arc::clone(app)))
-        .max_decoding_message_size(app.max_body.saturating_add(ENVELOPE))
+        .max_decoding_message_size(app.limits.max_body.saturating_add(ENVELOPE))
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip);
     let reflection = || {

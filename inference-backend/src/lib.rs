@@ -9,7 +9,7 @@
 //!
 //! Around it: [`cli`] is the command line, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
 //! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
-//! [`server`] starts and stops.
+//! [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
 
 pub mod app;
 pub mod batch;
@@ -17,6 +17,7 @@ pub mod binary;
 pub mod budget;
 pub mod cli;
 pub mod config;
+pub mod connections;
 pub mod datatype;
 pub mod deadline;
 pub mod elements;

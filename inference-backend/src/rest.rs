@@ -105,7 +105,7 @@ async fn answer(app: &App, model: Arc<Model>, request: Request) -> Result<Respon
     model.has_room()?;
     let deadline = deadline::of(request.headers());
     let prepare = async {
-        let payload = Payload::read(request, app.max_body, &app.budget).await?;
+        let payload = Payload::read(request, &app.limits, &app.budget).await?;
         let model = Arc::clone(&model);
         // The payload is kept to the end: what is made of it takes about as much memory.
         offload(payload.bytes.len(), move || {

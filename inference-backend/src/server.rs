@@ -1,8 +1,9 @@
 //! Starts, serves and stops.
 
 use crate::{
-    app::{self, App, ClientLimits},
+    app::{self, ClientLimits},
     cli::Args,
+    connections::Connections,
     keeper::{Keeper, Plan},
     model::Settings,
     queue::BatchLimits,
@@ -10,7 +11,6 @@ use crate::{
     workers::WorkerLimits,
 };
 use anyhow::{Context, bail};
-use axum::{Router, serve::ListenerExt};
 use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -40,6 +40,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         model_control: args.model_control,
         max_body: args.max_body,
         max_bodies: args.max_bodies,
+        silence: Duration::from_secs(args.body_timeout),
     };
     let (app, router) = app::serve(Arc::clone(&keeper), limits).await?;
     let listener =
@@ -54,7 +55,18 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         // Ends with the process: what it has begun to load is then of no use.
         tokio::spawn(keeper.watch(Duration::from_millis(args.poll_ms)));
     }
-    serve(listener, app, router, stop, Duration::from_secs(args.drain)).await?;
+    let drain = Duration::from_secs(args.drain);
+    let connections = Connections { most: args.max_connections, finish: FINISH };
+    let drained = {
+        let app = Arc::clone(&app);
+        async move {
+            stopped(stop).await;
+            tracing::info!("stopping");
+            app.drain().await;
+            sleep(drain).await;
+        }
+    };
+    connections.serve(listener, router, drained).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -84,45 +96,8 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     })
 }
 
-/// Serves until `stop` turns true; then says for the time `drain` that it is not ready, refuses new
-/// connections and finishes what has begun.
-async fn serve(
-    listener: TcpListener,
-    app: Arc<App>,
-    router: Router,
-    stop: watch::Receiver<bool>,
-    drain: Duration,
-) -> anyhow::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Small answers are not to wait for a full packet.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    let drained = {
-        let (app, mut stop) = (Arc::clone(&app), stop.clone());
-        async move {
-            stopped(&mut stop).await;
-            tracing::info!("stopping");
-            app.drain().await;
-            sleep(drain).await;
-        }
-    };
-    let overdue = {
-        let mut stop = stop;
-        async move {
-            stopped(&mut stop).await;
-            sleep(drain + FINISH).await;
-        }
-    };
-    tokio::select! {
-        served = axum::serve(listener, router).with_graceful_shutdown(drained) => Ok(served?),
-        () = overdue => bail!("requests did not finish within {} s", FINISH.as_secs()),
-    }
-}
-
 /// Waits for the signal to stop.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+async fn stopped(mut stop: watch::Receiver<bool>) {
     // The sender lives as long as the process; were it gone, there would be no signal to wait for.
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;

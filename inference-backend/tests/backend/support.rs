@@ -2,6 +2,7 @@
 
 use halftone_inference::{
     app::{self, App, ClientLimits},
+    connections::Connections,
     keeper::{Keeper, Plan},
     model::Settings,
     queue::BatchLimits,
@@ -57,6 +58,7 @@ pub(crate) struct Options {
     pub(crate) batch: BatchLimits,
     pub(crate) max_body: usize,
     pub(crate) max_bodies: usize,
+    pub(crate) silence: Duration,
     pub(crate) poll: Option<Duration>,
     pub(crate) model_control: bool,
 }
@@ -70,6 +72,7 @@ impl Default for Options {
             batch: BatchLimits { size: 32, delay: Duration::ZERO },
             max_body: 4 << 20,
             max_bodies: 64 << 20,
+            silence: Duration::from_secs(30),
             poll: None,
             model_control: false,
         }
@@ -105,11 +108,14 @@ impl Server {
             model_control: options.model_control,
             max_body: options.max_body,
             max_bodies: options.max_bodies,
+            silence: options.silence,
         };
         let (app, router) = app::serve(keeper, limits).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, router).into_future());
+        let connections =
+            Connections { most: NonZeroUsize::new(1000).unwrap(), finish: Duration::from_secs(30) };
+        tokio::spawn(connections.serve(listener, router, std::future::pending()));
         Self { app, address, client: Client::builder().no_proxy().build().unwrap() }
     }
 
