@@ -15,6 +15,15 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
+    /// A TOML file of settings: the long names of these flags without `--`, as in `max-body = 1048576`. What stands in it
+    /// counts less than the environment, which counts less than the command line.
+    #[arg(long, env = "HALFTONE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the settings, load all that would be served, say what that is, and end.
+    #[arg(long)]
+    pub check_config: bool,
+
     /// The model repository.
     #[arg(long, env = "HALFTONE_MODELS", value_name = "DIR", default_value = "models")]
     pub models: PathBuf,
@@ -36,7 +45,12 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
-    /// A file that gets the bound address once requests are answered.
+    /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it
+    /// is not given.
+    #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+
+    /// A file that gets the bound address once requests are answered, and in a second line that of --admin.
     #[arg(long, env = "HALFTONE_READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 

@@ -7,7 +7,7 @@
 //! fields. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
 //! as a [`batch`]. The [`output`]s go back the way that the request came.
 //!
-//! Around it: [`cli`] is the command line, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
+//! Around it: [`cli`] is the command line, [`settings_file`] what stands for it in a file, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
 //! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
 //! [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
 
@@ -35,6 +35,7 @@ pub mod request;
 pub mod rest;
 pub mod runtime;
 pub mod server;
+pub mod settings_file;
 pub mod signature;
 pub mod warmup;
 pub mod workers;

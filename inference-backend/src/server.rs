@@ -1,7 +1,7 @@
 //! Starts, serves and stops.
 
 use crate::{
-    app::{self, ClientLimits},
+    app::{self, App, ClientLimits},
     cli::Args,
     connections::Connections,
     keeper::{Keeper, Plan},
@@ -23,6 +23,9 @@ use tokio::{
 const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
+/// How long a worker that is not needed stays.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// How long requests that have begun may take to finish after a signal to stop.
 const FINISH: Duration = Duration::from_secs(30);
 
@@ -36,6 +39,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
     }
     let keeper = keeper(args)?;
+    if args.check_config {
+        println!("ok: {}", keeper.models().labels().join(", "));
+        return Ok(());
+    }
     let limits = ClientLimits {
         model_control: args.model_control,
         max_body: args.max_body,
@@ -46,11 +53,17 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
+    let admin = match args.admin {
+        Some(address) => Some(admin(address, &app).await?),
+        None => None,
+    };
     let stop = stop_signal()?;
     if let Some(path) = &args.ready_file {
-        announce(path, address).with_context(|| format!("cannot write the ready file {}", path.display()))?;
+        announce(path, address, admin)
+            .with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
-    tracing::info!(%address, models = app.models.labels().join(", "), "listening");
+    let admin = admin.map(|admin| admin.to_string());
+    tracing::info!(%address, admin, models = app.models.labels().join(", "), "listening");
     if args.poll_ms > 0 {
         // Ends with the process: what it has begun to load is then of no use.
         tokio::spawn(keeper.watch(Duration::from_millis(args.poll_ms)));
@@ -90,7 +103,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         bail!("--min-workers is {min}, more than --max-workers, which is {max}");
     }
     Ok(Settings {
-        workers: WorkerLimits { min, max, queue: args.queue },
+        workers: WorkerLimits { min, max, queue: args.queue, linger: LINGER },
         batch: BatchLimits { size: args.max_batch.get(), delay: Duration::from_micros(args.batch_delay_us) },
         batch_declared: false,
     })
@@ -127,10 +140,21 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes the address in one step: who sees the file sees all of it.
-fn announce(path: &Path, address: SocketAddr) -> io::Result<()> {
+/// Serves what operators ask, to the end of the process; says where.
+async fn admin(address: SocketAddr, app: &App) -> anyhow::Result<SocketAddr> {
+    let context = || format!("cannot listen on {address}, the address of --admin");
+    let listener = TcpListener::bind(address).await.with_context(context)?;
+    let bound = listener.local_addr()?;
+    let router = halftone_telemetry::admin::router(app.metrics.clone());
+    tokio::spawn(axum::serve(listener, router).into_future());
+    Ok(bound)
+}
+
+/// Writes the addresses in one step: who sees the file sees all of it.
+fn announce(path: &Path, address: SocketAddr, admin: Option<SocketAddr>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    fs::write(&temporary, format!("{address}\n"))?;
+    let admin = admin.map(|admin| format!("{admin}\n")).unwrap_or_default();
+    fs::write(&temporary, format!("{address}\n{admin}"))?;
     fs::rename(&temporary, path)
 }

@@ -37,12 +37,14 @@
 //! # }
 //! ```
 //!
-//! `metrics.render()` is then the body of an endpoint for Prometheus, with the content type
-//! [`CONTENT_TYPE`](metrics::CONTENT_TYPE). A handler that serves several models leaves `.model(…)` out and says itself
+//! [`admin::router`] serves what is counted, a CPU profile and the state of the heap, on a port of its own. A handler that serves several models leaves `.model(…)` out and says itself
 //! which one a request was about, by [`RequestContext::serve`](context::RequestContext::serve).
 
+pub mod admin;
 pub mod context;
+pub mod heap;
 pub mod log;
 pub mod metrics;
 pub mod outcome;
+pub mod profile;
 pub mod request_log;

@@ -1,4 +1,5 @@
 //! The layers around a real axum router and a real tonic server, over real connections.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use axum::{Extension, Router, http::StatusCode, routing::get};
 use halftone_telemetry::{

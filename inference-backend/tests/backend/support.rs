@@ -55,6 +55,7 @@ pub(crate) struct Options {
     pub(crate) workers: usize,
     pub(crate) max_workers: NonZeroUsize,
     pub(crate) queue: usize,
+    pub(crate) linger: Duration,
     pub(crate) batch: BatchLimits,
     pub(crate) max_body: usize,
     pub(crate) max_bodies: usize,
@@ -69,6 +70,7 @@ impl Default for Options {
             workers: 2,
             max_workers: NonZeroUsize::MIN,
             queue: 1024,
+            linger: Duration::from_secs(30),
             batch: BatchLimits { size: 32, delay: Duration::ZERO },
             max_body: 4 << 20,
             max_bodies: 64 << 20,
@@ -96,8 +98,12 @@ impl Server {
     pub(crate) async fn start(models: &Path, serve: &[&str], options: Options) -> Self {
         let selections: Vec<_> = serve.iter().map(|selection| selection.parse().unwrap()).collect();
         let workers = NonZeroUsize::new(options.workers).unwrap();
-        let workers =
-            WorkerLimits { min: workers, max: workers.max(options.max_workers), queue: options.queue };
+        let workers = WorkerLimits {
+            min: workers,
+            max: workers.max(options.max_workers),
+            queue: options.queue,
+            linger: options.linger,
+        };
         let settings = Settings { workers, batch: options.batch, batch_declared: false };
         let plan = Plan { folder: models.to_owned(), selections, settings };
         let keeper = Keeper::start(environment().clone(), plan).unwrap();
