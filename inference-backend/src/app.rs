@@ -1,8 +1,7 @@
 //! What the protocols share, and both of them on one port.
 
 use crate::{
-    access,
-    budget::{self, Budget},
+    budget::{self, Budget, Meter},
     failure::Failure,
     grpc,
     keeper::Keeper,
@@ -16,9 +15,13 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use halftone_telemetry::{context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tonic::Status;
 use tonic_health::server::HealthReporter;
@@ -35,6 +38,8 @@ pub struct ClientLimits {
     pub max_body: usize,
     /// All bodies that are there at once, in bytes.
     pub max_bodies: usize,
+    /// How long they may send nothing in the middle of a body.
+    pub silence: Duration,
 }
 
 /// What the endpoints share.
@@ -44,12 +49,13 @@ pub struct App {
     pub models: Arc<Models>,
     /// Keeps them in step with the repository.
     pub keeper: Arc<Keeper>,
-    /// Largest body of a request, in bytes.
-    pub max_body: usize,
+    /// Counts and measures.
+    pub metrics: ModelMetrics,
+    /// What clients may do.
+    pub limits: ClientLimits,
     /// For the bodies of all requests.
     pub budget: Arc<Budget>,
     health: HealthReporter,
-    model_control: bool,
     draining: AtomicBool,
 }
 
@@ -68,7 +74,7 @@ impl App {
     /// # Errors
     /// When they may not.
     pub fn may_control(&self) -> Result<(), Failure> {
-        if self.model_control {
+        if self.limits.model_control {
             return Ok(());
         }
         let advice = "clients may not load and unload models here; start with --model-control to let them";
@@ -94,18 +100,21 @@ pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<
     let app = Arc::new(App {
         models: Arc::clone(keeper.models()),
         keeper,
-        max_body: limits.max_body,
+        metrics: ModelMetrics::default(),
+        limits,
         budget: Budget::new(limits.max_bodies),
         health,
-        model_control: limits.model_control,
         draining: AtomicBool::new(false),
     });
-    let metered = middleware::from_fn_with_state(Arc::clone(&app.budget), budget::meter);
+    let metered = Meter { budget: Arc::clone(&app.budget), silence: limits.silence };
+    let metered = middleware::from_fn_with_state(metered, budget::meter);
     let router = grpc::router(&app, health_service)?
         .layer(metered)
         .merge(rest::router(Arc::clone(&app)))
         .fallback(unknown)
-        .layer(middleware::from_fn(access::log));
+        .layer(app.metrics.layer())
+        .layer(RequestLogLayer)
+        .layer(ContextLayer);
     Ok((app, router))
 }
 

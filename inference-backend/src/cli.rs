@@ -15,6 +15,15 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
+    /// A TOML file of settings: the long names of these flags without `--`, as in `max-body = 1048576`. What stands in it
+    /// counts less than the environment, which counts less than the command line.
+    #[arg(long, env = "HALFTONE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the settings, load all that would be served, say what that is, and end.
+    #[arg(long)]
+    pub check_config: bool,
+
     /// The model repository.
     #[arg(long, env = "HALFTONE_MODELS", value_name = "DIR", default_value = "models")]
     pub models: PathBuf,
@@ -36,7 +45,12 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
-    /// A file that gets the bound address once requests are answered.
+    /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it
+    /// is not given.
+    #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+
+    /// A file that gets the bound address once requests are answered, and in a second line that of --admin.
     #[arg(long, env = "HALFTONE_READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 
@@ -71,6 +85,10 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_INTRA_THREADS", value_name = "N", default_value = "1")]
     pub intra_threads: NonZeroUsize,
 
+    /// Most connections at once; more wait to be taken. Each takes up to 64 KiB for what was sent and not yet read.
+    #[arg(long, env = "HALFTONE_MAX_CONNECTIONS", value_name = "N", default_value = "1000")]
+    pub max_connections: NonZeroUsize,
+
     /// Largest request body; a larger one is refused with status 413.
     #[arg(long, env = "HALFTONE_MAX_BODY", value_name = "BYTES", default_value_t = 8 << 20)]
     pub max_body: usize,
@@ -79,11 +97,15 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_MAX_BODIES", value_name = "BYTES", default_value_t = 64 << 20)]
     pub max_bodies: usize,
 
+    /// How long a client may send nothing in the middle of a body.
+    #[arg(long, env = "HALFTONE_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub body_timeout: u64,
+
     /// After a signal to stop: how long to go on serving while not ready, so that proxies notice.
     #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
     pub drain: u64,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented where it is defined")]
-    pub log: halftone_telemetry::LogArgs,
+    pub log: halftone_telemetry::log::LogArgs,
 }

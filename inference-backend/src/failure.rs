@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use halftone_telemetry::outcome::Outcome;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 /// Seconds after which a refused client may try again: a queue is worked off within that time or it is too long.
@@ -78,6 +79,12 @@ impl Failure {
             Self::Unavailable { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
+    }
+
+    /// How a request that was answered so ended.
+    #[must_use]
+    pub fn outcome<T>(answer: &Result<T, Self>) -> Outcome {
+        answer.as_ref().map_or_else(|failure| Outcome::of(failure.codes().0.as_u16()), |_| Outcome::Ok)
     }
 
     /// What went wrong on our side is for the log too.

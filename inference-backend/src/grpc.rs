@@ -5,7 +5,6 @@ pub mod request;
 pub mod response;
 
 use crate::{
-    access::FoundModel,
     app::{App, EXTENSIONS},
     call::Call,
     failure::Failure,
@@ -21,6 +20,7 @@ use halftone_proto::inference::{
     model_metadata_response::TensorMetadata,
     repository_index_response::ModelIndex,
 };
+use halftone_telemetry::context::RequestContext;
 use prost::Message;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
@@ -38,7 +38,7 @@ const ENVELOPE: usize = 64 << 10;
 /// When the descriptors for reflection are damaged.
 pub fn router(app: &Arc<App>, health: HealthServer<impl Health>) -> anyhow::Result<Router> {
     let inference = GrpcInferenceServiceServer::new(Service(Arc::clone(app)))
-        .max_decoding_message_size(app.max_body.saturating_add(ENVELOPE))
+        .max_decoding_message_size(app.limits.max_body.saturating_add(ENVELOPE))
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip);
     let reflection = || {
@@ -61,10 +61,35 @@ impl Service {
     /// The model that a message names; empty is the latest version. Tells the access log.
     fn find<T>(&self, request: &Request<T>, name: &str, version: &str) -> Result<Arc<Model>, Failure> {
         let model = self.0.models.find(name, Some(version).filter(|version| !version.is_empty()))?;
-        if let Some(found) = request.extensions().get::<FoundModel>() {
-            found.set(&model);
+        if let Some(context) = request.extensions().get::<Arc<RequestContext>>() {
+            context.serve(model.served().clone());
         }
         Ok(model)
+    }
+
+    async fn infer(
+        &self,
+        request: Request<proto::ModelInferRequest>,
+    ) -> Result<proto::ModelInferResponse, Failure> {
+        let message = request.get_ref();
+        let model = self.find(&request, &message.model_name, &message.model_version)?;
+        model.has_room()?;
+        let call = Call::of(&model, request.metadata().as_ref(), request.extensions());
+        let message = request.into_inner();
+        let prepare = {
+            let model = Arc::clone(&model);
+            offload(message.encoded_len(), move || {
+                let checked = request::parse(&message)?.check(model.signature())?;
+                Ok((checked, request::Envelope::of(message)))
+            })
+        };
+        let (outputs, envelope) = model.run(&call, prepare).await?;
+        let outputs = outputs?;
+        offload(outputs.iter().map(Output::size).sum(), move || {
+            response::encode(&model, envelope, &outputs)
+                .map_err(|problem| Failure::Internal(format!("{} failed: {problem}", model.label())))
+        })
+        .await
     }
 }
 
@@ -125,26 +150,13 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
-        let message = request.get_ref();
-        let model = self.find(&request, &message.model_name, &message.model_version)?;
-        model.has_room()?;
-        let call = Call::of(&model, request.metadata().as_ref(), request.extensions());
-        let message = request.into_inner();
-        let prepare = {
-            let model = Arc::clone(&model);
-            offload(message.encoded_len(), move || {
-                let checked = request::parse(&message)?.check(model.signature())?;
-                Ok((checked, request::Envelope::of(message)))
-            })
-        };
-        let (outputs, envelope) = model.run(&call, prepare).await?;
-        let outputs = outputs?;
-        let response = offload(outputs.iter().map(Output::size).sum(), move || {
-            response::encode(&model, envelope, &outputs)
-                .map_err(|problem| Failure::Internal(format!("{} failed: {problem}", model.label())))
-        })
-        .await?;
-        Ok(Response::new(response))
+        let context = request.extensions().get::<Arc<RequestContext>>().cloned();
+        let running = context.as_ref().map(RequestContext::begin_inference);
+        let answer = self.infer(request).await;
+        if let Some(running) = running {
+            running.end(Failure::outcome(&answer));
+        }
+        Ok(Response::new(answer?))
     }
 
     async fn repository_index(

@@ -1,17 +1,16 @@
 //! Serves ONNX models by the Open Inference Protocol (version 2, REST and gRPC) with ONNX Runtime.
 //!
-//! The way of a request, which is also the order in which to read the code: [`access`] logs it and reads what
-//! the filter decided ([`context`]); [`app`] has both protocols on one port, [`rest`] and [`grpc`]; there its [`model`]
-//! is found in [`models`] and its body is read, as far as the [`budget`] reaches. [`request`] checks it against
+//! The way of a request, which is also the order in which to read the code: [`app`] has both protocols on one port,
+//! [`rest`] and [`grpc`], in the layers of `halftone-telemetry`, which read what the filter decided, log and measure;
+//! there its [`model`] is found in [`models`] and its body is read, as far as the [`budget`] reaches. [`request`] checks it against
 //! the model's [`signature`] and makes its tensors, of JSON ([`elements`]), of bytes ([`binary`]) or of gRPC's typed
 //! fields. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
 //! as a [`batch`]; when the model is [`remote`], it is sent to the server that has it. The [`output`]s go back the way that the request came.
 //!
-//! Around it: [`cli`] is the command line, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
+//! Around it: [`cli`] is the command line, [`settings_file`] what stands for it in a file, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
 //! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
-//! [`server`] starts and stops.
+//! [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
 
-pub mod access;
 pub mod app;
 pub mod batch;
 pub mod binary;
@@ -20,7 +19,7 @@ pub mod budget;
 pub mod call;
 pub mod cli;
 pub mod config;
-pub mod context;
+pub mod connections;
 pub mod datatype;
 pub mod deadline;
 pub mod elements;
@@ -39,6 +38,7 @@ pub mod request;
 pub mod rest;
 pub mod runtime;
 pub mod server;
+pub mod settings_file;
 pub mod signature;
 pub mod warmup;
 pub mod workers;

@@ -15,6 +15,7 @@ use crate::{
     workers::{Loader, WorkerLimits, Workers},
 };
 use anyhow::{Context, anyhow};
+use halftone_telemetry::context::Served;
 use ort::{
     environment::Environment,
     logging::LogLevel,
@@ -61,6 +62,7 @@ impl Settings {
 pub struct Model {
     artifact: Artifact,
     label: String,
+    served: Served,
     signature: Arc<Signature>,
     place: Place,
 }
@@ -95,7 +97,15 @@ impl Model {
                 (Arc::clone(remote.signature()), Place::Elsewhere(Box::new(remote)))
             }
         };
-        Ok(Self { artifact, label, signature, place })
+        let served = Served {
+            model: artifact.model.as_str().into(),
+            version: artifact.version.as_str().into(),
+            hardware: match place {
+                Place::Here(_) => "cpu",
+                Place::Elsewhere(_) => "remote",
+            },
+        };
+        Ok(Self { artifact, label, served, signature, place })
     }
 
     /// Its name.
@@ -114,6 +124,12 @@ impl Model {
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// What the layers are told of it.
+    #[must_use]
+    pub fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Where it is from.

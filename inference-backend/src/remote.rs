@@ -35,7 +35,7 @@ use std::{
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Status, metadata::MetadataMap};
-use tower::Layer;
+use tower_layer::Layer;
 
 /// How often one request is tried again, at most.
 const RETRIES: u32 = 2;

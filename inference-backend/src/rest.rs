@@ -7,7 +7,6 @@ pub mod response;
 
 use self::payload::Payload;
 use crate::{
-    access::FoundModel,
     app::{App, EXTENSIONS},
     call::Call,
     failure::Failure,
@@ -17,12 +16,13 @@ use crate::{
     signature::Signature,
 };
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{FromRequestParts, Path, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use halftone_telemetry::context::RequestContext;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
@@ -89,13 +89,21 @@ async fn metadata(State(app): State<Arc<App>>, Named(model): Named) -> Response 
 
 async fn infer(
     State(app): State<Arc<App>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     Named(model): Named,
     request: Request,
 ) -> Result<Response, Failure> {
+    let running = context.begin_inference();
+    let answer = answer(&app, model, request).await;
+    running.end(Failure::outcome(&answer));
+    answer
+}
+
+async fn answer(app: &App, model: Arc<Model>, request: Request) -> Result<Response, Failure> {
     model.has_room()?;
     let call = Call::of(&model, request.headers(), request.extensions());
     let prepare = async {
-        let payload = Payload::read(request, app.max_body, &app.budget).await?;
+        let payload = Payload::read(request, &app.limits, &app.budget).await?;
         let model = Arc::clone(&model);
         // The payload is kept to the end: what is made of it takes about as much memory.
         offload(payload.bytes.len(), move || {
@@ -142,8 +150,8 @@ impl FromRequestParts<Arc<App>> for Named {
             .await
             .map_err(|e| Failure::BadRequest(e.body_text()))?;
         let model = app.models.find(&path.model, path.version.as_deref())?;
-        if let Some(found) = parts.extensions.get::<FoundModel>() {
-            found.set(&model);
+        if let Some(context) = parts.extensions.get::<Arc<RequestContext>>() {
+            context.serve(model.served().clone());
         }
         Ok(Self(model))
     }

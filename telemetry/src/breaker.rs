@@ -16,6 +16,7 @@ pub use self::{
 };
 
 use self::machine::Machine;
+use crate::outcome::Outcome;
 use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -83,17 +84,6 @@ impl State {
     }
 }
 
-/// How a request went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was answered; be it that the request was wrong.
-    Success,
-    /// The service is to blame.
-    Failure,
-    /// It ran out of time, or nobody waits for it any more: a failure when it was given [long enough](Policy::patience).
-    GivenUp,
-}
-
 /// The circuit is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the circuit is open")]
@@ -132,7 +122,7 @@ impl Breaker {
         self.lock().state()
     }
 
-    /// Asks whether a request may pass. How it went is to be told to the ticket; one that is dropped was given up.
+    /// Asks whether a request may pass. How it went is to be told to the ticket; one that is dropped was cancelled.
     ///
     /// # Errors
     /// When it may not.
@@ -172,7 +162,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Says how the request went.
+    /// Says how the request ended. An answer is a success also when the request was wrong or there was no room for it;
+    /// what ran out of time, or was cancelled, is a failure when it was given [long enough](Policy::patience).
     pub fn finish(mut self, outcome: Outcome) {
         self.tell(outcome);
     }
@@ -181,9 +172,11 @@ impl Ticket {
         self.told = true;
         let policy = &self.breaker.policy;
         let failed = match outcome {
-            Outcome::Success => Some(false),
-            Outcome::Failure => Some(true),
-            Outcome::GivenUp => (self.begun.elapsed() >= policy.patience).then_some(true),
+            Outcome::Ok | Outcome::Invalid | Outcome::Rejected => Some(false),
+            Outcome::Error => Some(true),
+            Outcome::Timeout | Outcome::Cancelled => {
+                (self.begun.elapsed() >= policy.patience).then_some(true)
+            }
         };
         self.breaker.change(|machine, now| machine.leave(policy, now, self.phase, failed));
     }
@@ -192,7 +185,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.told {
-            self.tell(Outcome::GivenUp);
+            self.tell(Outcome::Cancelled);
         }
     }
 }

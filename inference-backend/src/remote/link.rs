@@ -14,7 +14,7 @@ use tonic::{
     body::Body,
     transport::{self, Channel, Endpoint},
 };
-use tower::Service;
+use tower_service::Service;
 
 /// How long making a connection may take, within the time of the request that needs it.
 const CONNECTING: Duration = Duration::from_secs(2);

@@ -177,6 +177,23 @@ async fn workers_grow_while_many_wait() {
 }
 
 #[tokio::test]
+async fn workers_that_are_not_needed_go_again() {
+    let (max_workers, linger) = (3.try_into().unwrap(), Duration::from_millis(20));
+    let options = Options { workers: 1, max_workers, linger, ..Options::default() };
+    let (_repository, server, model) = slow(options).await;
+    let answers: Vec<_> = (0..12).map(|_| tokio::spawn(send(Arc::clone(&server), &[]))).collect();
+    until("three workers", || model.workers().unwrap().count() == 3).await;
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().status, StatusCode::OK);
+    }
+    until("one worker", || model.workers().unwrap().count() == 1).await;
+    // The last one stays, however long it has nothing to do.
+    tokio::time::sleep(linger * 5).await;
+    assert_eq!(model.workers().unwrap().count(), 1);
+    assert_eq!(send(server, &[]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn bodies_take_no_more_than_their_budget() {
     let options = Options { max_body: 1 << 20, max_bodies: 3 << 20, ..Options::default() };
     let (_repository, server, _) = slow(options).await;

@@ -1,6 +1,7 @@
 //! The body of a response that came through a circuit breaker.
 
-use super::{Outcome, Ticket, layer::of_grpc};
+use super::Ticket;
+use crate::outcome::{Outcome, code_in, status_of};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -46,12 +47,12 @@ impl<B: Body<Data = Bytes>> Body for BreakerBody<B> {
             return Poll::Ready(this.text.take().map(|text| Ok(Frame::data(text))));
         };
         let frame = ready!(body.poll_frame(context));
-        // What ends without trailers was cut off.
+        // What ends without a code was cut off.
         let outcome = match &frame {
-            Some(Ok(frame)) => {
-                frame.trailers_ref().map(|trailers| of_grpc(trailers).unwrap_or(Outcome::Failure))
-            }
-            Some(Err(_)) | None => Some(Outcome::Failure),
+            Some(Ok(frame)) => frame.trailers_ref().map(|trailers| {
+                code_in(trailers).map_or(Outcome::Error, |code| Outcome::of(status_of(code)))
+            }),
+            Some(Err(_)) | None => Some(Outcome::Error),
         };
         if let Some(outcome) = outcome
             && let Some(ticket) = this.ticket.take()

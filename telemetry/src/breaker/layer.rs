@@ -1,6 +1,7 @@
 //! A circuit breaker around a service of HTTP requests.
 
-use super::{Breaker, BreakerBody, Open, Outcome, Ticket};
+use super::{Breaker, BreakerBody, Open, Ticket};
+use crate::outcome::{Outcome, grpc_code, status};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use std::{
@@ -11,7 +12,8 @@ use std::{
     task::{Context, Poll},
 };
 use tonic::{Code, Status, TimeoutExpired, metadata::MetadataValue};
-use tower::{Layer, Service};
+use tower_layer::Layer;
+use tower_service::Service;
 
 /// What it says when it is open.
 const REFUSAL: &str = "left alone for a while after too many failures; try again later";
@@ -20,10 +22,10 @@ const REFUSAL: &str = "left alone for a while after too many failures; try again
 /// `Router` or tonic's.
 ///
 /// Over HTTP, a status of 5xx is a failure, which is known when the response's head is there; a body that breaks off
-/// afterwards is not seen. Over gRPC, UNAVAILABLE, INTERNAL, UNKNOWN and a body that breaks off are, which is known with
-/// the trailers, so that a stream counts when it ends. An error of the service is one either way. Running out of time
-/// (504, DEADLINE_EXCEEDED, a request that is dropped before its answer) is one when it took as long as
-/// [`Policy::patience`](super::Policy::patience).
+/// afterwards is not seen. Over gRPC, the codes for which HTTP has 5xx are (UNAVAILABLE, INTERNAL, UNKNOWN and their
+/// like), and a body that breaks off, which is known with the trailers, so that a stream counts when it ends. An error of
+/// the service is one either way. Running out of time (504, DEADLINE_EXCEEDED, a request that is dropped before its
+/// answer) is one when it took as long as [`Policy::patience`](super::Policy::patience).
 ///
 /// Open, it answers 503 with `Retry-After`, over gRPC UNAVAILABLE with `retry-after` and `grpc-retry-pushback-ms`. Put
 /// time-outs inside of it: what one outside cuts off, is only known to have been dropped.
@@ -98,17 +100,9 @@ where
 
 /// Tells the ticket how the request went, or leaves that to the response's trailers.
 fn watch<B>(response: Response<B>, ticket: Ticket, is_grpc: bool) -> Response<BreakerBody<B>> {
-    let status = response.status();
-    let outcome = if status == StatusCode::GATEWAY_TIMEOUT {
-        Some(Outcome::GivenUp)
-    } else if status.is_server_error() {
-        Some(Outcome::Failure)
-    } else if is_grpc && status.is_success() {
-        // A response without a body has its status here.
-        of_grpc(response.headers())
-    } else {
-        Some(Outcome::Success)
-    };
+    // A response of gRPC without a body has its code in the head.
+    let is_told = !is_grpc || grpc_code(&response).is_some() || !response.status().is_success();
+    let outcome = is_told.then(|| Outcome::of(status(&response)));
     let ticket = match outcome {
         None => Some(ticket),
         Some(outcome) => {
@@ -119,15 +113,6 @@ fn watch<B>(response: Response<B>, ticket: Ticket, is_grpc: bool) -> Response<Br
     response.map(|body| BreakerBody::of_service(body, ticket))
 }
 
-/// How a call over gRPC went by its status, if that is among these headers or trailers.
-pub(super) fn of_grpc(headers: &HeaderMap) -> Option<Outcome> {
-    match Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes()) {
-        Code::DeadlineExceeded => Some(Outcome::GivenUp),
-        Code::Unavailable | Code::Internal | Code::Unknown => Some(Outcome::Failure),
-        _ => Some(Outcome::Success),
-    }
-}
-
 /// How a request went that had no response.
 fn of_error(error: &(dyn Error + 'static)) -> Outcome {
     let mut chain = std::iter::successors(Some(error), |&error| error.source());
@@ -135,7 +120,7 @@ fn of_error(error: &(dyn Error + 'static)) -> Outcome {
         let status = error.downcast_ref::<Status>();
         error.is::<TimeoutExpired>() || status.is_some_and(|status| status.code() == Code::DeadlineExceeded)
     });
-    if is_late { Outcome::GivenUp } else { Outcome::Failure }
+    if is_late { Outcome::Timeout } else { Outcome::Error }
 }
 
 fn refuse<B>(open: Open, is_grpc: bool) -> Response<BreakerBody<B>> {

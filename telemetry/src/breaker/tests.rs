@@ -16,7 +16,8 @@ use std::{
 use tokio::net::TcpListener;
 use tonic::{Code, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use tower::{Layer, Service};
+use tower_layer::Layer;
+use tower_service::Service;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -209,7 +210,7 @@ async fn a_tonic_server_is_left_alone_too() {
         assert_eq!(check(channel.clone()).await.unwrap_err().code(), Code::NotFound);
     }
     for _ in 0..2 {
-        breaker.enter().unwrap().finish(Outcome::Failure);
+        breaker.enter().unwrap().finish(Outcome::Error);
     }
     let refused = check(channel).await.unwrap_err();
     assert_eq!(
