@@ -1,14 +1,17 @@
 //! What a request says besides its body.
 
 use crate::{deadline, model::Model};
-use axum::http::{Extensions, HeaderMap, HeaderName};
-use std::time::Instant;
+use axum::http::{Extensions, HeaderMap};
+use halftone_telemetry::context::RequestContext;
+use std::{sync::Arc, time::Instant};
 
 /// What a request says besides its body.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     /// After it nobody waits for the answer.
     pub deadline: Option<Instant>,
+    /// What is known of the request: what the filter decided, decoded once.
+    pub context: Option<Arc<RequestContext>>,
     /// What is passed on with the request when the model is remote: the trace that it belongs to, and what was decided
     /// about it.
     pub headers: HeaderMap,
@@ -17,18 +20,15 @@ pub struct Call {
 impl Call {
     /// What a request for this model says.
     #[must_use]
-    pub fn of(model: &Model, headers: &HeaderMap, _extensions: &Extensions) -> Self {
-        let passed = |(name, value): (&HeaderName, _)| is_passed_on(name).then(|| (name.clone(), value));
-        let headers_passed = if model.remote().is_some() {
-            headers.iter().filter_map(|(name, value)| passed((name, value.clone()))).collect()
-        } else {
-            HeaderMap::new()
+    pub fn of(model: &Model, headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let passed = |name: &str| {
+            matches!(name, "traceparent" | "tracestate" | "baggage") || name.starts_with("x-halftone-")
         };
-        Self { deadline: deadline::of(headers), headers: headers_passed }
+        let passed_on = headers.iter().filter(|(name, _)| model.remote().is_some() && passed(name.as_str()));
+        Self {
+            deadline: deadline::of(headers),
+            context: extensions.get::<Arc<RequestContext>>().cloned(),
+            headers: passed_on.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
     }
-}
-
-fn is_passed_on(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    matches!(name, "traceparent" | "tracestate" | "baggage") || name.starts_with("x-halftone-")
 }

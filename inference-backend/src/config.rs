@@ -1,5 +1,6 @@
 //! What a model's folder says about how it is served: `config.json`.
 
+use crate::features::config::FeaturesConfig;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     fmt::Display,
@@ -26,6 +27,8 @@ pub struct ModelConfig {
     pub batch: Option<BatchConfig>,
     /// How many requests are run at once.
     pub workers: Option<WorkersConfig>,
+    /// Where inputs come from that the client does not send.
+    pub features: Option<FeaturesConfig>,
 }
 
 /// Which versions of a model are served.
@@ -134,6 +137,7 @@ mod tests {
                 versions: Some(VersionPolicy::Latest(number(2))),
                 batch: Some(BatchConfig { rows: number(8), delay_us: 100 }),
                 workers: Some(WorkersConfig { min: number(1), max: number(3) }),
+                features: None,
             })
         );
         assert_eq!(

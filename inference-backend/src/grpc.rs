@@ -76,12 +76,14 @@ impl Service {
         model.has_room()?;
         let call = Call::of(&model, request.metadata().as_ref(), request.extensions());
         let message = request.into_inner();
-        let prepare = {
+        let prepare = async {
+            let bound = model.bind(&call).await?;
             let model = Arc::clone(&model);
             offload(message.encoded_len(), move || {
-                let checked = request::parse(&message)?.check(model.signature())?;
+                let checked = request::parse(&message)?.check(model.signature(), &bound)?;
                 Ok((checked, request::Envelope::of(message)))
             })
+            .await
         };
         let (outputs, envelope) = model.run(&call, prepare).await?;
         let outputs = outputs?;
@@ -141,8 +143,8 @@ impl GrpcInferenceService for Service {
             name: model.name().into(),
             versions: self.0.models.versions(model.name()),
             platform: model.platform().into(),
-            inputs: tensors(&model.signature().inputs),
-            outputs: tensors(&model.signature().outputs),
+            inputs: tensors(&model.offered().inputs),
+            outputs: tensors(&model.offered().outputs),
         }))
     }
 

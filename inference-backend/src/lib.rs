@@ -4,7 +4,7 @@
 //! [`rest`] and [`grpc`], in the layers of `halftone-telemetry`, which read what the filter decided, log and measure;
 //! there its [`model`] is found in [`models`] and its body is read, as far as the [`budget`] reaches. [`request`] checks it against
 //! the model's [`signature`] and makes its tensors, of JSON ([`elements`]), of bytes ([`binary`]) or of gRPC's typed
-//! fields. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
+//! fields, and of its [`features`]. As a [`job`] it waits in the model's [`queue`] for one of its [`workers`], which runs it, perhaps with others
 //! as a [`batch`]; when the model is [`remote`], it is sent to the server that has it. The [`output`]s go back the way that the request came.
 //!
 //! Around it: [`cli`] is the command line, [`settings_file`] what stands for it in a file, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
@@ -24,6 +24,7 @@ pub mod datatype;
 pub mod deadline;
 pub mod elements;
 pub mod failure;
+pub mod features;
 pub mod grpc;
 pub mod job;
 pub mod keeper;

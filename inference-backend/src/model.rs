@@ -5,6 +5,7 @@ use crate::{
     call::Call,
     config::{BatchConfig, ModelConfig, WorkersConfig},
     failure::Failure,
+    features::{Bound, Features},
     job::{Job, Outcome},
     queue::{BatchLimits, Full},
     remote::Remote,
@@ -64,6 +65,9 @@ pub struct Model {
     label: String,
     served: Served,
     signature: Arc<Signature>,
+    /// The signature without what is bound.
+    offered: Signature,
+    features: Option<Features>,
     place: Place,
 }
 
@@ -97,6 +101,11 @@ impl Model {
                 (Arc::clone(remote.signature()), Place::Elsewhere(Box::new(remote)))
             }
         };
+        let config = artifact.config.as_ref().ok().and_then(|config| config.features.as_ref());
+        let features = config.map(|config| Features::new(&label, config, &signature)).transpose();
+        let features =
+            features.map_err(|problem| anyhow!("cannot serve {label}: config.json: features: {problem}"))?;
+        let offered = features.as_ref().map_or_else(|| (*signature).clone(), |f| f.offered(&signature));
         let served = Served {
             model: artifact.model.as_str().into(),
             version: artifact.version.as_str().into(),
@@ -105,7 +114,7 @@ impl Model {
                 Place::Elsewhere(_) => "remote",
             },
         };
-        Ok(Self { artifact, label, served, signature, place })
+        Ok(Self { artifact, label, served, signature, offered, features, place })
     }
 
     /// Its name.
@@ -142,6 +151,23 @@ impl Model {
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// What clients are told that it takes and gives: without the inputs that are bound to something else.
+    #[must_use]
+    pub fn offered(&self) -> &Signature {
+        &self.offered
+    }
+
+    /// The inputs that the client does not send.
+    ///
+    /// # Errors
+    /// When there is one that cannot be had now.
+    pub async fn bind(&self, call: &Call) -> Result<Vec<Bound>, Failure> {
+        match &self.features {
+            Some(features) => features.bind(call).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What runs it, when it is run here.

@@ -82,7 +82,7 @@ async fn metadata(State(app): State<Arc<App>>, Named(model): Named) -> Response 
         name: model.name(),
         versions: app.models.versions(model.name()),
         platform: model.platform(),
-        signature: model.signature(),
+        signature: model.offered(),
     })
     .into_response()
 }
@@ -103,13 +103,16 @@ async fn answer(app: &App, model: Arc<Model>, request: Request) -> Result<Respon
     model.has_room()?;
     let call = Call::of(&model, request.headers(), request.extensions());
     let prepare = async {
-        let payload = Payload::read(request, &app.limits, &app.budget).await?;
+        // Features are on their way while the body comes.
+        let (payload, bound) =
+            tokio::join!(Payload::read(request, &app.limits, &app.budget), model.bind(&call));
+        let (payload, bound) = (payload?, bound?);
         let model = Arc::clone(&model);
         // The payload is kept to the end: what is made of it takes about as much memory.
         offload(payload.bytes.len(), move || {
             let payload = payload.decode()?;
             let (unchecked, envelope) = request::parse(&payload.bytes, payload.json)?;
-            Ok((unchecked.check(model.signature())?, (envelope.into_owned(), payload)))
+            Ok((unchecked.check(model.signature(), &bound)?, (envelope.into_owned(), payload)))
         })
         .await
     };

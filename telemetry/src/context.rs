@@ -24,6 +24,7 @@ pub struct RequestContext {
     served: OnceLock<Served>,
     inference: OnceLock<Inference>,
     output_hash: OnceLock<u64>,
+    feature_version: OnceLock<String>,
 }
 
 /// Which model a request is about.
@@ -56,6 +57,7 @@ impl RequestContext {
             served: OnceLock::new(),
             inference: OnceLock::new(),
             output_hash: OnceLock::new(),
+            feature_version: OnceLock::new(),
         }
     }
 
@@ -101,6 +103,17 @@ impl RequestContext {
     #[must_use]
     pub fn output_hash(&self) -> Option<u64> {
         self.output_hash.get().copied()
+    }
+
+    /// Tells the layers the version of the features that the model got.
+    pub fn set_feature_version(&self, version: String) {
+        let _ = self.feature_version.set(version);
+    }
+
+    /// The version of the features that the model got, when there were some and they have one.
+    #[must_use]
+    pub fn feature_version(&self) -> Option<&str> {
+        self.feature_version.get().map(String::as_str)
     }
 }
 

@@ -119,6 +119,7 @@ impl Line {
             halftone.unit_hash = decided.and_then(unit_hash),
             halftone.bucket = decided.and_then(|c| c.bucket),
             halftone.reason = decided.map(|c| c.reason().as_str_name()),
+            feature_version = self.context.feature_version(),
             model_output_hash = self.context.output_hash().map(hexadecimal),
             trace_id = self.context.trace_id.as_deref(),
         );
