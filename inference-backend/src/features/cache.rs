@@ -7,8 +7,10 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// What somebody waits for: nothing yet, or what became of it.
-pub type Flight<T> = watch::Receiver<Option<Result<Arc<T>, String>>>;
+/// An answer, or why there is none; nothing as long as that is not known.
+type Awaited<T> = Option<Result<Arc<T>, String>>;
+/// Who waits for an answer has this.
+pub type Flight<T> = watch::Receiver<Awaited<T>>;
 
 /// A bounded cache, with who is waiting for what is not in it. The oldest answers go first.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl<T> Cache<T> {
     }
 
     /// Says that the key is being asked for; the sender is to say what became of it. None when too many are.
-    pub fn take_off(&mut self, key: Arc<str>) -> Option<watch::Sender<Option<Result<Arc<T>, String>>>> {
+    pub fn take_off(&mut self, key: Arc<str>) -> Option<watch::Sender<Awaited<T>>> {
         if self.flights.len() >= self.limits.flights {
             return None;
         }

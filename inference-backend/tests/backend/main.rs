@@ -8,6 +8,7 @@ mod digits;
 mod endpoints;
 mod errors;
 mod fake;
+mod features;
 mod grpc;
 mod onnx;
 mod overload;

@@ -54,7 +54,7 @@ fn watched() -> Options {
 }
 
 /// A port that was free a moment ago.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -382,9 +382,9 @@ async fn ready(server: &Server, expected: bool) {
 }
 
 /// Opens soon and not for long.
-fn impatient(url: &str) -> Value {
+fn impatient(url: &str, timeout_ms: u32) -> Value {
     json!({
-        "url": url, "timeout_ms": 400, "health_ms": 20,
+        "url": url, "timeout_ms": timeout_ms, "health_ms": 20,
         "breaker": { "consecutive": 3, "open_ms": 100, "probes": 1, "patience_ms": 200 },
     })
 }
@@ -394,7 +394,7 @@ async fn a_server_that_is_killed_and_started_again_is_found_again() {
     let models = table(8.0);
     let address = free_address();
     let process_ = process(&address, models.path());
-    let repository = remote("m", &impatient(&format!("http://{address}")));
+    let repository = remote("m", &impatient(&format!("http://{address}"), 60_000));
     let server = serve(&repository, Options::default()).await;
     let traffic = Traffic::start(&server);
     traffic.more(200).await;
@@ -424,7 +424,7 @@ async fn a_server_that_is_killed_and_started_again_is_found_again() {
 async fn a_server_that_hangs_costs_its_time_only_until_the_circuit_opens() {
     let models = table(9.0);
     let process = process("127.0.0.1:0", models.path());
-    let repository = remote("m", &impatient(&format!("http://{}", process.address)));
+    let repository = remote("m", &impatient(&format!("http://{}", process.address), 400));
     let server = serve(&repository, Options::default()).await;
     let traffic = Traffic::start(&server);
     traffic.more(200).await;
