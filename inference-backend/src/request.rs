@@ -12,8 +12,9 @@ use ort::value::DynValue;
 use serde_json::value::RawValue;
 use std::{borrow::Cow, time::Duration};
 
-/// Most bytes of an input that is bound: its rows are as many as a client sends of something smaller.
-const MOST_BOUND: usize = 64 << 20;
+/// Most bytes of an input that is bound, in several rows: there are as many as a client sends of something that may take
+/// nothing.
+const MOST_BOUND: usize = 1 << 20;
 
 /// What the parsers of both protocols hand over: the names, types and data of a request, unchecked.
 #[derive(Debug, Default)]
@@ -219,7 +220,7 @@ impl<'a> Input<'a> {
             let same = varying().find(|other| symbol.is_some() && other.spec.symbols.first() == symbol);
             let rows = same.or_else(|| varying().next()).and_then(|other| other.shape.first());
             *first = rows.copied().unwrap_or(1);
-            if first.checked_mul(row.len()).is_none_or(|bytes| bytes > MOST_BOUND) || !is_tensor(&shape) {
+            if *first > 1 && first.checked_mul(row.len()).is_none_or(|bytes| bytes > MOST_BOUND) {
                 let name = &spec.name;
                 return Err(format!("too many rows: input {name:?} would have more than {MOST_BOUND} bytes"));
             }

@@ -165,7 +165,7 @@ mod tests {
         // Another answer for a key that is too large to be kept: the old one is not good either.
         put(&mut cache, "large", 6, 1000);
         assert!(matches!(cache.get("large"), Found::Nothing));
-        assert_eq!((cache.entries.len(), cache.order.len(), cache.bytes), (1, 1, 2));
+        assert_eq!((cache.entries.len(), cache.order.len(), cache.bytes), (2, 2, 4));
     }
 
     #[test]

@@ -114,7 +114,7 @@ mod tests {
             ("http://f/{user}", "unknown attribute \"user\""),
             ("http://{arm}/x", "the host is not followed by a path"),
             ("http://f{arm}/x", "the host is not followed by a path"),
-            ("http://f:{bucket}/x", "invalid"),
+            ("http://f:{bucket}/x", "the host is not followed by a path"),
             ("http://f?{arm}", "the host is not followed by a path"),
         ] {
             let got = Template::parse(text).unwrap_err();
