@@ -5,6 +5,7 @@ use crate::{
     config::{BatchConfig, ModelConfig, WorkersConfig},
     failure::Failure,
     job::{Job, Outcome},
+    provider::ProviderChoice,
     queue::{BatchLimits, Full},
     repository::Artifact,
     request::InferRequest,
@@ -33,6 +34,8 @@ pub struct Settings {
     pub batch: BatchLimits,
     /// It is, whatever it is called.
     pub batch_declared: bool,
+    /// What they run on.
+    pub provider: ProviderChoice,
 }
 
 impl Settings {
@@ -46,6 +49,7 @@ impl Settings {
             let delay = Duration::from_micros(delay_us.into());
             (self.batch, self.batch_declared) = (BatchLimits { size: rows.get(), delay }, true);
         }
+        self.provider = config.provider.unwrap_or(self.provider);
         self
     }
 }
@@ -69,12 +73,15 @@ impl Model {
         let label = artifact.to_string();
         let config = artifact.config.as_ref().map_err(|problem| anyhow!("cannot load {label}: {problem}"))?;
         let settings = settings.with(config);
+        let provider = settings.provider.resolve(environment);
+        let provider = provider.map_err(|problem| anyhow!("cannot load {label}: {problem}"))?;
         // A session runs one request at a time; they share the weights.
         let weights = PrepackedWeights::new();
         let open = {
             let (environment, path) = (environment.clone(), artifact.path.clone());
             move || -> ort::Result<Session> {
-                Session::builder(&environment)?
+                provider
+                    .register(Session::builder(&environment)?)?
                     // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
                     .with_log_level(LogLevel::Warning)?
                     // It would remember one for every shape of inputs, and the clients choose the shapes.
@@ -108,7 +115,7 @@ impl Model {
         let served = Served {
             model: artifact.model.as_str().into(),
             version: artifact.version.as_str().into(),
-            hardware: "cpu",
+            hardware: provider.hardware(),
         };
         Ok(Self { artifact, label, served, signature, workers })
     }
