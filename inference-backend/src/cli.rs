@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::repository::Selection;
+use crate::{provider::ProviderChoice, repository::Selection};
 use clap::{
     Parser,
     builder::{OsStringValueParser, TypedValueParser},
@@ -59,6 +59,10 @@ pub struct Args {
     // Taken when it is empty too: a variable that is set to nothing counts as unset.
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "PATH", hide_env_values = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub ort: Option<PathBuf>,
+
+    /// What models run on.
+    #[arg(long, env = "HALFTONE_PROVIDER", value_enum, default_value_t)]
+    pub provider: ProviderChoice,
 
     /// Fewest requests that each model runs at once; each takes a session of ONNX Runtime.
     #[arg(long, env = "HALFTONE_MIN_WORKERS", value_name = "N", default_value = "2")]

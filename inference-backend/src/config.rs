@@ -1,6 +1,6 @@
 //! What a model's folder says about how it is served: `config.json`.
 
-use crate::features::config::FeaturesConfig;
+use crate::{features::config::FeaturesConfig, provider::ProviderChoice};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     fmt::Display,
@@ -27,6 +27,8 @@ pub struct ModelConfig {
     pub batch: Option<BatchConfig>,
     /// How many requests are run at once.
     pub workers: Option<WorkersConfig>,
+    /// As `--provider`.
+    pub provider: Option<ProviderChoice>,
     /// Where inputs come from that the client does not send.
     pub features: Option<FeaturesConfig>,
 }
@@ -128,7 +130,8 @@ mod tests {
     #[test]
     fn says_how_a_model_is_served() {
         let config = read(
-            r#"{"versions": {"latest": 2}, "batch": {"rows": 8, "delay_us": 100}, "workers": {"min": 1, "max": 3}}"#,
+            r#"{"versions": {"latest": 2}, "batch": {"rows": 8, "delay_us": 100}, "workers": {"min": 1, "max": 3},
+                "provider": "auto"}"#,
         );
         let number = |n| NonZeroUsize::new(n).unwrap();
         assert_eq!(
@@ -137,6 +140,7 @@ mod tests {
                 versions: Some(VersionPolicy::Latest(number(2))),
                 batch: Some(BatchConfig { rows: number(8), delay_us: 100 }),
                 workers: Some(WorkersConfig { min: number(1), max: number(3) }),
+                provider: Some(ProviderChoice::Auto),
                 features: None,
             })
         );
@@ -154,6 +158,10 @@ mod tests {
             ("", "config.json: EOF while parsing a value at line 1 column 0"),
             (r#"{"version": {}}"#, "config.json: unknown field `version`, expected one of"),
             (r#"{"versions": {"latest": 0}}"#, "config.json: invalid value: integer `0`, expected a nonzero"),
+            (
+                r#"{"provider": "gpu"}"#,
+                "config.json: unknown variant `gpu`, expected one of `cpu`, `cuda`, `auto`",
+            ),
             (r#"{"versions": {"newest": 1}}"#, "config.json: unknown variant `newest`, expected `latest` or"),
             (
                 r#"{"workers": {"min": 2, "max": 1}}"#,

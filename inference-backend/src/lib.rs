@@ -8,7 +8,7 @@
 //! as a [`batch`]; when the model is [`remote`], it is sent to the server that has it. The [`output`]s go back the way that the request came.
 //!
 //! Around it: [`cli`] is the command line, [`settings_file`] what stands for it in a file, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
-//! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`warmup`] runs a model before it is ready,
+//! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`provider`] is what models run on, [`warmup`] runs a model before it is ready,
 //! [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
 
 pub mod app;
@@ -32,6 +32,7 @@ pub mod model;
 pub mod models;
 pub mod offload;
 pub mod output;
+pub mod provider;
 pub mod queue;
 pub mod remote;
 pub mod repository;

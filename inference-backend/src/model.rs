@@ -7,6 +7,7 @@ use crate::{
     failure::Failure,
     features::{Bound, Features},
     job::{Job, Outcome},
+    provider::{Provider, ProviderChoice},
     queue::{BatchLimits, Full},
     remote::Remote,
     repository::{Artifact, Source},
@@ -41,6 +42,8 @@ pub struct Settings {
     pub batch: BatchLimits,
     /// It is, whatever it is called.
     pub batch_declared: bool,
+    /// What they run on.
+    pub provider: ProviderChoice,
 }
 
 impl Settings {
@@ -54,6 +57,7 @@ impl Settings {
             let delay = Duration::from_micros(delay_us.into());
             (self.batch, self.batch_declared) = (BatchLimits { size: rows.get(), delay }, true);
         }
+        self.provider = config.provider.unwrap_or(self.provider);
         self
     }
 }
@@ -89,16 +93,17 @@ impl Model {
         let label = artifact.to_string();
         let wrong = |problem: &String| anyhow!("cannot load {label}: {problem}");
         let settings = settings.with(artifact.config.as_ref().map_err(wrong)?);
-        let (signature, place) = match artifact.source.as_ref().map_err(wrong)? {
+        let (signature, place, hardware) = match artifact.source.as_ref().map_err(wrong)? {
             Source::File(path) => {
-                let (signature, workers) = workers(environment, path, &label, settings)?;
-                (signature, Place::Here(workers))
+                let provider = settings.provider.resolve(environment).map_err(|problem| wrong(&problem))?;
+                let (signature, workers) = workers(environment, provider, path, &label, settings)?;
+                (signature, Place::Here(workers), provider.hardware())
             }
             Source::Remote(config) => {
                 let limit = settings.workers.queue;
                 let remote = Remote::connect(config, &artifact.model, &label, limit);
                 let remote = Handle::current().block_on(remote)?;
-                (Arc::clone(remote.signature()), Place::Elsewhere(Box::new(remote)))
+                (Arc::clone(remote.signature()), Place::Elsewhere(Box::new(remote)), "remote")
             }
         };
         let config = artifact.config.as_ref().ok().and_then(|config| config.features.as_ref());
@@ -109,10 +114,7 @@ impl Model {
         let served = Served {
             model: artifact.model.as_str().into(),
             version: artifact.version.as_str().into(),
-            hardware: match place {
-                Place::Here(_) => "cpu",
-                Place::Elsewhere(_) => "remote",
-            },
+            hardware,
         };
         Ok(Self { artifact, label, served, signature, offered, features, place })
     }
@@ -278,6 +280,7 @@ impl Model {
 /// Loads a file, and starts its workers.
 fn workers(
     environment: &Environment,
+    provider: Provider,
     path: &Path,
     label: &str,
     settings: Settings,
@@ -287,7 +290,8 @@ fn workers(
     let open = {
         let (environment, path) = (environment.clone(), path.to_owned());
         move || -> ort::Result<Session> {
-            Session::builder(&environment)?
+            provider
+                .register(Session::builder(&environment)?)?
                 // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
                 .with_log_level(LogLevel::Warning)?
                 // It would remember one for every shape of inputs, and the clients choose the shapes.

@@ -106,6 +106,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         workers: WorkerLimits { min, max, queue: args.queue, linger: LINGER },
         batch: BatchLimits { size: args.max_batch.get(), delay: Duration::from_micros(args.batch_delay_us) },
         batch_declared: false,
+        provider: args.provider,
     })
 }
 

@@ -417,6 +417,19 @@ fn says_what_is_missing() {
         "{more_than_most}"
     );
 
+    // The library that the tests use is for processors.
+    let cuda = refused(command(&models).args(["--provider", "cuda"]));
+    assert!(
+        cuda.ends_with(
+            "cannot load digits:3: this ONNX Runtime was built without CUDA; use the library of onnxruntime-gpu \
+             (--ort), or the provider cpu or auto"
+        ),
+        "{cuda}"
+    );
+    let auto = command(&models).args(["--provider", "auto", "--check-config"]).output().unwrap();
+    let log = String::from_utf8(auto.stderr).unwrap();
+    assert!(auto.status.success() && log.contains("runs on the processor"), "{log}");
+
     let broken = refused(&mut command(folder.path()));
     assert!(broken.contains("cannot load broken:1 from"), "{broken}");
 }

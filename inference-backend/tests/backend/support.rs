@@ -5,6 +5,7 @@ use halftone_inference::{
     connections::Connections,
     keeper::{Keeper, Plan},
     model::Settings,
+    provider::ProviderChoice,
     queue::BatchLimits,
     runtime,
     workers::WorkerLimits,
@@ -104,7 +105,8 @@ impl Server {
             queue: options.queue,
             linger: options.linger,
         };
-        let settings = Settings { workers, batch: options.batch, batch_declared: false };
+        let settings =
+            Settings { workers, batch: options.batch, batch_declared: false, provider: ProviderChoice::Cpu };
         let plan = Plan { folder: models.to_owned(), selections, settings };
         let keeper = Keeper::start(environment().clone(), plan).await.unwrap();
         if let Some(poll) = options.poll {
