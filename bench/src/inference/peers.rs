@@ -18,7 +18,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -168,7 +168,7 @@ async fn fastapi(folder: &tempfile::TempDir, name: &str, model: &Path) -> Result
     command.args(["-m", "uvicorn", "fastapi_server:app", "--workers", "2", "--log-level", "warning"]);
     command.args(["--host", "127.0.0.1", "--port"]).arg(port.to_string());
     command.env("MODEL", model).env("THREADS", "1");
-    peer(folder, name, command, port, Duration::from_secs(2)).await
+    peer(folder, name, command, port, "/docs").await
 }
 
 /// Gives its port for gRPC too.
@@ -189,9 +189,9 @@ async fn mlserver(folder: &tempfile::TempDir, name: &str, model: &Path) -> Resul
     });
     fs::write(home.join("settings.json"), settings.to_string())?;
     fs::write(home.join("model-settings.json"), of_model.to_string())?;
-    let mut command = command(&python()?);
-    command.args(["-m", "mlserver.cli", "start"]).arg(&home);
-    let server = peer(folder, &format!("mlserver-{name}"), command, http, Duration::from_secs(2)).await?;
+    let mut command = command(&python()?.with_file_name("mlserver"));
+    command.arg("start").arg(&home);
+    let server = peer(folder, &format!("mlserver-{name}"), command, http, "/v2/health/ready").await?;
     Ok((server, grpc))
 }
 
@@ -200,14 +200,11 @@ async fn peer(
     name: &str,
     mut command: Command,
     port: u16,
-    settle: Duration,
+    path: &str,
 ) -> Result<Server> {
     let scripts = repository().join("bench/peers");
     command.env("PYTHONPATH", &scripts).current_dir(folder.path());
-    let server = Server::peer(folder, name, command, port).await?;
-    // It takes connections before its model is loaded.
-    tokio::time::sleep(settle).await;
-    Ok(server)
+    Server::peer(folder, name, command, port, path).await
 }
 
 fn free_port() -> Result<u16> {

@@ -3,7 +3,6 @@
 use anyhow::Result;
 use halftone_tests::{Paths, Process, command};
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
-use tokio::net::TcpStream;
 
 const READY: Duration = Duration::from_secs(30);
 
@@ -42,16 +41,20 @@ impl Server {
         Ok(Self { process, address: address.trim().parse()? })
     }
 
-    /// Another one, which listens on this port once it is ready.
+    /// Another one, which answers on this port and path once it is ready.
     pub(super) async fn peer(
         folder: &tempfile::TempDir,
         name: &str,
         command: Command,
         port: u16,
+        path: &str,
     ) -> Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut process = Process::start(name, command, folder.path())?;
-        process.wait_until(READY, async || TcpStream::connect(address).await.ok()).await?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://{address}{path}");
+        let ready = async || client.get(&url).send().await.ok()?.error_for_status().ok();
+        process.wait_until(READY, ready).await?;
         Ok(Self { process, address })
     }
 
