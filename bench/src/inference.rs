@@ -1,6 +1,8 @@
 //! The inference service: how much it answers, how fast, and what it does with more than that.
 
 mod load;
+mod peers;
+mod raw;
 mod server;
 
 use self::{
@@ -22,18 +24,22 @@ pub(crate) fn run() -> Result<()> {
     runtime.block_on(async {
         let paths = Paths::find()?;
         let folder = tempfile::tempdir()?;
-        lone_client(&paths, &folder).await?;
-        throughput(&paths, &folder).await?;
-        overload(&paths, &folder).await?;
+        if std::env::var_os("PEERS").is_none() {
+            lone_client(&paths, &folder).await?;
+            throughput(&paths, &folder).await?;
+            overload(&paths, &folder).await?;
+        }
+        peers::small_model(&paths, &folder).await?;
+        peers::large_model(&paths, &folder).await?;
         through_envoy().await
     })
 }
 
 /// Batching must cost a lone client nothing.
 async fn lone_client(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
-    let batched = Server::start(paths, folder, "batched", &[]).await?;
-    let waiting = Server::start(paths, folder, "waiting", &["--batch-delay-us", "2000"]).await?;
-    let alone = Server::start(paths, folder, "alone", &["--max-batch", "1"]).await?;
+    let batched = Server::digits(paths, folder, "batched", &[]).await?;
+    let waiting = Server::digits(paths, folder, "waiting", &["--batch-delay-us", "2000"]).await?;
+    let alone = Server::digits(paths, folder, "alone", &["--max-batch", "1"]).await?;
     let load = Load::json(&digit()?);
     let mut medians = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
@@ -57,8 +63,8 @@ async fn lone_client(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
 
 /// What it answers when 16 connections ask without a pause.
 async fn throughput(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
-    let batched = Server::start(paths, folder, "many", &[]).await?;
-    let alone = Server::start(paths, folder, "many-alone", &["--max-batch", "1"]).await?;
+    let batched = Server::digits(paths, folder, "many", &[]).await?;
+    let alone = Server::digits(paths, folder, "many-alone", &["--max-batch", "1"]).await?;
     let digit = digit()?;
     println!(
         "inference: 16 connections without a pause, {} s each; the client shares the cores",
@@ -78,7 +84,7 @@ async fn throughput(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
 /// Five times as many requests as it can answer.
 async fn overload(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
     // A short queue, so that who is accepted does not wait for long.
-    let server = Server::start(paths, folder, "overload", &["--queue", "64"]).await?;
+    let server = Server::digits(paths, folder, "overload", &["--queue", "64"]).await?;
     let load = Load::json(&digit()?);
     let peak = load.closed(server.address, 64, TIME).await?;
     let excess = load.closed(server.address, 320, TIME).await?;
@@ -102,7 +108,7 @@ async fn through_envoy() -> Result<()> {
     let url = stack.envoys[0].infer_url();
     let address = url.split('/').nth(2).context("no address")?.parse()?;
     let folder = tempfile::tempdir()?;
-    let direct = Server::start(&Paths::find()?, &folder, "direct", &[]).await?;
+    let direct = Server::digits(&Paths::find()?, &folder, "direct", &[]).await?;
     let load = Load::json(&digit()?);
     println!(
         "inference: a digit as JSON at a fixed rate, {} s each, latency from when it was due",

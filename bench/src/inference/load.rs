@@ -1,6 +1,6 @@
 //! Load over plain HTTP/1.1, made to cost little: it shares the cores with what is measured.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use std::{
     fmt,
@@ -13,6 +13,8 @@ use tokio::{
     net::TcpStream,
     task::JoinSet,
 };
+
+const DIGITS: &str = "/v2/models/digits/infer";
 
 /// A request, to be sent over and over.
 #[derive(Clone)]
@@ -30,19 +32,31 @@ pub(super) struct Report {
 impl Load {
     /// A request of a digit as JSON.
     pub(super) fn json(body: &str) -> Self {
-        Self::of("content-type: application/json\r\n", body.as_bytes())
+        Self::of(DIGITS, "content-type: application/json\r\n", body.as_bytes())
+    }
+
+    /// An image as a binary tensor, to a model of images.
+    pub(super) fn image(model: &str, image: &[u8]) -> Self {
+        let json = r#"{"inputs":[{"name":"image","shape":[1,3,224,224],"datatype":"FP32","parameters":{"binary_data_size":602112}}],"parameters":{"binary_data_output":true}}"#;
+        let header = format!("inference-header-content-length: {}\r\n", json.len());
+        Self::of(&format!("/v2/models/{model}/infer"), &header, &[json.as_bytes(), image].concat())
+    }
+
+    /// Bytes, to any path.
+    pub(super) fn bytes(path: &str, body: &[u8]) -> Self {
+        Self::of(path, "content-type: application/octet-stream\r\n", body)
     }
 
     /// The same as a binary tensor.
     pub(super) fn binary() -> Self {
         let json = r#"{"inputs":[{"name":"pixels","shape":[1,64],"datatype":"FP32","parameters":{"binary_data_size":256}}],"outputs":[{"name":"label","parameters":{"binary_data":true}}]}"#;
         let header = format!("inference-header-content-length: {}\r\n", json.len());
-        Self::of(&header, &[json.as_bytes(), &[0; 256]].concat())
+        Self::of(DIGITS, &header, &[json.as_bytes(), &[0; 256]].concat())
     }
 
-    fn of(headers: &str, body: &[u8]) -> Self {
+    fn of(path: &str, headers: &str, body: &[u8]) -> Self {
         let head = format!(
-            "POST /v2/models/digits/infer HTTP/1.1\r\nhost: bench\r\nx-user-id: 42\r\n{headers}content-length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nhost: bench\r\nx-user-id: 42\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         Self(Arc::new([head.as_bytes(), body].concat()))
@@ -68,6 +82,21 @@ impl Load {
         time: Duration,
     ) -> Result<Report> {
         self.send(address, connections, Some(rate), time).await
+    }
+
+    /// One after another; gives the milliseconds that each took.
+    pub(super) async fn one_by_one(&self, address: SocketAddr, count: usize) -> Result<Vec<f64>> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (mut times, mut buffer) = (Vec::with_capacity(count), vec![0; 64 << 10]);
+        for _ in 0..count {
+            let begun = Instant::now();
+            stream.write_all(&self.0).await?;
+            let status = answer(&mut stream, &mut buffer).await?;
+            ensure!(status == 200, "status {status}");
+            times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(times)
     }
 
     async fn send(
