@@ -14,11 +14,12 @@
 //!
 //! ```
 //! use axum::{Router, routing::post};
-//! use halftone_telemetry::{context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
+//! use halftone_telemetry::{breaker::*, context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
 //!
 //! let metrics = ModelMetrics::default();
 //! let router: Router = Router::new()
 //!     .route("/predict", post(async || "0.93"))
+//!     .layer(BreakerLayer::new(Breaker::new("prices", Policy::default())))
 //!     .layer(metrics.layer().model("prices", "7"))
 //!     .layer(RequestLogLayer)
 //!     .layer(ContextLayer);
@@ -27,7 +28,7 @@
 //! In a tonic server:
 //!
 //! ```
-//! use halftone_telemetry::{context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
+//! use halftone_telemetry::{breaker::*, context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
 //! # async fn example() {
 //! # let (_, your_service) = tonic_health::server::health_reporter();
 //! let metrics = ModelMetrics::default();
@@ -35,6 +36,7 @@
 //!     .layer(ContextLayer)
 //!     .layer(RequestLogLayer)
 //!     .layer(metrics.layer().model("prices", "7"))
+//!     .layer(BreakerLayer::new(Breaker::new("prices", Policy::default())))
 //!     .add_service(your_service);
 //! # }
 //! ```
