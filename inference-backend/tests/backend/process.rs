@@ -340,6 +340,45 @@ fn the_command_line_counts_more_than_the_environment_and_that_more_than_the_file
 }
 
 #[test]
+fn more_connections_than_there_may_be_wait() {
+    let running = Running::start(&["--max-connections", "2", "--serve", "digits:2"]);
+    let ask = |stream: &mut TcpStream| {
+        stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    };
+    let answered = |stream: &mut TcpStream| {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).map(|()| answer == *b"HTTP/1.1 200").unwrap_or(false)
+    };
+    let (mut first, mut second) = (running.connect(), running.connect());
+    for stream in [&mut first, &mut second] {
+        ask(stream);
+        assert!(answered(stream));
+    }
+    let mut third = running.connect();
+    ask(&mut third);
+    third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(!answered(&mut third), "it waits");
+    drop(first);
+    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(answered(&mut third), "there is a place now");
+    // Two that stay open do not keep it from stopping.
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.finish().status.code(), Some(0));
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let running = Running::start(&["--serve", "digits:2"]);
+    let mut stream = running.connect();
+    // Who is refused may be cut off while it sends.
+    let _ = write!(stream, "GET /v2 HTTP/1.1\r\nHost: x\r\nX-Large: {}\r\n\r\n", "a".repeat(200 << 10));
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 431");
+    assert!(running.get("/v2").starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
 fn operators_have_a_port_of_their_own() {
     let mut running = Running::start(&["--admin", "127.0.0.1:0", "--serve", "digits:2"]);
     let addresses = running.address.clone();
