@@ -167,7 +167,7 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<proto::RepositoryIndexResponse>, Status> {
         let only_ready = request.get_ref().ready;
         let index = self.0.keeper.index();
-        let entries = index.iter().filter(|entry| !only_ready || entry.state == "READY");
+        let entries = index.iter().filter(|entry| !only_ready || entry.is_ready());
         let models = entries.map(|entry| ModelIndex {
             name: entry.name.clone(),
             version: entry.version.clone(),

@@ -40,6 +40,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
     let keeper = keeper(args).await?;
     if args.check_config {
+        let missing = keeper.missing();
+        if !missing.is_empty() {
+            bail!("{}", missing.join("; "));
+        }
         println!("ok: {}", keeper.models().labels().join(", "));
         return Ok(());
     }

@@ -334,6 +334,11 @@ fn the_command_line_counts_more_than_the_environment_and_that_more_than_the_file
         refused(command(&committed_models()).args(["--check-config", "--serve", "digits:9"]))
             .contains("there: ")
     );
+    let away = tempfile::tempdir().unwrap();
+    fs::create_dir_all(away.path().join("far/1")).unwrap();
+    fs::write(away.path().join("far/1/remote.json"), r#"{"url": "http://127.0.0.1:1"}"#).unwrap();
+    let away = refused(command(away.path()).arg("--check-config"));
+    assert!(away.contains("far:1 at http://127.0.0.1:1 cannot be served: "), "{away}");
     fs::write(&file, "queue = 1\nserv = \"digits\"\n").unwrap();
     let wrong = refused(command(&committed_models()).arg("--config").arg(&file));
     assert!(wrong.contains("settings.toml:2: serv: unknown setting; there are "), "{wrong}");
