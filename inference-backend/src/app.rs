@@ -3,6 +3,7 @@
 use crate::{
     budget::{self, Budget, Meter},
     failure::Failure,
+    gauges::Gauges,
     grpc,
     keeper::Keeper,
     models::Models,
@@ -106,6 +107,7 @@ pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<
         health,
         draining: AtomicBool::new(false),
     });
+    app.metrics.register(Box::new(Gauges(Arc::clone(&app.models))));
     let metered = Meter { budget: Arc::clone(&app.budget), silence: limits.silence };
     let metered = middleware::from_fn_with_state(metered, budget::meter);
     let router = grpc::router(&app, health_service)?

@@ -9,7 +9,7 @@
 //!
 //! Around it: [`cli`] is the command line, [`settings_file`] what stands for it in a file, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
 //! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`provider`] is what models run on, [`warmup`] runs a model before it is ready,
-//! [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
+//! [`gauges`] tells operators how full the models are, [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
 
 pub mod app;
 pub mod batch;
@@ -25,6 +25,7 @@ pub mod deadline;
 pub mod elements;
 pub mod failure;
 pub mod features;
+pub mod gauges;
 pub mod grpc;
 pub mod job;
 pub mod keeper;

@@ -409,6 +409,10 @@ fn operators_have_a_port_of_their_own() {
         "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
         "model_request_total{model_name=\"digits\",api_endpoint=\"/v2/models/{model}/infer\",http_status=\"200\"} 3",
         "model_request_total{model_name=\"\",api_endpoint=\"other\",http_status=\"404\"} 3",
+        "halftone_model_waiting_requests{model_name=\"digits\",model_version=\"2\"} 0",
+        "halftone_model_workers{model_name=\"digits\",model_version=\"2\"} 2",
+        "halftone_model_running_workers{model_name=\"digits\",model_version=\"2\"} 0",
+        "halftone_model_ready{model_name=\"digits\",model_version=\"2\"} 1",
         "model_inference_duration_seconds_count{model_name=\"digits\",status=\"ok\",hardware_type=\"cpu\"} 3",
     ] {
         assert!(metrics.lines().any(|got| got == line), "no {line} in\n{metrics}");
