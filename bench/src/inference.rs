@@ -1,22 +1,29 @@
 //! The inference service: how much it answers, how fast, and what it does with more than that.
 
 mod load;
+mod observed;
 mod peers;
 mod raw;
 mod server;
+mod sink;
 
 use self::{
     load::{Load, Report},
     server::Server,
 };
 use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use halftone_proto::v1::EvaluationContext;
 use halftone_tests::{Paths, Stack, digits};
+use prost::Message;
 use std::{net::SocketAddr, time::Duration};
 
 /// How long each load lasts.
 const TIME: Duration = Duration::from_secs(5);
 /// Loads are repeated, in turns; the median is told.
 const ROUNDS: usize = 3;
+/// Runs of each with and without observations.
+const OBSERVED_RUNS: usize = 60;
 
 pub(crate) fn run() -> Result<()> {
     // The clients get no more than one thread: the servers are to be measured.
@@ -28,6 +35,7 @@ pub(crate) fn run() -> Result<()> {
             lone_client(&paths, &folder).await?;
             throughput(&paths, &folder).await?;
             overload(&paths, &folder).await?;
+            observed(&paths, &folder).await?;
         }
         peers::small_model(&paths, &folder).await?;
         peers::large_model(&paths, &folder).await?;
@@ -59,6 +67,46 @@ async fn lone_client(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
         waiting / alone
     );
     Ok(())
+}
+
+/// What it costs to report what is observed, in CPU time of all threads of the backend.
+async fn observed(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
+    let (to, spool) = (sink::start().await?, folder.path().join("spool"));
+    let spool = spool.to_str().context("no path")?;
+    let reports = ["--observations-to", &to, "--observations-dir", spool];
+    let silent = Server::digits(paths, folder, "silent", &[]).await?;
+    let reporting = Server::digits(paths, folder, "reporting", &reports).await?;
+    // What the filter tells of a unit in an arm of a rule.
+    let context = EvaluationContext {
+        timestamp_ms: 1_700_000_000_000,
+        ruleset: "digits".into(),
+        revision: 7,
+        rule: "trial".into(),
+        target: "v2".into(),
+        unit_hash: 42,
+        arm: "candidate".into(),
+        ..EvaluationContext::default()
+    };
+    let context = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
+    let load = Load::json(&digit()?).with_context(&context);
+    let mut least = [f64::MAX; 2];
+    // Many short ones: some of them the machine leaves in peace.
+    for _ in 0..OBSERVED_RUNS {
+        for (server, least) in [&silent, &reporting].into_iter().zip(&mut least) {
+            let before = server.cpu_time()?;
+            let report = load.closed(server.address, 4, TIME / 25).await?;
+            let used = server.cpu_time()?.saturating_sub(before);
+            *least = least.min(used.as_secs_f64() * 1e6 / report.answered() as f64);
+        }
+    }
+    let [silent, reporting] = least;
+    println!("inference: CPU time of a digit as JSON, the least of {OBSERVED_RUNS} runs in turns");
+    println!("  nothing is reported                           {silent:>7.1} us");
+    println!(
+        "  reported, with units                          {reporting:>7.1} us   {:.3} times",
+        reporting / silent
+    );
+    observed::run(&context)
 }
 
 /// What it answers when 16 connections ask without a pause.
