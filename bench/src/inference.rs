@@ -11,6 +11,7 @@ use self::{
     load::{Load, Report},
     server::Server,
 };
+use crate::envoy::static_answer;
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::EvaluationContext;
@@ -31,15 +32,13 @@ pub(crate) fn run() -> Result<()> {
     runtime.block_on(async {
         let paths = Paths::find()?;
         let folder = tempfile::tempdir()?;
-        if std::env::var_os("PEERS").is_none() {
-            lone_client(&paths, &folder).await?;
-            throughput(&paths, &folder).await?;
-            overload(&paths, &folder).await?;
-            observed(&paths, &folder).await?;
-        }
+        lone_client(&paths, &folder).await?;
+        throughput(&paths, &folder).await?;
+        overload(&paths, &folder).await?;
+        observed(&paths, &folder).await?;
         peers::small_model(&paths, &folder).await?;
         peers::large_model(&paths, &folder).await?;
-        through_envoy().await
+        through_envoy(&paths, &folder).await
     })
 }
 
@@ -149,26 +148,48 @@ async fn overload(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
     Ok(())
 }
 
-/// At fixed rates through Envoy with the filter, and to the backend itself.
-async fn through_envoy() -> Result<()> {
-    let stack = Stack::start(1, 2).await?;
+/// At fixed rates through Envoy with the filter, to backends with everything on; beside the backend itself, and beside an
+/// Envoy that answers by itself, which shows what is the machine's noise.
+async fn through_envoy(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
+    let spool = folder.path().join("spool-{version}");
+    let flags = ["--admin", "127.0.0.1:0", "--observations-to", &sink::start().await?, "--observations-dir"];
+    let mut everything = Paths::find()?;
+    everything.inference_flags = flags.map(str::to_owned).into();
+    everything.inference_flags.push(spool.to_str().context("no path")?.to_owned());
+    let stack = Stack::start_with(everything, 1, 2).await?;
     stack.publish("digits", &stack.canary(0.5)).await?;
     let url = stack.envoys[0].infer_url();
-    let address = url.split('/').nth(2).context("no address")?.parse()?;
-    let folder = tempfile::tempdir()?;
-    let direct = Server::digits(&Paths::find()?, &folder, "direct", &[]).await?;
+    let through = url.split('/').nth(2).context("no address")?.parse()?;
+    let nothing = static_answer(paths, folder.path()).await?;
+    let direct = Server::digits(paths, folder, "direct", &[]).await?;
     let load = Load::json(&digit()?);
     println!(
-        "inference: a digit as JSON at a fixed rate, {} s each, latency from when it was due",
+        "inference: a digit as JSON at a fixed rate, {} s each, latency from when it was due, the best of {ROUNDS} rounds \
+         in turns",
         TIME.as_secs()
     );
     for rate in [500, 5000] {
-        for (name, address) in [("backend", direct.address), ("Envoy, filter, backends", address)] {
-            let report = at_rate(&load, address, rate).await?;
-            println!("  {rate:>5}/s {name:<24} {report}");
+        let parts = [
+            ("Envoy answers by itself", nothing.address),
+            ("backend", direct.address),
+            ("Envoy, filter, backends, all on", through),
+        ];
+        let mut best: [Option<Report>; 3] = [None, None, None];
+        for _ in 0..ROUNDS {
+            for ((_, address), best) in parts.iter().zip(&mut best) {
+                let report = at_rate(&load, *address, rate).await?;
+                if best.as_ref().is_none_or(|best| report.quantile(0.99) < best.quantile(0.99)) {
+                    *best = Some(report);
+                }
+            }
+        }
+        for ((name, _), best) in parts.iter().zip(best) {
+            println!("  {rate:>5}/s {name:<32} {}", best.context("no round")?);
         }
     }
-    println!("  memory of the backend        {:>5.1} MB", megabytes(direct.resident_bytes()?));
+    for backend in &stack.backends {
+        println!("  memory of a backend with all on  {:>5.1} MB", megabytes(backend.resident_bytes()?));
+    }
     Ok(())
 }
 
