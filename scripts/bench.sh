@@ -12,7 +12,8 @@ Measures what is named, or everything:
   filter  the filter module: size, host calls, fuel
   envoy   real Envoy: time until a change is in force everywhere, memory, CPU per request beside Lua and native routes
   fleet   a thousand proxies on one control plane: time until all have ACKed a change, memory per proxy
-  inference  the inference service: batching, throughput, overload, fixed rates through Envoy
+  inference  the inference service: batching, throughput, overload, fixed rates through Envoy, beside other servers
+             and beside ONNX Runtime itself
   judge   the judge: cost per metric and tick, of a new look, releases per second
 EOF
 }
@@ -29,7 +30,11 @@ for argument in "$@"; do
     esac
 done
 
-./scripts/setup.sh
+setup=()
+case " $* " in
+    "  " | *" inference "*) setup=(--peers) ;;
+esac
+./scripts/setup.sh "${setup[@]}"
 ./scripts/build.sh
 # Cargo knows where it builds.
 exec cargo run --locked --release --quiet --bin halftone-bench -- "$@"

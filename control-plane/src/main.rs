@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use halftone_control_plane::{bootstrap, cli, serve};
-use halftone_telemetry::LogArgs;
+use halftone_telemetry::log::LogArgs;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -44,7 +44,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = halftone_telemetry::init(&cli.log) {
+    if let Err(error) = halftone_telemetry::log::init(&cli.log) {
         eprintln!("halftone: {error}");
         return ExitCode::from(2);
     }

@@ -39,7 +39,7 @@ pub fn checked(request: &Unchecked<'_>, signature: &Signature) {
         .iter()
         .map(|input| Signature { inputs: vec![input.clone()], outputs: signature.outputs.clone() });
     for signature in inputs.chain([signature.clone()]) {
-        let Ok(request) = request.check(&signature) else { continue };
+        let Ok(request) = request.check(&signature, &[]) else { continue };
         assert_eq!(request.inputs.len(), signature.inputs.len());
         for (value, spec) in request.inputs.iter().zip(&signature.inputs) {
             assert_eq!(Datatype::from_ort(*value.data_type()), Some(spec.datatype));

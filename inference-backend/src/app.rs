@@ -1,12 +1,14 @@
 //! What the protocols share, and both of them on one port.
 
 use crate::{
-    access,
-    budget::{self, Budget},
+    budget::{self, Budget, Meter},
     failure::Failure,
+    gauges::Gauges,
     grpc,
     keeper::Keeper,
+    model::Model,
     models::Models,
+    observations::{handover::Outbox, watch::Watch},
     rest,
 };
 use axum::{
@@ -16,9 +18,17 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use halftone_telemetry::{
+    context::{ContextLayer, RequestContext},
+    metrics::ModelMetrics,
+    request_log::RequestLogLayer,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tonic::Status;
 use tonic_health::server::HealthReporter;
@@ -35,6 +45,8 @@ pub struct ClientLimits {
     pub max_body: usize,
     /// All bodies that are there at once, in bytes.
     pub max_bodies: usize,
+    /// How long they may send nothing in the middle of a body.
+    pub silence: Duration,
 }
 
 /// What the endpoints share.
@@ -44,12 +56,14 @@ pub struct App {
     pub models: Arc<Models>,
     /// Keeps them in step with the repository.
     pub keeper: Arc<Keeper>,
-    /// Largest body of a request, in bytes.
-    pub max_body: usize,
+    /// Counts and measures.
+    pub metrics: ModelMetrics,
+    /// What clients may do.
+    pub limits: ClientLimits,
     /// For the bodies of all requests.
     pub budget: Arc<Budget>,
+    observations: Option<Outbox>,
     health: HealthReporter,
-    model_control: bool,
     draining: AtomicBool,
 }
 
@@ -62,13 +76,19 @@ impl App {
         }
     }
 
+    /// Watches an inference, from now on.
+    #[must_use]
+    pub fn watch(&self, context: Arc<RequestContext>, model: Arc<Model>) -> Watch {
+        Watch::begin(context, model, self.observations.clone())
+    }
+
     /// Refuses, unless clients may load and unload models. They may not as a matter of course: whoever can send a
     /// request could else end a model for all others.
     ///
     /// # Errors
     /// When they may not.
     pub fn may_control(&self) -> Result<(), Failure> {
-        if self.model_control {
+        if self.limits.model_control {
             return Ok(());
         }
         let advice = "clients may not load and unload models here; start with --model-control to let them";
@@ -82,11 +102,15 @@ impl App {
     }
 }
 
-/// Both protocols, serving the models that are kept.
+/// Both protocols, serving the models that are kept. What is observed is handed over to the outbox, where there is one.
 ///
 /// # Errors
 /// When the descriptors for gRPC's reflection are damaged.
-pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<(Arc<App>, Router)> {
+pub async fn serve(
+    keeper: Arc<Keeper>,
+    limits: ClientLimits,
+    observations: Option<Outbox>,
+) -> anyhow::Result<(Arc<App>, Router)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in grpc::SERVICES {
         health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
@@ -94,18 +118,23 @@ pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<
     let app = Arc::new(App {
         models: Arc::clone(keeper.models()),
         keeper,
-        max_body: limits.max_body,
+        metrics: ModelMetrics::default(),
+        limits,
         budget: Budget::new(limits.max_bodies),
+        observations,
         health,
-        model_control: limits.model_control,
         draining: AtomicBool::new(false),
     });
-    let metered = middleware::from_fn_with_state(Arc::clone(&app.budget), budget::meter);
+    app.metrics.register(Box::new(Gauges(Arc::clone(&app.models))));
+    let metered = Meter { budget: Arc::clone(&app.budget), silence: limits.silence };
+    let metered = middleware::from_fn_with_state(metered, budget::meter);
     let router = grpc::router(&app, health_service)?
         .layer(metered)
         .merge(rest::router(Arc::clone(&app)))
         .fallback(unknown)
-        .layer(middleware::from_fn(access::log));
+        .layer(app.metrics.layer())
+        .layer(RequestLogLayer)
+        .layer(ContextLayer);
     Ok((app, router))
 }
 

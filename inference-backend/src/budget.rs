@@ -15,7 +15,9 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 /// How much memory the bodies of requests may take, all together.
@@ -73,6 +75,13 @@ impl Reservation {
         self.bytes += bytes;
         Ok(())
     }
+
+    /// Gives so many bytes back, or all when it has fewer.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes -= bytes;
+    }
 }
 
 impl Drop for Reservation {
@@ -81,12 +90,22 @@ impl Drop for Reservation {
     }
 }
 
-/// Lets a request's body pass only as far as the budget reaches; what it took is given back with the response. For
-/// gRPC, whose bodies are read out of our sight.
-pub async fn meter(State(budget): State<Arc<Budget>>, request: Request, next: Next) -> Response {
-    let reservation = Arc::new(Mutex::new(budget.reserve()));
+/// What bodies are held to that are read out of our sight.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// What they take.
+    pub budget: Arc<Budget>,
+    /// How long they may send nothing.
+    pub silence: Duration,
+}
+
+/// Lets a request's body pass only as far as the budget reaches, and as long as it keeps coming; what it took is given
+/// back with the response. For gRPC, whose bodies are read out of our sight.
+pub async fn meter(State(meter): State<Meter>, request: Request, next: Next) -> Response {
+    let reservation = Arc::new(Mutex::new(meter.budget.reserve()));
     let metered = Arc::clone(&reservation);
-    let request = request.map(|body| Body::new(Metered { body, reservation: metered }));
+    let request = request
+        .map(|body| Body::new(Metered { body, reservation: metered, silence: meter.silence, waiting: None }));
     let response = next.run(request).await;
     drop(reservation);
     response
@@ -95,6 +114,19 @@ pub async fn meter(State(budget): State<Arc<Budget>>, request: Request, next: Ne
 struct Metered {
     body: Body,
     reservation: Arc<Mutex<Reservation>>,
+    silence: Duration,
+    /// There only while nothing comes.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Metered {
+    /// Fails when nothing has come for too long.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let silence = self.silence;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(silence)));
+        ready!(waiting.as_mut().poll(context));
+        Poll::Ready(Failure::TooSlow(silence.as_secs()).into())
+    }
 }
 
 impl HttpBody for Metered {
@@ -105,10 +137,11 @@ impl HttpBody for Metered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
-            return Poll::Ready(None);
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            return self.wait(context).map(|status| Some(Err(status.into())));
         };
-        let frame = frame?;
+        self.waiting = None;
+        let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
         let length = frame.data_ref().map_or(0, Bytes::len);
         let grown = self.reservation.lock().unwrap_or_else(PoisonError::into_inner).grow(length);
         Poll::Ready(Some(match grown {
@@ -143,6 +176,8 @@ mod tests {
         assert!(second.grow(usize::MAX).is_err());
         second.grow(2).unwrap();
         assert!(budget.has_room(1).is_err() && budget.has_room(0).is_ok());
+        first.shrink(3);
+        budget.has_room(3).unwrap();
         drop(first);
         budget.has_room(8).unwrap();
         second.grow(8).unwrap();

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::repository::Selection;
+use crate::{provider::ProviderChoice, repository::Selection};
 use clap::{
     Parser,
     builder::{OsStringValueParser, TypedValueParser},
@@ -15,6 +15,15 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Args {
+    /// A TOML file of settings: the long names of these flags without `--`, as in `max-body = 1048576`. What stands in it
+    /// counts less than the environment, which counts less than the command line.
+    #[arg(long, env = "HALFTONE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the settings, load all that would be served, say what that is, and end.
+    #[arg(long)]
+    pub check_config: bool,
+
     /// The model repository.
     #[arg(long, env = "HALFTONE_MODELS", value_name = "DIR", default_value = "models")]
     pub models: PathBuf,
@@ -36,7 +45,12 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,
 
-    /// A file that gets the bound address once requests are answered.
+    /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it
+    /// is not given.
+    #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+
+    /// A file that gets the bound address once requests are answered, and in a second line that of --admin.
     #[arg(long, env = "HALFTONE_READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 
@@ -45,6 +59,10 @@ pub struct Args {
     // Taken when it is empty too: a variable that is set to nothing counts as unset.
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "PATH", hide_env_values = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub ort: Option<PathBuf>,
+
+    /// What models run on.
+    #[arg(long, env = "HALFTONE_PROVIDER", value_enum, default_value_t)]
+    pub provider: ProviderChoice,
 
     /// Fewest requests that each model runs at once; each takes a session of ONNX Runtime.
     #[arg(long, env = "HALFTONE_MIN_WORKERS", value_name = "N", default_value = "2")]
@@ -71,6 +89,10 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_INTRA_THREADS", value_name = "N", default_value = "1")]
     pub intra_threads: NonZeroUsize,
 
+    /// Most connections at once; more wait to be taken. Each takes up to 64 KiB for what was sent and not yet read.
+    #[arg(long, env = "HALFTONE_MAX_CONNECTIONS", value_name = "N", default_value = "1000")]
+    pub max_connections: NonZeroUsize,
+
     /// Largest request body; a larger one is refused with status 413.
     #[arg(long, env = "HALFTONE_MAX_BODY", value_name = "BYTES", default_value_t = 8 << 20)]
     pub max_body: usize,
@@ -79,11 +101,31 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_MAX_BODIES", value_name = "BYTES", default_value_t = 64 << 20)]
     pub max_bodies: usize,
 
+    /// How long a client may send nothing in the middle of a body.
+    #[arg(long, env = "HALFTONE_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub body_timeout: u64,
+
     /// After a signal to stop: how long to go on serving while not ready, so that proxies notice.
     #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
     pub drain: u64,
 
+    /// The control plane that gets what is observed of inferences, http://HOST:PORT; without it nothing is gathered.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_TO", value_name = "URL")]
+    pub observations_to: Option<String>,
+
+    /// A folder, of this process alone, that keeps what was observed until it is sent.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_DIR", value_name = "DIR")]
+    pub observations_dir: Option<PathBuf>,
+
+    /// How often what was observed is written down and sent.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub observations_interval_ms: u64,
+
+    /// How much of it is kept while the control plane is away; beyond it the oldest is merged.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_SPOOL_BYTES", value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(64 << 10..))]
+    pub observations_spool_bytes: u64,
+
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented where it is defined")]
-    pub log: halftone_telemetry::LogArgs,
+    pub log: halftone_telemetry::log::LogArgs,
 }

@@ -1,21 +1,24 @@
 //! What a model's folder says about how it is served: `config.json`.
 
-use serde::Deserialize;
+use crate::{checks::ChecksConfig, features::config::FeaturesConfig, provider::ProviderChoice};
+use serde::{Deserialize, de::DeserializeOwned};
 use std::{
+    fmt::Display,
     fs::File,
     io::{self, Read},
     num::NonZeroUsize,
+    ops::RangeInclusive,
     path::Path,
 };
 
 /// Name of the file.
 pub const FILE: &str = "config.json";
 
-/// Larger ones are a mistake.
+/// Larger files are a mistake.
 const LARGEST: u64 = 64 << 10;
 
 /// How a model is served; what is left out is as the command line says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// Which versions are served.
@@ -24,6 +27,12 @@ pub struct ModelConfig {
     pub batch: Option<BatchConfig>,
     /// How many requests are run at once.
     pub workers: Option<WorkersConfig>,
+    /// What is looked for in its outputs.
+    pub checks: ChecksConfig,
+    /// As `--provider`.
+    pub provider: Option<ProviderChoice>,
+    /// Where inputs come from that the client does not send.
+    pub features: Option<FeaturesConfig>,
 }
 
 /// Which versions of a model are served.
@@ -69,17 +78,7 @@ impl ModelConfig {
     /// # Errors
     /// Where it is wrong, and how.
     pub fn read(folder: &Path) -> Result<Self, String> {
-        let mut text = String::new();
-        match File::open(folder.join(FILE)).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
-        {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(format!("cannot read {FILE}: {error}")),
-            Ok(size) if size as u64 > LARGEST => {
-                return Err(format!("{FILE} is larger than {LARGEST} bytes"));
-            }
-            Ok(_) => {}
-        }
-        let config: Self = serde_json::from_str(&text).map_err(|e| format!("{FILE}: {e}"))?;
+        let config: Self = read(folder, FILE)?.unwrap_or_default();
         if let Some(WorkersConfig { min, max }) = config.workers
             && min > max
         {
@@ -87,6 +86,36 @@ impl ModelConfig {
         }
         Ok(config)
     }
+}
+
+/// A JSON file of a folder, if it has it.
+///
+/// # Errors
+/// Where it is wrong, and how.
+pub(crate) fn read<T: DeserializeOwned>(folder: &Path, file: &str) -> Result<Option<T>, String> {
+    let mut text = String::new();
+    match File::open(folder.join(file)).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {file}: {error}")),
+        Ok(size) if size as u64 > LARGEST => return Err(format!("{file} is larger than {LARGEST} bytes")),
+        Ok(_) => {}
+    }
+    serde_json::from_str(&text).map(Some).map_err(|e| format!("{file}: {e}"))
+}
+
+/// The value, when it is within its bounds.
+///
+/// # Errors
+/// What its bounds are.
+pub(crate) fn within<T: PartialOrd + Display>(
+    name: &str,
+    value: T,
+    bounds: RangeInclusive<T>,
+) -> Result<T, String> {
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("{name} is {value}, expected {} to {}", bounds.start(), bounds.end()))
 }
 
 #[cfg(test)]
@@ -103,7 +132,8 @@ mod tests {
     #[test]
     fn says_how_a_model_is_served() {
         let config = read(
-            r#"{"versions": {"latest": 2}, "batch": {"rows": 8, "delay_us": 100}, "workers": {"min": 1, "max": 3}}"#,
+            r#"{"versions": {"latest": 2}, "batch": {"rows": 8, "delay_us": 100}, "workers": {"min": 1, "max": 3},
+                "provider": "auto"}"#,
         );
         let number = |n| NonZeroUsize::new(n).unwrap();
         assert_eq!(
@@ -112,6 +142,9 @@ mod tests {
                 versions: Some(VersionPolicy::Latest(number(2))),
                 batch: Some(BatchConfig { rows: number(8), delay_us: 100 }),
                 workers: Some(WorkersConfig { min: number(1), max: number(3) }),
+                checks: ChecksConfig::default(),
+                provider: Some(ProviderChoice::Auto),
+                features: None,
             })
         );
         assert_eq!(
@@ -128,6 +161,10 @@ mod tests {
             ("", "config.json: EOF while parsing a value at line 1 column 0"),
             (r#"{"version": {}}"#, "config.json: unknown field `version`, expected one of"),
             (r#"{"versions": {"latest": 0}}"#, "config.json: invalid value: integer `0`, expected a nonzero"),
+            (
+                r#"{"provider": "gpu"}"#,
+                "config.json: unknown variant `gpu`, expected one of `cpu`, `cuda`, `auto`",
+            ),
             (r#"{"versions": {"newest": 1}}"#, "config.json: unknown variant `newest`, expected `latest` or"),
             (
                 r#"{"workers": {"min": 2, "max": 1}}"#,

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use halftone_telemetry::outcome::Outcome;
 use tonic::{Code, Status, metadata::MetadataValue};
 
 /// Seconds after which a refused client may try again: a queue is worked off within that time or it is too long.
@@ -38,6 +39,14 @@ pub enum Failure {
     /// More than can be kept is waiting; the text says what of.
     #[error("{0}; try again later")]
     Overloaded(String),
+    /// What is needed for an answer is not there now.
+    #[error("{problem}; try again later")]
+    Unavailable {
+        /// What is not there, and why.
+        problem: String,
+        /// Seconds after which a client may try again.
+        retry_after: u32,
+    },
     /// Nobody waits for the answer any more.
     #[error("{0}")]
     DeadlineExceeded(String),
@@ -57,9 +66,31 @@ impl Failure {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
             Self::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),
             Self::Overloaded(_) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
+            Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::DeadlineExceeded(_) => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         }
+    }
+
+    /// Seconds after which a client may try again; none when that would not help.
+    fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::Overloaded(_) => Some(RETRY_AFTER),
+            Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// How a request that was answered so ended.
+    #[must_use]
+    pub fn outcome<T>(answer: &Result<T, Self>) -> Outcome {
+        answer.as_ref().map_or_else(|failure| Outcome::of(failure.codes().0.as_u16()), |_| Outcome::Ok)
+    }
+
+    /// Whether it is our fault and not the client's.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.codes().0.is_server_error()
     }
 
     /// What went wrong on our side is for the log too.
@@ -75,8 +106,8 @@ impl IntoResponse for Failure {
         self.tell();
         let body = Json(serde_json::json!({ "error": self.to_string() }));
         let mut response = (self.codes().0, body).into_response();
-        if let Self::Overloaded(_) = self {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -86,11 +117,11 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         failure.tell();
         let mut status = Self::new(failure.codes().1, failure.to_string());
-        if let Failure::Overloaded(_) = failure {
+        if let Some(seconds) = failure.retry_after() {
             let metadata = status.metadata_mut();
-            metadata.insert("retry-after", MetadataValue::from(RETRY_AFTER));
+            metadata.insert("retry-after", MetadataValue::from(seconds));
             // What gRPC's own retries go by.
-            metadata.insert("grpc-retry-pushback-ms", MetadataValue::from(RETRY_AFTER * 1000));
+            metadata.insert("grpc-retry-pushback-ms", MetadataValue::from(seconds.saturating_mul(1000)));
         }
         status
     }

@@ -5,11 +5,11 @@ pub mod request;
 pub mod response;
 
 use crate::{
-    access::FoundModel,
     app::{App, EXTENSIONS},
-    deadline,
+    call::Call,
     failure::Failure,
     model::Model,
+    observations::watch::Watch,
     offload::offload,
     output::Output,
     signature::TensorSpec,
@@ -21,6 +21,7 @@ use halftone_proto::inference::{
     model_metadata_response::TensorMetadata,
     repository_index_response::ModelIndex,
 };
+use halftone_telemetry::context::RequestContext;
 use prost::Message;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
@@ -38,7 +39,7 @@ const ENVELOPE: usize = 64 << 10;
 /// When the descriptors for reflection are damaged.
 pub fn router(app: &Arc<App>, health: HealthServer<impl Health>) -> anyhow::Result<Router> {
     let inference = GrpcInferenceServiceServer::new(Service(Arc::clone(app)))
-        .max_decoding_message_size(app.max_body.saturating_add(ENVELOPE))
+        .max_decoding_message_size(app.limits.max_body.saturating_add(ENVELOPE))
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip);
     let reflection = || {
@@ -61,10 +62,33 @@ impl Service {
     /// The model that a message names; empty is the latest version. Tells the access log.
     fn find<T>(&self, request: &Request<T>, name: &str, version: &str) -> Result<Arc<Model>, Failure> {
         let model = self.0.models.find(name, Some(version).filter(|version| !version.is_empty()))?;
-        if let Some(found) = request.extensions().get::<FoundModel>() {
-            found.set(&model);
+        if let Some(context) = request.extensions().get::<Arc<RequestContext>>() {
+            context.serve(model.served().clone());
         }
         Ok(model)
+    }
+
+    async fn infer(
+        &self,
+        model: Arc<Model>,
+        request: Request<proto::ModelInferRequest>,
+        watch: &mut Watch,
+    ) -> Result<proto::ModelInferResponse, Failure> {
+        model.has_room()?;
+        let call = Call::of(&model, request.metadata().as_ref(), request.extensions());
+        let message = request.into_inner();
+        let prepare = async {
+            let bound = model.bind(&call).await?;
+            let model = Arc::clone(&model);
+            offload(message.encoded_len(), move || {
+                let checked = request::parse(&message)?.check(model.signature(), &bound)?;
+                Ok((checked, request::Envelope::of(message)))
+            })
+            .await
+        };
+        let (outputs, envelope) = model.run(&call, prepare).await?;
+        let encode = move |model: &Model, outputs: &[Output]| response::encode(model, envelope, outputs);
+        watch.encode(outputs?, encode).await
     }
 }
 
@@ -89,8 +113,9 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelReadyRequest>,
     ) -> Result<Response<proto::ModelReadyResponse>, Status> {
         let message = request.get_ref();
-        self.find(&request, &message.name, &message.version)?;
-        Ok(Response::new(proto::ModelReadyResponse { ready: self.0.is_ready() }))
+        let model = self.find(&request, &message.name, &message.version)?;
+        let ready = self.0.is_ready() && model.is_ready();
+        Ok(Response::new(proto::ModelReadyResponse { ready }))
     }
 
     async fn server_metadata(
@@ -114,9 +139,9 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(proto::ModelMetadataResponse {
             name: model.name().into(),
             versions: self.0.models.versions(model.name()),
-            platform: crate::rest::PLATFORM.into(),
-            inputs: tensors(&model.signature().inputs),
-            outputs: tensors(&model.signature().outputs),
+            platform: model.platform().into(),
+            inputs: tensors(&model.offered().inputs),
+            outputs: tensors(&model.offered().outputs),
         }))
     }
 
@@ -126,24 +151,12 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
         let message = request.get_ref();
         let model = self.find(&request, &message.model_name, &message.model_version)?;
-        model.has_room()?;
-        let deadline = deadline::of(request.metadata().as_ref());
-        let message = request.into_inner();
-        let prepare = {
-            let model = Arc::clone(&model);
-            offload(message.encoded_len(), move || {
-                let checked = request::parse(&message)?.check(model.signature())?;
-                Ok((checked, request::Envelope::of(message)))
-            })
-        };
-        let (outputs, envelope) = model.run(deadline, prepare).await?;
-        let outputs = outputs?;
-        let response = offload(outputs.iter().map(Output::size).sum(), move || {
-            response::encode(&model, envelope, &outputs)
-                .map_err(|problem| Failure::Internal(format!("{} failed: {problem}", model.label())))
-        })
-        .await?;
-        Ok(Response::new(response))
+        let context = request.extensions().get::<Arc<RequestContext>>().cloned();
+        let read = || Arc::new(RequestContext::read(request.metadata().as_ref()));
+        let mut watch = self.0.watch(context.unwrap_or_else(read), Arc::clone(&model));
+        let answer = self.infer(model, request, &mut watch).await;
+        watch.end(&answer);
+        Ok(Response::new(answer?))
     }
 
     async fn repository_index(
@@ -152,7 +165,7 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<proto::RepositoryIndexResponse>, Status> {
         let only_ready = request.get_ref().ready;
         let index = self.0.keeper.index();
-        let entries = index.iter().filter(|entry| !only_ready || entry.state == "READY");
+        let entries = index.iter().filter(|entry| !only_ready || entry.is_ready());
         let models = entries.map(|entry| ModelIndex {
             name: entry.name.clone(),
             version: entry.version.clone(),

@@ -5,6 +5,7 @@ use crate::{
     failure::Failure,
     model::{Model, Settings},
     models::Models,
+    remote::Away,
     repository::{Artifact, Repository, Selection},
 };
 use arc_swap::ArcSwap;
@@ -14,9 +15,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
+
+/// How long after the first try a server that was away is asked again; after each further one twice as long...
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// ...up to this.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// State of a version that is served.
+const READY: &str = "READY";
+/// Why a version is not served that nobody wants.
+const NOT_SELECTED: &str = "not selected";
 
 /// What to keep.
 #[derive(Debug)]
@@ -76,20 +87,36 @@ struct Entry {
     problem: Option<String>,
     /// What runs; of an earlier state of the files when the last try failed.
     running: Option<Arc<Model>>,
+    /// When the last try failed because a server was away.
+    again: Option<Again>,
+}
+
+/// When to try again what may succeed although no file changes.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    at: Instant,
+    waited: Duration,
 }
 
 impl Keeper {
-    /// Loads what is there.
+    /// Loads what is there. A model whose server is away is not served until it is there.
     ///
     /// # Errors
-    /// When anything that is to be served cannot be.
-    pub fn start(environment: Environment, plan: Plan) -> anyhow::Result<Arc<Self>> {
+    /// When anything else that is to be served cannot be.
+    pub async fn start(environment: Environment, plan: Plan) -> anyhow::Result<Arc<Self>> {
+        tokio::task::spawn_blocking(move || Self::load_all(environment, plan)).await?
+    }
+
+    fn load_all(environment: Environment, plan: Plan) -> anyhow::Result<Arc<Self>> {
         let repository = Repository::scan(&plan.folder)?;
         let mut state = State::default();
         for artifact in repository.select(&plan.selections)? {
-            let model = Arc::new(Model::load(&environment, artifact.clone(), plan.settings)?);
-            let key = (artifact.model.clone(), artifact.version.clone());
-            state.entries.insert(key, Entry { tried: artifact, problem: None, running: Some(model) });
+            let loaded = Model::load(&environment, artifact.clone(), plan.settings);
+            let entry = Entry::of(&artifact, loaded, None);
+            if let Some(problem) = entry.problem.as_ref().filter(|_| entry.again.is_none()) {
+                anyhow::bail!("{problem}");
+            }
+            state.entries.insert((artifact.model.clone(), artifact.version.clone()), entry);
         }
         state.seen = seen(&repository);
         let keeper = Self {
@@ -113,6 +140,14 @@ impl Keeper {
     #[must_use]
     pub fn index(&self) -> Arc<Vec<IndexEntry>> {
         self.index.load_full()
+    }
+
+    /// Why each version that is to be served and is not is not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let index = self.index();
+        let wanted = index.iter().filter(|entry| !entry.is_ready() && entry.reason != NOT_SELECTED);
+        wanted.map(|entry| entry.reason.clone()).collect()
     }
 
     /// Looks at the repository over and over.
@@ -223,24 +258,12 @@ impl Keeper {
         };
         for &artifact in &wanted {
             let key = (artifact.model.clone(), artifact.version.clone());
-            let is_done = |entry: &Entry| entry.tried == *artifact && !(again && entry.problem.is_some());
-            if state.entries.get(&key).is_some_and(is_done) {
+            if state.entries.get(&key).is_some_and(|entry| entry.is_done(artifact, again)) {
                 continue;
             }
             let loaded = Model::load(&self.environment, artifact.clone(), self.plan.settings);
-            let before = state.entries.remove(&key).and_then(|entry| entry.running);
-            let (running, problem) = match loaded {
-                Ok(model) => {
-                    tracing::info!(model = model.label(), replaced = before.is_some(), "ready");
-                    (Some(Arc::new(model)), None)
-                }
-                Err(error) => {
-                    let problem = format!("{error:#}");
-                    tracing::error!(problem, still_served = before.is_some(), "cannot serve {artifact}");
-                    (before, Some(problem))
-                }
-            };
-            state.entries.insert(key, Entry { tried: artifact.clone(), problem, running });
+            let before = state.entries.remove(&key);
+            state.entries.insert(key, Entry::of(artifact, loaded, before));
             // At once: others may take long.
             self.publish(state, repository);
         }
@@ -284,7 +307,7 @@ impl Keeper {
         for name in repository.names() {
             for artifact in repository.versions(name) {
                 let key = (artifact.model.clone(), artifact.version.clone());
-                index.insert(key.clone(), IndexEntry::of(&key, "UNAVAILABLE", "not selected"));
+                index.insert(key.clone(), IndexEntry::of(&key, "UNAVAILABLE", NOT_SELECTED));
             }
             if state.unloaded.contains(name) {
                 let of_model = index.iter_mut().filter(|((model, _), _)| model == name);
@@ -292,7 +315,7 @@ impl Keeper {
             }
         }
         for (key, entry) in &state.entries {
-            let ready = if entry.running.is_some() { "READY" } else { "UNAVAILABLE" };
+            let ready = if entry.running.is_some() { READY } else { "UNAVAILABLE" };
             let reason = entry.problem.as_deref().unwrap_or_default();
             index.insert(key.clone(), IndexEntry::of(key, ready, reason));
         }
@@ -300,7 +323,56 @@ impl Keeper {
     }
 }
 
+impl Entry {
+    /// What came of loading an artifact. When that failed, what ran before goes on.
+    fn of(artifact: &Artifact, loaded: anyhow::Result<Model>, before: Option<Self>) -> Self {
+        let tried = artifact.clone();
+        match loaded {
+            Ok(model) => {
+                let replaced = before.is_some_and(|before| before.running.is_some());
+                tracing::info!(model = model.label(), replaced, "ready");
+                Self { tried, problem: None, running: Some(Arc::new(model)), again: None }
+            }
+            Err(error) => {
+                let problem = format!("{error:#}");
+                let waited = before.as_ref().and_then(|before| before.again).map(|again| again.waited);
+                let again = error.is::<Away>().then(|| Again::after(waited));
+                let known = before.as_ref().and_then(|before| before.problem.as_ref()) == Some(&problem);
+                let running = before.and_then(|before| before.running);
+                if !known {
+                    tracing::error!(problem, still_served = running.is_some(), "cannot serve {artifact}");
+                }
+                Self { tried, problem: Some(problem), running, again }
+            }
+        }
+    }
+
+    /// Whether there is no reason to load the artifact. What failed is tried `again`, or else when it has changed, or
+    /// when it is time to ask a server that was away. So is what a server has changed.
+    fn is_done(&self, artifact: &Artifact, again: bool) -> bool {
+        if self.tried != *artifact || (again && self.problem.is_some()) {
+            return false;
+        }
+        let remote = self.running.as_ref().and_then(|model| model.remote());
+        let has_changed = remote.is_some_and(|remote| remote.health().has_changed());
+        self.again.map_or(!has_changed, |again| Instant::now() < again.at)
+    }
+}
+
+impl Again {
+    fn after(waited: Option<Duration>) -> Self {
+        let waited = waited.map_or(FIRST_WAIT, |waited| (waited * 2).min(LONGEST_WAIT));
+        Self { at: Instant::now() + waited, waited }
+    }
+}
+
 impl IndexEntry {
+    /// Whether it is served.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == READY
+    }
+
     fn of((name, version): &(String, String), state: &'static str, reason: &str) -> Self {
         Self { name: name.clone(), version: version.clone(), state, reason: reason.to_owned() }
     }

@@ -1,11 +1,15 @@
 //! The program `halftone-inference`: see the library of the same name.
 
-use clap::Parser;
-use halftone_inference::{cli::Args, server};
+use clap::CommandFactory;
+use halftone_inference::{cli::Args, server, settings_file};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = match settings_file::parse(Args::command(), std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => return error.tell(),
+    };
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("halftone-inference: {error:#}");
@@ -15,7 +19,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    halftone_telemetry::init(&args.log).map_err(anyhow::Error::msg)?;
+    halftone_telemetry::log::init(&args.log).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(server::run(args));
     // Does not wait for a run that would not finish: the time for that was given.

@@ -2,26 +2,37 @@
 
 use crate::{
     batch::Runner,
-    config::{BatchConfig, ModelConfig, WorkersConfig},
+    call::Call,
+    checks::Checks,
+    config::{BatchConfig, FILE, ModelConfig, WorkersConfig},
     failure::Failure,
+    features::{Bound, Features},
     job::{Job, Outcome},
+    provider::{Provider, ProviderChoice},
     queue::{BatchLimits, Full},
-    repository::Artifact,
+    remote::Remote,
+    repository::{Artifact, Source},
     request::InferRequest,
     signature::Signature,
     warmup,
     workers::{Loader, WorkerLimits, Workers},
 };
 use anyhow::{Context, anyhow};
+use halftone_telemetry::context::Served;
 use ort::{
     environment::Environment,
     logging::LogLevel,
     session::{Session, builder::PrepackedWeights},
 };
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::{runtime::Handle, sync::oneshot};
+
+/// The protocol's name for models that are run here.
+const PLATFORM: &str = "onnx_onnxv1";
 
 /// How models are run.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +43,8 @@ pub struct Settings {
     pub batch: BatchLimits,
     /// It is, whatever it is called.
     pub batch_declared: bool,
+    /// What they run on.
+    pub provider: ProviderChoice,
 }
 
 impl Settings {
@@ -45,6 +58,7 @@ impl Settings {
             let delay = Duration::from_micros(delay_us.into());
             (self.batch, self.batch_declared) = (BatchLimits { size: rows.get(), delay }, true);
         }
+        self.provider = config.provider.unwrap_or(self.provider);
         self
     }
 }
@@ -54,56 +68,60 @@ impl Settings {
 pub struct Model {
     artifact: Artifact,
     label: String,
+    served: Served,
     signature: Arc<Signature>,
-    workers: Workers,
+    checks: Arc<Checks>,
+    /// The signature without what is bound.
+    offered: Signature,
+    features: Option<Features>,
+    place: Place,
+}
+
+/// Where a model is run.
+#[derive(Debug)]
+enum Place {
+    Here(Workers),
+    Elsewhere(Box<Remote>),
 }
 
 impl Model {
-    /// Loads a model, and runs it once in every session.
+    /// Loads a model, and runs it once in every session; or asks the server that has it. To be called within tokio's runtime,
+    /// where it may take its time.
     ///
     /// # Errors
-    /// When ONNX Runtime cannot load the file, or the model takes or gives what the protocol cannot carry.
+    /// When ONNX Runtime cannot load the file, the server is [`Away`](crate::remote::Away), or the model takes or gives what
+    /// the protocol cannot carry.
     pub fn load(environment: &Environment, artifact: Artifact, settings: Settings) -> anyhow::Result<Self> {
         let label = artifact.to_string();
-        let config = artifact.config.as_ref().map_err(|problem| anyhow!("cannot load {label}: {problem}"))?;
-        let settings = settings.with(config);
-        // A session runs one request at a time; they share the weights.
-        let weights = PrepackedWeights::new();
-        let open = {
-            let (environment, path) = (environment.clone(), artifact.path.clone());
-            move || -> ort::Result<Session> {
-                Session::builder(&environment)?
-                    // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
-                    .with_log_level(LogLevel::Warning)?
-                    // It would remember one for every shape of inputs, and the clients choose the shapes.
-                    .with_memory_pattern(false)?
-                    .with_prepacked_weights(&weights)?
-                    .commit_from_file(&path)
+        let wrong = |problem: &String| anyhow!("cannot load {label}: {problem}");
+        let settings = settings.with(artifact.config.as_ref().map_err(wrong)?);
+        let (signature, place, hardware) = match artifact.source.as_ref().map_err(wrong)? {
+            Source::File(path) => {
+                let provider = settings.provider.resolve(environment).map_err(|problem| wrong(&problem))?;
+                let (signature, workers) = workers(environment, provider, path, &label, settings)?;
+                (signature, Place::Here(workers), provider.hardware())
+            }
+            Source::Remote(config) => {
+                let limit = settings.workers.queue;
+                let remote = Remote::connect(config, &artifact.model, &label, limit);
+                let remote = Handle::current().block_on(remote)?;
+                (Arc::clone(remote.signature()), Place::Elsewhere(Box::new(remote)), "remote")
             }
         };
-        let mut first =
-            open().with_context(|| format!("cannot load {label} from {}", artifact.path.display()))?;
-        let signature = Arc::new(Signature::of(&first).with_context(|| format!("cannot serve {label}"))?);
-        let runner = Runner { label: &label, signature: &signature };
-        let batch = batching(runner, &mut first, settings);
-
-        let load: Loader = {
-            let (label, signature) = (label.clone(), Arc::clone(&signature));
-            Box::new(move || {
-                let mut session = open().with_context(|| format!("cannot load {label} once more"))?;
-                warm(Runner { label: &label, signature: &signature }, &mut session);
-                Ok(session)
-            })
+        let config = artifact.config.as_ref().map_err(wrong)?;
+        let checks = Checks::new(&config.checks, &signature)
+            .map_err(|problem| anyhow!("cannot serve {label}: {FILE}: {problem}"))?;
+        let features =
+            config.features.as_ref().map(|config| Features::new(&label, config, &signature)).transpose();
+        let features =
+            features.map_err(|problem| anyhow!("cannot serve {label}: config.json: features: {problem}"))?;
+        let offered = features.as_ref().map_or_else(|| (*signature).clone(), |f| f.offered(&signature));
+        let served = Served {
+            model: artifact.model.as_str().into(),
+            version: artifact.version.as_str().into(),
+            hardware,
         };
-        warm(runner, &mut first);
-        let mut sessions = vec![first];
-        for _ in 1..settings.workers.min.get() {
-            sessions.push(load()?);
-        }
-        let workers =
-            Workers::start(label.clone(), Arc::clone(&signature), sessions, settings.workers, batch, load)
-                .with_context(|| format!("cannot start the workers of {label}"))?;
-        Ok(Self { artifact, label, signature, workers })
+        Ok(Self { artifact, label, served, signature, checks: Arc::new(checks), offered, features, place })
     }
 
     /// Its name.
@@ -124,6 +142,12 @@ impl Model {
         &self.label
     }
 
+    /// What the layers are told of it.
+    #[must_use]
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
     /// Where it is from.
     #[must_use]
     pub fn artifact(&self) -> &Artifact {
@@ -136,10 +160,57 @@ impl Model {
         &self.signature
     }
 
-    /// What runs it.
+    /// What is looked for in its outputs.
     #[must_use]
-    pub fn workers(&self) -> &Workers {
-        &self.workers
+    pub fn checks(&self) -> &Arc<Checks> {
+        &self.checks
+    }
+
+    /// What clients are told that it takes and gives: without the inputs that are bound to something else.
+    #[must_use]
+    pub fn offered(&self) -> &Signature {
+        &self.offered
+    }
+
+    /// The inputs that the client does not send.
+    ///
+    /// # Errors
+    /// When there is one that cannot be had now.
+    pub async fn bind(&self, call: &Call) -> Result<Vec<Bound>, Failure> {
+        match &self.features {
+            Some(features) => features.bind(call).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What runs it, when it is run here.
+    #[must_use]
+    pub fn workers(&self) -> Option<&Workers> {
+        match &self.place {
+            Place::Here(workers) => Some(workers),
+            Place::Elsewhere(_) => None,
+        }
+    }
+
+    /// Who runs it, when that is another server.
+    #[must_use]
+    pub fn remote(&self) -> Option<&Remote> {
+        match &self.place {
+            Place::Here(_) => None,
+            Place::Elsewhere(remote) => Some(remote),
+        }
+    }
+
+    /// What runs it, in the protocol's words.
+    #[must_use]
+    pub fn platform(&self) -> &str {
+        self.remote().map_or(PLATFORM, Remote::platform)
+    }
+
+    /// Whether it answers, as far as is known.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.remote().is_none_or(|remote| remote.health().is_ready())
     }
 
     /// Refuses when a request that came now could not wait: before its body is read, which would be for nothing.
@@ -147,7 +218,11 @@ impl Model {
     /// # Errors
     /// When the queue is full.
     pub fn has_room(&self) -> Result<(), Failure> {
-        if self.workers.queue().is_full() { Err(self.overloaded()) } else { Ok(()) }
+        match &self.place {
+            Place::Here(workers) if workers.queue().is_full() => Err(self.overloaded()),
+            Place::Elsewhere(remote) if !remote.has_room() => Err(remote.overloaded()),
+            _ => Ok(()),
+        }
     }
 
     /// Reads a request by `prepare`, and waits for its answer. Work for which nobody waits any more is not begun.
@@ -156,18 +231,38 @@ impl Model {
     /// What `prepare` says; when the queue is full, the deadline passes, the values do not please the model, or it fails.
     pub async fn run<T>(
         &self,
-        deadline: Option<Instant>,
+        call: &Call,
         prepare: impl Future<Output = Result<(InferRequest, T), Failure>>,
     ) -> Result<(Outcome, T), Failure> {
-        let batch = self.workers.batch();
-        let announced = (!batch.delay.is_zero()).then(|| self.workers.queue().announce());
-        let (request, rest) = prepare.await?;
-        let by_request = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let deadline = deadline.into_iter().chain(by_request).min();
-        let (job, answer) = Job::new(request, deadline, batch.size > 1);
-        let submitted = self.workers.submit(job);
-        drop(announced);
-        submitted.map_err(|Full| self.overloaded())?;
+        let by = |request: &InferRequest| {
+            let by_request = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            call.deadline.into_iter().chain(by_request).min()
+        };
+        match &self.place {
+            Place::Here(workers) => {
+                let delayed = !workers.batch().delay.is_zero();
+                let announced = delayed.then(|| workers.queue().announce());
+                let (request, rest) = prepare.await?;
+                let deadline = by(&request);
+                let (job, answer) = Job::new(request, deadline, workers.batch().size > 1);
+                let submitted = workers.submit(job);
+                drop(announced);
+                submitted.map_err(|Full| self.overloaded())?;
+                Ok((self.wait(deadline, answer).await?, rest))
+            }
+            Place::Elsewhere(remote) => {
+                let (request, rest) = prepare.await?;
+                let deadline = by(&request);
+                Ok((remote.run(call, deadline, request).await, rest))
+            }
+        }
+    }
+
+    async fn wait(
+        &self,
+        deadline: Option<Instant>,
+        answer: oneshot::Receiver<Outcome>,
+    ) -> Result<Outcome, Failure> {
         let answered = match deadline {
             None => answer.await,
             Some(deadline) => {
@@ -178,7 +273,7 @@ impl Model {
         let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
         let lost =
             |_| if late { self.too_late() } else { Failure::Internal(format!("{} panicked", self.label)) };
-        Ok((answered.map_err(lost)?, rest))
+        answered.map_err(lost)
     }
 
     fn overloaded(&self) -> Failure {
@@ -191,6 +286,53 @@ impl Model {
             self.label
         ))
     }
+}
+
+/// Loads a file, and starts its workers.
+fn workers(
+    environment: &Environment,
+    provider: Provider,
+    path: &Path,
+    label: &str,
+    settings: Settings,
+) -> anyhow::Result<(Arc<Signature>, Workers)> {
+    // A session runs one request at a time; they share the weights.
+    let weights = PrepackedWeights::new();
+    let open = {
+        let (environment, path) = (environment.clone(), path.to_owned());
+        move || -> ort::Result<Session> {
+            provider
+                .register(Session::builder(&environment)?)?
+                // ONNX Runtime's remarks on every run are formatted before anybody is asked whether to log them.
+                .with_log_level(LogLevel::Warning)?
+                // It would remember one for every shape of inputs, and the clients choose the shapes.
+                .with_memory_pattern(false)?
+                .with_prepacked_weights(&weights)?
+                .commit_from_file(&path)
+        }
+    };
+    let mut first = open().with_context(|| format!("cannot load {label} from {}", path.display()))?;
+    let signature = Arc::new(Signature::of(&first).with_context(|| format!("cannot serve {label}"))?);
+    let runner = Runner { label, signature: &signature };
+    let batch = batching(runner, &mut first, settings);
+
+    let load: Loader = {
+        let (label, signature) = (label.to_owned(), Arc::clone(&signature));
+        Box::new(move || {
+            let mut session = open().with_context(|| format!("cannot load {label} once more"))?;
+            warm(Runner { label: &label, signature: &signature }, &mut session);
+            Ok(session)
+        })
+    };
+    warm(runner, &mut first);
+    let mut sessions = vec![first];
+    for _ in 1..settings.workers.min.get() {
+        sessions.push(load()?);
+    }
+    let (label, limits) = (label.to_owned(), settings.workers);
+    let context = format!("cannot start the workers of {label}");
+    let workers = Workers::start(label, Arc::clone(&signature), sessions, limits, batch, load);
+    Ok((signature, workers.context(context)?))
 }
 
 /// How large the model's batches may be.

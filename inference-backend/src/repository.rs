@@ -1,6 +1,10 @@
-//! The folder of models: `NAME/VERSION/model.onnx`, and for each model perhaps a `config.json`.
+//! The folder of models: `NAME/VERSION/model.onnx` or, of a model that another server has, `NAME/VERSION/remote.json`; and
+//! for each model perhaps a `config.json`.
 
-use crate::config::{ModelConfig, VersionPolicy};
+use crate::{
+    config::{self, ModelConfig, VersionPolicy},
+    remote::config::{self as remote, RemoteConfig},
+};
 use anyhow::{Context, bail};
 use std::{
     cmp::Ordering,
@@ -19,18 +23,27 @@ const FILE: &str = "model.onnx";
 const DEPTH: usize = 4;
 
 /// A file of the repository: one version of a model. Equal as long as neither its files nor its configuration change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Artifact {
     /// Name of the model.
     pub model: String,
     /// Its version.
     pub version: String,
-    /// Where it is.
-    pub path: PathBuf,
+    /// Where it is, or what is wrong with what says so.
+    pub source: Result<Source, String>,
     /// How it is to be served, or what is wrong with what says so.
     pub config: Result<ModelConfig, String>,
     /// All files of the version, which may have its weights in files of their own.
     files: Vec<Stamp>,
+}
+
+/// Where a version of a model is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In this file.
+    File(PathBuf),
+    /// At another server.
+    Remote(RemoteConfig),
 }
 
 /// What changes when a file does.
@@ -106,7 +119,7 @@ impl Repository {
     pub fn scan(folder: &Path) -> anyhow::Result<Self> {
         let repository = Self::look(folder)?;
         if repository.models.is_empty() {
-            bail!("no model in {}: expected NAME/VERSION/{FILE}", folder.display());
+            bail!("no model in {}: expected NAME/VERSION/{FILE} or {}", folder.display(), remote::FILE);
         }
         Ok(repository)
     }
@@ -187,18 +200,33 @@ fn versions(folder: &Path, model: &str) -> anyhow::Result<Vec<Artifact>> {
     let mut versions = Vec::new();
     for version in folders(&folder.join(model))? {
         let path = folder.join(model).join(&version);
-        if !path.join(FILE).is_file() {
-            continue;
-        }
+        let Some(source) = source(&path).transpose() else { continue };
         let mut files = Vec::new();
         // What cannot be read now, differs from what can be read later.
         let _ = stamps(&path, DEPTH, &mut files);
         files.sort();
-        let (model, path, config) = (model.to_owned(), path.join(FILE), config.clone());
-        versions.push(Artifact { model, version, path, config, files });
+        let (model, config) = (model.to_owned(), config.clone());
+        versions.push(Artifact { model, version, source, config, files });
     }
     versions.sort_by(|a, b| compare_versions(&a.version, &b.version));
     Ok(versions)
+}
+
+/// Where the version of this folder is; none when it is no version.
+fn source(folder: &Path) -> Result<Option<Source>, String> {
+    let (file, is_remote) = (folder.join(FILE), folder.join(remote::FILE).is_file());
+    match (file.is_file(), is_remote) {
+        (false, false) => Ok(None),
+        (true, false) => Ok(Some(Source::File(file))),
+        (false, true) => {
+            let Some(config) = config::read::<RemoteConfig>(folder, remote::FILE)? else { return Ok(None) };
+            config.check().map_err(|problem| format!("{}: {problem}", remote::FILE))?;
+            Ok(Some(Source::Remote(config)))
+        }
+        (true, true) => {
+            Err(format!("there are both {FILE} and {}; remove the one that is not meant", remote::FILE))
+        }
+    }
 }
 
 fn stamps(folder: &Path, depth: usize, into: &mut Vec<Stamp>) -> io::Result<()> {
@@ -317,6 +345,26 @@ mod tests {
         fs::write(folder.path().join("m/config.json"), "{").unwrap();
         assert!(look()[0].config.is_err());
         assert_ne!(look(), weights);
+    }
+
+    #[test]
+    fn a_version_is_here_or_elsewhere() {
+        let folder = repository(&["m/1/model.onnx", "m/2/remote.json", "m/3/remote.json", "m/3/model.onnx"]);
+        let source = |version: usize| {
+            let repository = Repository::look(folder.path()).unwrap();
+            repository.versions("m")[version - 1].source.clone()
+        };
+        assert_eq!(source(1), Ok(Source::File(folder.path().join("m/1/model.onnx"))));
+        assert_eq!(source(2).unwrap_err(), "remote.json: EOF while parsing a value at line 1 column 0");
+        fs::write(folder.path().join("m/2/remote.json"), r#"{"url": "http://a:1", "connections": 0}"#)
+            .unwrap();
+        assert_eq!(source(2).unwrap_err(), "remote.json: connections is 0, expected 1 to 64");
+        fs::write(folder.path().join("m/2/remote.json"), r#"{"url": "http://a:1"}"#).unwrap();
+        assert!(matches!(source(2), Ok(Source::Remote(_))));
+        assert_eq!(
+            source(3).unwrap_err(),
+            "there are both model.onnx and remote.json; remove the one that is not meant"
+        );
     }
 
     #[test]

@@ -3,13 +3,18 @@
 use crate::{
     datatype::Datatype,
     failure::Failure,
+    features::Bound,
     grpc::contents,
-    signature::{Signature, TensorSpec, names},
+    signature::{Signature, TensorSpec, is_tensor, names},
 };
 use halftone_proto::inference::InferTensorContents;
 use ort::value::DynValue;
 use serde_json::value::RawValue;
 use std::{borrow::Cow, time::Duration};
+
+/// Most bytes of an input that is bound, in several rows: there are as many as a client sends of something that may take
+/// nothing.
+const MOST_BOUND: usize = 1 << 20;
 
 /// What the parsers of both protocols hand over: the names, types and data of a request, unchecked.
 #[derive(Debug, Default)]
@@ -44,6 +49,8 @@ pub enum Data<'a> {
     Binary(&'a [u8]),
     /// gRPC's typed fields.
     Contents(&'a InferTensorContents),
+    /// Little-endian bytes of each row; all rows are the same.
+    Row(&'a [u8]),
 }
 
 /// A request that fits the model, ready to be run.
@@ -57,17 +64,26 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
 }
 
+impl InferRequest {
+    /// Roughly how many bytes its inputs take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let elements: i64 = self.inputs.iter().map(|input| input.shape().iter().product::<i64>()).sum();
+        usize::try_from(elements).unwrap_or_default().saturating_mul(size_of::<u64>())
+    }
+}
+
 impl Unchecked<'_> {
-    /// Checks the request, then reads its tensors. ONNX Runtime must be loaded.
+    /// Checks the request, then reads its tensors; what it does not bring is `bound`. ONNX Runtime must be loaded.
     ///
     /// # Errors
     /// What does not fit the model, for the client.
-    pub fn check(&self, signature: &Signature) -> Result<InferRequest, Failure> {
-        self.fit(signature).map_err(Failure::BadRequest)
+    pub fn check(&self, signature: &Signature, bound: &[Bound]) -> Result<InferRequest, Failure> {
+        self.fit(signature, bound).map_err(Failure::BadRequest)
     }
 
-    fn fit(&self, signature: &Signature) -> Result<InferRequest, String> {
-        let inputs = assign(&self.inputs, &signature.inputs)?;
+    fn fit(&self, signature: &Signature, bound: &[Bound]) -> Result<InferRequest, String> {
+        let inputs = assign(&self.inputs, &signature.inputs, bound)?;
         let outputs = outputs(&self.outputs, &signature.outputs)?;
         let inputs = inputs.iter().map(Input::tensor).collect::<Result<_, _>>()?;
         Ok(InferRequest { inputs, outputs, timeout: self.timeout })
@@ -82,7 +98,11 @@ struct Input<'a> {
 }
 
 /// One per input of the model, in its order.
-fn assign<'a>(given: &'a [Given<'a>], specs: &'a [TensorSpec]) -> Result<Vec<Input<'a>>, String> {
+fn assign<'a>(
+    given: &'a [Given<'a>],
+    specs: &'a [TensorSpec],
+    bound: &'a [Bound],
+) -> Result<Vec<Input<'a>>, String> {
     let mut slots: Vec<Option<Input<'a>>> = specs.iter().map(|_| None).collect();
     for tensor in given {
         let slot = specs.iter().zip(&mut slots).find(|(spec, _)| spec.name == tensor.name);
@@ -94,6 +114,7 @@ fn assign<'a>(given: &'a [Given<'a>], specs: &'a [TensorSpec]) -> Result<Vec<Inp
         }
         *slot = Some(Input::check(spec, tensor)?);
     }
+    fill(&mut slots, specs, bound)?;
     let missing =
         |spec: &TensorSpec| format!("input {:?} ({} {:?}) is missing", spec.name, spec.datatype, spec.shape);
     let inputs: Vec<Input<'a>> = specs
@@ -103,6 +124,29 @@ fn assign<'a>(given: &'a [Given<'a>], specs: &'a [TensorSpec]) -> Result<Vec<Inp
         .collect::<Result<_, _>>()?;
     check_symbols(&inputs)?;
     Ok(inputs)
+}
+
+/// Puts in what is bound, in as many rows as the others have.
+fn fill<'a>(
+    slots: &mut [Option<Input<'a>>],
+    specs: &'a [TensorSpec],
+    bound: &'a [Bound],
+) -> Result<(), String> {
+    for Bound { index, row, overridable } in bound {
+        let Some((spec, slot)) = specs.get(*index).zip(slots.get(*index)) else { continue };
+        if slot.is_some() && *overridable {
+            continue;
+        }
+        if slot.is_some() {
+            let name = &spec.name;
+            return Err(format!("input {name:?} is bound to something else here; leave it out"));
+        }
+        let input = Input::bound(spec, slots, row)?;
+        if let Some(slot) = slots.get_mut(*index) {
+            *slot = Some(input);
+        }
+    }
+    Ok(())
 }
 
 /// Dimensions of one name must have one size. ONNX Runtime does not ask, and what then goes wrong inside the model
@@ -160,12 +204,28 @@ impl<'a> Input<'a> {
                 given.shape, spec.shape
             ));
         };
-        // Beyond isize::MAX bytes there is no tensor, and a product that overflows would pass for a small one.
-        let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
-        if elements.is_none_or(|elements| elements > isize::MAX as usize / size_of::<u64>()) {
+        if !is_tensor(&shape) {
             return Err(format!("input {name:?}: shape {shape:?} is too large"));
         }
         Ok(Self { spec, shape, data: given.data })
+    }
+
+    /// As many rows as inputs have whose first dimension is the same or, where that has no name, can vary too.
+    fn bound(spec: &'a TensorSpec, others: &[Option<Self>], row: &'a [u8]) -> Result<Self, String> {
+        let mut shape: Vec<usize> =
+            spec.shape.iter().map(|&size| usize::try_from(size).unwrap_or(1)).collect();
+        if let (Some(first), Some(-1)) = (shape.first_mut(), spec.shape.first()) {
+            let varying = || others.iter().flatten().filter(|other| other.spec.shape.first() == Some(&-1));
+            let symbol = spec.symbols.first().filter(|symbol| !symbol.is_empty());
+            let same = varying().find(|other| symbol.is_some() && other.spec.symbols.first() == symbol);
+            let rows = same.or_else(|| varying().next()).and_then(|other| other.shape.first());
+            *first = rows.copied().unwrap_or(1);
+            if *first > 1 && first.checked_mul(row.len()).is_none_or(|bytes| bytes > MOST_BOUND) {
+                let name = &spec.name;
+                return Err(format!("too many rows: input {name:?} would have more than {MOST_BOUND} bytes"));
+            }
+        }
+        Ok(Self { spec, shape, data: Data::Row(row) })
     }
 
     fn tensor(&self) -> Result<DynValue, String> {
@@ -174,6 +234,10 @@ impl<'a> Input<'a> {
             Data::Json(data) => datatype.from_json(shape, data),
             Data::Binary(data) => datatype.from_binary(shape, data),
             Data::Contents(data) => contents::read(datatype, shape, data),
+            Data::Row(row) => {
+                let rows = if self.spec.shape.first() == Some(&-1) { shape.first() } else { None };
+                datatype.from_binary(shape, &row.repeat(rows.copied().unwrap_or(1)))
+            }
         }
         .map_err(|problem| format!("input {:?}: {problem}", self.spec.name))
     }

@@ -7,28 +7,26 @@ pub mod response;
 
 use self::payload::Payload;
 use crate::{
-    access::FoundModel,
     app::{App, EXTENSIONS},
-    deadline,
+    call::Call,
     failure::Failure,
     model::Model,
+    observations::watch::Watch,
     offload::offload,
     output::Output,
     signature::Signature,
 };
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{FromRequestParts, Path, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use halftone_telemetry::context::RequestContext;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
-
-/// The protocol's name for what is served.
-pub const PLATFORM: &str = "onnx_onnxv1";
 
 /// The protocol's REST endpoints.
 pub fn router(app: Arc<App>) -> Router {
@@ -61,7 +59,8 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn model_ready(State(app): State<Arc<App>>, Named(model): Named) -> Response {
-    readiness(app.is_ready(), json!({ "name": model.name(), "ready": app.is_ready() }))
+    let ready = app.is_ready() && model.is_ready();
+    readiness(ready, json!({ "name": model.name(), "ready": ready }))
 }
 
 fn readiness(ready: bool, body: serde_json::Value) -> Response {
@@ -83,38 +82,49 @@ async fn metadata(State(app): State<Arc<App>>, Named(model): Named) -> Response 
     Json(Metadata {
         name: model.name(),
         versions: app.models.versions(model.name()),
-        platform: PLATFORM,
-        signature: model.signature(),
+        platform: model.platform(),
+        signature: model.offered(),
     })
     .into_response()
 }
 
 async fn infer(
     State(app): State<Arc<App>>,
+    Extension(context): Extension<Arc<RequestContext>>,
     Named(model): Named,
     request: Request,
 ) -> Result<Response, Failure> {
+    let mut watch = app.watch(context, Arc::clone(&model));
+    let answer = answer(&app, model, request, &mut watch).await;
+    watch.end(&answer);
+    answer
+}
+
+async fn answer(
+    app: &App,
+    model: Arc<Model>,
+    request: Request,
+    watch: &mut Watch,
+) -> Result<Response, Failure> {
     model.has_room()?;
-    let deadline = deadline::of(request.headers());
+    let call = Call::of(&model, request.headers(), request.extensions());
     let prepare = async {
-        let payload = Payload::read(request, app.max_body, &app.budget).await?;
+        // Features are on their way while the body comes.
+        let (payload, bound) =
+            tokio::join!(Payload::read(request, &app.limits, &app.budget), model.bind(&call));
+        let (payload, bound) = (payload?, bound?);
         let model = Arc::clone(&model);
         // The payload is kept to the end: what is made of it takes about as much memory.
         offload(payload.bytes.len(), move || {
             let payload = payload.decode()?;
             let (unchecked, envelope) = request::parse(&payload.bytes, payload.json)?;
-            Ok((unchecked.check(model.signature())?, (envelope.into_owned(), payload)))
+            Ok((unchecked.check(model.signature(), &bound)?, (envelope.into_owned(), payload)))
         })
         .await
     };
-    let (outputs, (envelope, payload)) = model.run(deadline, prepare).await?;
-    let outputs = outputs?;
-    let answered = Arc::clone(&model);
-    let encoded = offload(outputs.iter().map(Output::size).sum(), move || {
-        response::encode(&answered, &envelope, &outputs)
-            .map_err(|problem| Failure::Internal(format!("{} failed: {problem}", answered.label())))
-    })
-    .await?;
+    let (outputs, (envelope, payload)) = model.run(&call, prepare).await?;
+    let encode = move |model: &Model, outputs: &[Output]| response::encode(model, &envelope, outputs);
+    let encoded = watch.encode(outputs?, encode).await?;
     drop(payload);
     let Some(json) = encoded.json else {
         let kind = HeaderValue::from_static("application/json");
@@ -144,8 +154,8 @@ impl FromRequestParts<Arc<App>> for Named {
             .await
             .map_err(|e| Failure::BadRequest(e.body_text()))?;
         let model = app.models.find(&path.model, path.version.as_deref())?;
-        if let Some(found) = parts.extensions.get::<FoundModel>() {
-            found.set(&model);
+        if let Some(context) = parts.extensions.get::<Arc<RequestContext>>() {
+            context.serve(model.served().clone());
         }
         Ok(Self(model))
     }

@@ -3,14 +3,15 @@
 use crate::{
     app::{self, App, ClientLimits},
     cli::Args,
+    connections::Connections,
     keeper::{Keeper, Plan},
     model::Settings,
+    observations::{self, uplink},
     queue::BatchLimits,
     runtime,
     workers::WorkerLimits,
 };
 use anyhow::{Context, bail};
-use axum::{Router, serve::ListenerExt};
 use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -23,8 +24,14 @@ use tokio::{
 const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
+/// How long a worker that is not needed stays.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// How long requests that have begun may take to finish after a signal to stop.
 const FINISH: Duration = Duration::from_secs(30);
+
+/// How long what was observed may take to be sent after that. What is not sent then is kept.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Serves as the command line says, until a signal to stop.
 ///
@@ -35,38 +42,84 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.ready_file {
         remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
     }
-    let keeper = keeper(args)?;
+    let observations = observations(args)?;
+    let keeper = keeper(args).await?;
+    if args.check_config {
+        let missing = keeper.missing();
+        if !missing.is_empty() {
+            bail!("{}", missing.join("; "));
+        }
+        println!("ok: {}", keeper.models().labels().join(", "));
+        return Ok(());
+    }
     let limits = ClientLimits {
         model_control: args.model_control,
         max_body: args.max_body,
         max_bodies: args.max_bodies,
+        silence: Duration::from_secs(args.body_timeout),
     };
-    let (app, router) = app::serve(Arc::clone(&keeper), limits).await?;
+    let (outbox, reporter) = observations.map(observations::start).transpose()?.unzip();
+    let (app, router) = app::serve(Arc::clone(&keeper), limits, outbox).await?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
+    let admin = match args.admin {
+        Some(address) => Some(admin(address, &app).await?),
+        None => None,
+    };
     let stop = stop_signal()?;
     if let Some(path) = &args.ready_file {
-        announce(path, address).with_context(|| format!("cannot write the ready file {}", path.display()))?;
+        announce(path, address, admin)
+            .with_context(|| format!("cannot write the ready file {}", path.display()))?;
     }
-    tracing::info!(%address, models = app.models.labels().join(", "), "listening");
+    let admin = admin.map(|admin| admin.to_string());
+    tracing::info!(%address, admin, models = app.models.labels().join(", "), "listening");
     if args.poll_ms > 0 {
         // Ends with the process: what it has begun to load is then of no use.
         tokio::spawn(keeper.watch(Duration::from_millis(args.poll_ms)));
     }
-    serve(listener, app, router, stop, Duration::from_secs(args.drain)).await?;
+    let drain = Duration::from_secs(args.drain);
+    let connections = Connections { most: args.max_connections, finish: FINISH };
+    let drained = {
+        let app = Arc::clone(&app);
+        async move {
+            stopped(stop).await;
+            tracing::info!("stopping");
+            app.drain().await;
+            sleep(drain).await;
+        }
+    };
+    let served = connections.serve(listener, router, drained).await;
+    if let Some(reporter) = reporter {
+        reporter.stop(FLUSH).await;
+    }
+    served?;
     tracing::info!("stopped");
     Ok(())
 }
 
+/// Where observations go, when the command line says so.
+fn observations(args: &Args) -> anyhow::Result<Option<observations::Settings>> {
+    let Some(to) = &args.observations_to else { return Ok(None) };
+    let Some(folder) = &args.observations_dir else {
+        bail!("--observations-to needs --observations-dir: a folder that keeps what is not sent yet");
+    };
+    Ok(Some(observations::Settings {
+        to: uplink::endpoint(to)?,
+        folder: folder.clone(),
+        interval: Duration::from_millis(args.observations_interval_ms),
+        spool: args.observations_spool_bytes,
+    }))
+}
+
 /// Loads the models that the command line says.
-fn keeper(args: &Args) -> anyhow::Result<Arc<Keeper>> {
+async fn keeper(args: &Args) -> anyhow::Result<Arc<Keeper>> {
     let settings = settings(args)?;
     let own = args.ort.as_deref().filter(|path| !path.as_os_str().is_empty());
     let library = runtime::find(own)?;
     let environment = runtime::load(&library, args.intra_threads)?;
     let plan = Plan { folder: args.models.clone(), selections: args.serve.clone(), settings };
-    Keeper::start(environment, plan)
+    Keeper::start(environment, plan).await
 }
 
 fn settings(args: &Args) -> anyhow::Result<Settings> {
@@ -78,51 +131,15 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         bail!("--min-workers is {min}, more than --max-workers, which is {max}");
     }
     Ok(Settings {
-        workers: WorkerLimits { min, max, queue: args.queue },
+        workers: WorkerLimits { min, max, queue: args.queue, linger: LINGER },
         batch: BatchLimits { size: args.max_batch.get(), delay: Duration::from_micros(args.batch_delay_us) },
         batch_declared: false,
+        provider: args.provider,
     })
 }
 
-/// Serves until `stop` turns true; then says for the time `drain` that it is not ready, refuses new
-/// connections and finishes what has begun.
-async fn serve(
-    listener: TcpListener,
-    app: Arc<App>,
-    router: Router,
-    stop: watch::Receiver<bool>,
-    drain: Duration,
-) -> anyhow::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Small answers are not to wait for a full packet.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    let drained = {
-        let (app, mut stop) = (Arc::clone(&app), stop.clone());
-        async move {
-            stopped(&mut stop).await;
-            tracing::info!("stopping");
-            app.drain().await;
-            sleep(drain).await;
-        }
-    };
-    let overdue = {
-        let mut stop = stop;
-        async move {
-            stopped(&mut stop).await;
-            sleep(drain + FINISH).await;
-        }
-    };
-    tokio::select! {
-        served = axum::serve(listener, router).with_graceful_shutdown(drained) => Ok(served?),
-        () = overdue => bail!("requests did not finish within {} s", FINISH.as_secs()),
-    }
-}
-
 /// Waits for the signal to stop.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+async fn stopped(mut stop: watch::Receiver<bool>) {
     // The sender lives as long as the process; were it gone, there would be no signal to wait for.
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
@@ -152,10 +169,21 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes the address in one step: who sees the file sees all of it.
-fn announce(path: &Path, address: SocketAddr) -> io::Result<()> {
+/// Serves what operators ask, to the end of the process; says where.
+async fn admin(address: SocketAddr, app: &App) -> anyhow::Result<SocketAddr> {
+    let context = || format!("cannot listen on {address}, the address of --admin");
+    let listener = TcpListener::bind(address).await.with_context(context)?;
+    let bound = listener.local_addr()?;
+    let router = halftone_telemetry::admin::router(app.metrics.clone());
+    tokio::spawn(axum::serve(listener, router).into_future());
+    Ok(bound)
+}
+
+/// Writes the addresses in one step: who sees the file sees all of it.
+fn announce(path: &Path, address: SocketAddr, admin: Option<SocketAddr>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    fs::write(&temporary, format!("{address}\n"))?;
+    let admin = admin.map(|admin| format!("{admin}\n")).unwrap_or_default();
+    fs::write(&temporary, format!("{address}\n{admin}"))?;
     fs::rename(&temporary, path)
 }

@@ -84,6 +84,13 @@ impl TensorSpec {
     }
 }
 
+/// Whether there can be a tensor of this shape: beyond `isize::MAX` bytes there is none, and a product that overflows
+/// would pass for a small one.
+pub(crate) fn is_tensor(shape: &[usize]) -> bool {
+    let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+    elements.is_some_and(|elements| elements <= isize::MAX as usize / size_of::<u64>())
+}
+
 /// The names, for an error: `"a", "b"`.
 pub(crate) fn names(specs: &[TensorSpec]) -> String {
     let quoted: Vec<String> = specs.iter().map(|spec| format!("{:?}", spec.name)).collect();

@@ -19,9 +19,6 @@ use std::{
     time::Duration,
 };
 
-/// A worker that had nothing to do for so long goes, when there are more than the fewest.
-const LINGER: Duration = Duration::from_secs(30);
-
 /// How many workers a model has, and how many requests may wait for them.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerLimits {
@@ -31,6 +28,8 @@ pub struct WorkerLimits {
     pub max: NonZeroUsize,
     /// How many requests may wait.
     pub queue: usize,
+    /// A worker that had nothing to do for so long goes, when there are more than the fewest.
+    pub linger: Duration,
 }
 
 /// Makes a session for one more worker.
@@ -145,7 +144,7 @@ fn spawn(shared: &Arc<Shared>, body: impl FnOnce(&Arc<Shared>) + Send + 'static)
 fn work(shared: &Arc<Shared>, mut session: Session) {
     let runner = Runner { label: &shared.label, signature: &shared.signature };
     loop {
-        match shared.queue.take(shared.batch, LINGER) {
+        match shared.queue.take(shared.batch, shared.limits.linger) {
             Taken::Batch(jobs) => {
                 shared.running.fetch_add(1, Ordering::Relaxed);
                 shared.grow(shared.queue.waiting());

@@ -1,57 +1,55 @@
-//! One set-up of logging for both binaries.
+//! One set-up of logging and metrics for both binaries, and the layers that any service can wear.
+//!
+//! The layers are [tower](https://docs.rs/tower) layers over HTTP requests, so they go around an axum router and
+//! a tonic server alike. Each does one thing:
+//!
+//! - [`ContextLayer`](context::ContextLayer) reads, once, what the filter decided about a request and which
+//!   trace it belongs to, and puts both where handlers and the other layers find them;
+//! - [`RequestLogLayer`](request_log::RequestLogLayer) logs one line per request, with what was decided;
+//! - [`MetricsLayer`](metrics::MetricsLayer) counts requests and measures inferences for Prometheus;
+//! - [`BreakerLayer`](breaker::BreakerLayer) leaves a service alone for a while that fails too often. It goes around
+//!   a client, too.
+//!
+//! In an axum service:
+//!
+//! ```
+//! use axum::{Router, routing::post};
+//! use halftone_telemetry::{breaker::*, context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
+//!
+//! let metrics = ModelMetrics::default();
+//! let router: Router = Router::new()
+//!     .route("/predict", post(async || "0.93"))
+//!     .layer(BreakerLayer::new(Breaker::new("prices", Policy::default())))
+//!     .layer(metrics.layer().model("prices", "7"))
+//!     .layer(RequestLogLayer)
+//!     .layer(ContextLayer);
+//! ```
+//!
+//! In a tonic server:
+//!
+//! ```
+//! use halftone_telemetry::{breaker::*, context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
+//! # async fn example() {
+//! # let (_, your_service) = tonic_health::server::health_reporter();
+//! let metrics = ModelMetrics::default();
+//! let server = tonic::transport::Server::builder()
+//!     .layer(ContextLayer)
+//!     .layer(RequestLogLayer)
+//!     .layer(metrics.layer().model("prices", "7"))
+//!     .layer(BreakerLayer::new(Breaker::new("prices", Policy::default())))
+//!     .add_service(your_service);
+//! # }
+//! ```
+//!
+//! [`admin::router`] serves what is counted, a CPU profile and the state of the heap, on a port of its own. A handler that serves several models leaves `.model(…)` out and says itself
+//! which one a request was about, by [`RequestContext::serve`](context::RequestContext::serve).
 
-use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-
-/// Form of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Human-readable.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-/// The logging flags that both binaries share.
-#[derive(Args, Clone, Debug)]
-pub struct LogArgs {
-    /// What to log: a level, or `target=level` directives separated by commas.
-    #[arg(long, env = "HALFTONE_LOG", default_value = "info", global = true, value_parser = directives, display_order = 900)]
-    pub log: String,
-    /// Form of a log line.
-    #[arg(
-        long,
-        env = "HALFTONE_LOG_FORMAT",
-        value_enum,
-        default_value_t,
-        global = true,
-        display_order = 900
-    )]
-    pub log_format: LogFormat,
-}
-
-/// Refuses what the filter would take for the name of a target of which nobody has heard: a word that is neither a
-/// level nor says one would silence all logging without a word.
-fn directives(text: &str) -> Result<String, String> {
-    let named = |directive: &&str| directive.contains(['=', '[']) || directive.parse::<LevelFilter>().is_ok();
-    if let Some(unknown) = text.split(',').map(str::trim).find(|directive| !named(directive)) {
-        let levels = "off, error, warn, info, debug, trace";
-        return Err(format!("`{unknown}` is neither a level ({levels}) nor of the form target=level"));
-    }
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-/// Starts logging to standard error. To be called once, at the start of `main`.
-///
-/// # Errors
-/// When logging was started before.
-pub fn init(args: &LogArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|e| e.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .map_err(|e| e.to_string())
-}
+pub mod admin;
+pub mod breaker;
+pub mod context;
+pub mod heap;
+pub mod log;
+pub mod metrics;
+pub mod outcome;
+pub mod profile;
+pub mod request_log;

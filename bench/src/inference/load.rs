@@ -1,6 +1,6 @@
 //! Load over plain HTTP/1.1, made to cost little: it shares the cores with what is measured.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use std::{
     fmt,
@@ -13,6 +13,8 @@ use tokio::{
     net::TcpStream,
     task::JoinSet,
 };
+
+const DIGITS: &str = "/v2/models/digits/infer";
 
 /// A request, to be sent over and over.
 #[derive(Clone)]
@@ -30,19 +32,44 @@ pub(super) struct Report {
 impl Load {
     /// A request of a digit as JSON.
     pub(super) fn json(body: &str) -> Self {
-        Self::of("content-type: application/json\r\n", body.as_bytes())
+        Self::of(DIGITS, "content-type: application/json\r\n", body.as_bytes())
+    }
+
+    /// An image as a binary tensor, to a model of images.
+    pub(super) fn image(model: &str, image: &[u8]) -> Self {
+        let json = r#"{"inputs":[{"name":"image","shape":[1,3,224,224],"datatype":"FP32","parameters":{"binary_data_size":602112}}],"parameters":{"binary_data_output":true}}"#;
+        let header = format!("inference-header-content-length: {}\r\n", json.len());
+        Self::of(&format!("/v2/models/{model}/infer"), &header, &[json.as_bytes(), image].concat())
+    }
+
+    /// A request without a body.
+    pub(super) fn get(path: &str) -> Self {
+        Self(Arc::new(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()))
+    }
+
+    /// Bytes, to any path.
+    pub(super) fn bytes(path: &str, body: &[u8]) -> Self {
+        Self::of(path, "content-type: application/octet-stream\r\n", body)
     }
 
     /// The same as a binary tensor.
     pub(super) fn binary() -> Self {
         let json = r#"{"inputs":[{"name":"pixels","shape":[1,64],"datatype":"FP32","parameters":{"binary_data_size":256}}],"outputs":[{"name":"label","parameters":{"binary_data":true}}]}"#;
         let header = format!("inference-header-content-length: {}\r\n", json.len());
-        Self::of(&header, &[json.as_bytes(), &[0; 256]].concat())
+        Self::of(DIGITS, &header, &[json.as_bytes(), &[0; 256]].concat())
     }
 
-    fn of(headers: &str, body: &[u8]) -> Self {
+    /// The same with the header that tells what the filter decided.
+    pub(super) fn with_context(&self, context: &str) -> Self {
+        let header = format!("\r\nx-halftone-context: {context}");
+        let end_of_first_line = self.0.iter().position(|&byte| byte == b'\r').unwrap_or_default();
+        let (first, rest) = self.0.split_at(end_of_first_line);
+        Self(Arc::new([first, header.as_bytes(), rest].concat()))
+    }
+
+    fn of(path: &str, headers: &str, body: &[u8]) -> Self {
         let head = format!(
-            "POST /v2/models/digits/infer HTTP/1.1\r\nhost: bench\r\nx-user-id: 42\r\n{headers}content-length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nhost: bench\r\nx-user-id: 42\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         Self(Arc::new([head.as_bytes(), body].concat()))
@@ -70,6 +97,20 @@ impl Load {
         self.send(address, connections, Some(rate), time).await
     }
 
+    /// One after another; gives the milliseconds that each took.
+    pub(super) async fn one_by_one(&self, address: SocketAddr, count: usize) -> Result<Vec<f64>> {
+        let mut stream = connect(address).await?;
+        let (mut times, mut buffer) = (Vec::with_capacity(count), vec![0; 64 << 10]);
+        for _ in 0..count {
+            let begun = Instant::now();
+            stream.write_all(&self.0).await?;
+            let status = answer(&mut stream, &mut buffer).await?;
+            ensure!(status == 200, "status {status}");
+            times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(times)
+    }
+
     async fn send(
         &self,
         address: SocketAddr,
@@ -80,8 +121,7 @@ impl Load {
         let mut tasks = JoinSet::new();
         let begun = Instant::now();
         for connection in 0..connections {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let stream = connect(address).await?;
             let interval = rate.map(|rate| Duration::from_secs(1) / rate);
             // The connections take turns.
             let pace = interval.map(|interval| (begun + interval * connection, interval * connections));
@@ -96,6 +136,12 @@ impl Load {
     }
 }
 
+async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// One connection; with a pace, from when the first request is due, and how long it is to the next.
 async fn one(
     mut stream: TcpStream,
@@ -107,7 +153,10 @@ async fn one(
     let mut buffer = vec![0; 64 << 10];
     let mut due = pace.map_or_else(Instant::now, |(first, _)| first);
     while due < end && Instant::now() < end {
-        tokio::time::sleep_until(due.into()).await;
+        if pace.is_some() {
+            // To the millisecond, as tokio's clock ticks.
+            tokio::time::sleep_until(due.into()).await;
+        }
         stream.write_all(&request).await?;
         match answer(&mut stream, &mut buffer).await? {
             200 => {
@@ -148,6 +197,11 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u16> {
 }
 
 impl Report {
+    /// How many were answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.latencies.len()
+    }
+
     fn new() -> Result<Self> {
         Ok(Self { latencies: Histogram::new(3)?, refused: 0, failed: 0, time: Duration::ZERO })
     }

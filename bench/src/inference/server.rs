@@ -1,32 +1,65 @@
-//! A `halftone-inference` with flags of its own.
+//! Servers that are measured, ours and others.
 
 use anyhow::Result;
 use halftone_tests::{Paths, Process, command};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 const READY: Duration = Duration::from_secs(30);
 
-/// Serves `digits:2`; ends when it is dropped.
+/// A server of inferences; ends when it is dropped.
 pub(super) struct Server {
     process: Process,
     pub(super) address: SocketAddr,
 }
 
 impl Server {
-    pub(super) async fn start(
+    /// Ours, which serves `digits:2`.
+    pub(super) async fn digits(
         paths: &Paths,
         folder: &tempfile::TempDir,
         name: &str,
         flags: &[&str],
     ) -> Result<Self> {
+        Self::ours(paths, folder, name, &paths.models, &[&["--serve", "digits:2"], flags].concat()).await
+    }
+
+    /// Ours.
+    pub(super) async fn ours(
+        paths: &Paths,
+        folder: &tempfile::TempDir,
+        name: &str,
+        models: &Path,
+        flags: &[&str],
+    ) -> Result<Self> {
         let ready = folder.path().join(format!("{name}.ready"));
         let mut command = command(&paths.inference);
-        command.args(["--listen", "127.0.0.1:0", "--serve", "digits:2", "--log", "warn", "--ready-file"]);
-        command.arg(&ready).arg("--models").arg(&paths.models).arg("--ort").arg(&paths.onnxruntime);
+        command.args(["--listen", "127.0.0.1:0", "--log", "warn", "--ready-file"]);
+        command.arg(&ready).arg("--models").arg(models).arg("--ort").arg(&paths.onnxruntime);
         command.args(flags);
         let mut process = Process::start(name, command, folder.path())?;
         let address = process.wait_until(READY, async || std::fs::read_to_string(&ready).ok()).await?;
         Ok(Self { process, address: address.trim().parse()? })
+    }
+
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        self.process.cpu_time()
+    }
+
+    /// Another one, which answers on this port and path once it is ready.
+    pub(super) async fn peer(
+        folder: &tempfile::TempDir,
+        name: &str,
+        command: Command,
+        port: u16,
+        path: &str,
+    ) -> Result<Self> {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut process = Process::start(name, command, folder.path())?;
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://{address}{path}");
+        let ready = async || client.get(&url).send().await.ok()?.error_for_status().ok();
+        process.wait_until(READY, ready).await?;
+        Ok(Self { process, address })
     }
 
     pub(super) fn resident_bytes(&self) -> Result<u64> {

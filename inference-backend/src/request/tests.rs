@@ -26,13 +26,13 @@ fn mask() -> Given<'static> {
 }
 
 fn error(inputs: &[Given<'_>]) -> String {
-    assign(inputs, &signature().inputs).map(|_| ()).unwrap_err()
+    assign(inputs, &signature().inputs, &[]).map(|_| ()).unwrap_err()
 }
 
 #[test]
 fn takes_inputs_in_any_order() {
     let (signature, inputs) = (signature(), [mask(), x()]);
-    let assigned = assign(&inputs, &signature.inputs).map_err(|_| ()).unwrap();
+    let assigned = assign(&inputs, &signature.inputs, &[]).map_err(|_| ()).unwrap();
     let names: Vec<_> = assigned.iter().map(|input| input.spec.name.as_str()).collect();
     assert_eq!(names, ["x", "mask"]);
     assert_eq!(assigned[0].shape, [1, 2]);

@@ -1,6 +1,7 @@
 //! The body of a REST request.
 
 use crate::{
+    app::ClientLimits,
     budget::{Budget, Reservation},
     failure::Failure,
 };
@@ -21,8 +22,6 @@ pub const JSON_LENGTH: &str = "inference-header-content-length";
 const DISCARDED: usize = 64 << 20;
 /// How long that may take.
 const DISCARDING: Duration = Duration::from_secs(1);
-/// How long a client may send nothing in the middle of a body.
-const SILENCE: Duration = Duration::from_secs(30);
 /// What is set aside for a body that does not say how long it is.
 const FIRST_PIECE: usize = 16 << 10;
 
@@ -46,13 +45,17 @@ enum Encoding {
 }
 
 impl Payload {
-    /// Reads a body of at most `limit` bytes, as far as the budget reaches.
+    /// Reads a body within the limits, as far as the budget reaches.
     ///
     /// # Errors
     /// When it is too large, does not come, or says that it is what we cannot read.
-    pub async fn read(request: Request, limit: usize, budget: &Arc<Budget>) -> Result<Self, Failure> {
+    pub async fn read(
+        request: Request,
+        limits: &ClientLimits,
+        budget: &Arc<Budget>,
+    ) -> Result<Self, Failure> {
         let (parts, mut body) = request.into_parts();
-        let read = Self::take(&parts.headers, &mut body, limit, budget).await;
+        let read = Self::take(&parts.headers, &mut body, limits, budget).await;
         if read.is_err() && !parts.headers.contains_key(header::EXPECT) {
             // Who expects leave to send gets the answer instead; all others send already.
             discard(body).await;
@@ -63,9 +66,10 @@ impl Payload {
     async fn take(
         headers: &HeaderMap,
         body: &mut Body,
-        limit: usize,
+        limits: &ClientLimits,
         budget: &Arc<Budget>,
     ) -> Result<Self, Failure> {
+        let (limit, silence) = (limits.max_body, limits.silence);
         let (json, encoding) = (json_length(headers)?, encoding(headers)?);
         let declared = content_length(headers);
         if declared > limit {
@@ -75,9 +79,9 @@ impl Payload {
         budget.has_room(declared)?;
         let mut reservation = budget.reserve();
         let mut bytes = Vec::new();
-        while let Some(frame) = timeout(SILENCE, poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)))
+        while let Some(frame) = timeout(silence, poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)))
             .await
-            .map_err(|_| Failure::TooSlow(SILENCE.as_secs()))?
+            .map_err(|_| Failure::TooSlow(silence.as_secs()))?
         {
             let frame = frame.map_err(|e| Failure::BadRequest(format!("cannot read the body: {e}")))?;
             let Some(data) = frame.data_ref() else { continue };
@@ -85,14 +89,15 @@ impl Payload {
             if length > limit {
                 return Err(Failure::TooLarge(limit));
             }
-            if length > bytes.capacity() {
-                // As it comes, not as it is declared: who declares much and sends nothing gets nothing.
-                let capacity = (bytes.capacity() * 2).clamp(FIRST_PIECE, limit.max(FIRST_PIECE)).max(length);
-                let capacity = if declared >= length { capacity.min(declared) } else { capacity };
-                reservation.grow(capacity - bytes.capacity())?;
-                bytes.reserve_exact(capacity - bytes.len());
+            if declared >= length {
+                reservation.grow(data.len())?;
+                // In one piece, of which the system gives only what is written to. Not before something has come:
+                // who declares much and sends nothing gets nothing.
+                bytes.reserve_exact(declared - bytes.len());
+                bytes.extend_from_slice(data);
+            } else {
+                append(&mut bytes, data, limit, &mut reservation)?;
             }
-            bytes.extend_from_slice(data);
         }
         Ok(Self { bytes, json, encoding, limit, reservation })
     }
@@ -102,28 +107,46 @@ impl Payload {
     /// # Errors
     /// When it is not what it says, or becomes larger than a body may be.
     pub fn decode(mut self) -> Result<Self, Failure> {
-        let decoder: Box<dyn Read + '_> = match self.encoding {
+        let mut decoder: Box<dyn Read + '_> = match self.encoding {
             Encoding::Identity => return Ok(self),
             Encoding::Gzip => Box::new(MultiGzDecoder::new(self.bytes.as_slice())),
             Encoding::Deflate => Box::new(ZlibDecoder::new(self.bytes.as_slice())),
         };
-        let mut decoder = decoder.take((self.limit as u64).saturating_add(1));
         let (mut decoded, mut piece) = (Vec::new(), vec![0; FIRST_PIECE]);
         loop {
             let length = decoder
                 .read(&mut piece)
                 .map_err(|e| Failure::BadRequest(format!("cannot decompress the body: {e}")))?;
             let Some(data) = piece.get(..length).filter(|data| !data.is_empty()) else { break };
-            self.reservation.grow(length)?;
-            decoded.extend_from_slice(data);
-        }
-        if decoded.len() > self.limit {
-            return Err(Failure::TooLarge(self.limit));
+            if decoded.len() + data.len() > self.limit {
+                return Err(Failure::TooLarge(self.limit));
+            }
+            append(&mut decoded, data, self.limit, &mut self.reservation)?;
         }
         drop(decoder);
         self.bytes = decoded;
         Ok(self)
     }
+}
+
+/// Adds data to bytes of which nobody said how many there will be, at most `most`, and takes of the budget what they
+/// take.
+fn append(
+    bytes: &mut Vec<u8>,
+    data: &[u8],
+    most: usize,
+    reservation: &mut Reservation,
+) -> Result<(), Failure> {
+    let (length, before) = (bytes.len() + data.len(), bytes.capacity());
+    if length > before {
+        let capacity = (before * 2).max(FIRST_PIECE).min(most).max(length);
+        // While they move they are in both places.
+        reservation.grow(capacity)?;
+        bytes.reserve_exact(capacity - bytes.len());
+        reservation.shrink(before);
+    }
+    bytes.extend_from_slice(data);
+    Ok(())
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Failure> {

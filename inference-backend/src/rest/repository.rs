@@ -1,7 +1,11 @@
 //! The protocol's extension for model repositories.
 
 use super::payload::Payload;
-use crate::{app::App, failure::Failure, keeper::IndexEntry};
+use crate::{
+    app::{App, ClientLimits},
+    failure::Failure,
+    keeper::IndexEntry,
+};
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
@@ -30,7 +34,7 @@ struct Index {
 async fn index(State(app): State<Arc<App>>, request: Request) -> Result<Json<Vec<IndexEntry>>, Failure> {
     let Index { ready } = body(&app, request).await?;
     let index = app.keeper.index();
-    Ok(Json(index.iter().filter(|entry| !ready || entry.state == "READY").cloned().collect()))
+    Ok(Json(index.iter().filter(|entry| !ready || entry.is_ready()).cloned().collect()))
 }
 
 #[derive(Default, Deserialize)]
@@ -67,7 +71,9 @@ async fn unload(
 
 /// An object, which may be left out.
 async fn body<T: DeserializeOwned + Default>(app: &App, request: Request) -> Result<T, Failure> {
-    let payload = Payload::read(request, LARGEST, &app.budget).await?.decode()?;
+    let payload = Payload::read(request, &ClientLimits { max_body: LARGEST, ..app.limits }, &app.budget)
+        .await?
+        .decode()?;
     if payload.bytes.is_empty() {
         return Ok(T::default());
     }

@@ -21,7 +21,7 @@ async fn serve(write: impl FnOnce(&std::path::Path), delay: Duration) -> (tempfi
 }
 
 fn size(server: &Server, model: &str) -> usize {
-    server.app.models.find(model, None).unwrap().workers().batch().size
+    server.app.models.find(model, None).unwrap().workers().unwrap().batch().size
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ async fn serve(repository: &TempDir, model: &str) -> Server {
 }
 
 /// Every datatype: ONNX's, the protocol's, four elements as JSON and in binary.
-fn every_datatype() -> Vec<(T, &'static str, Value, Vec<u8>)> {
+pub(crate) fn every_datatype() -> Vec<(T, &'static str, Value, Vec<u8>)> {
     fn bytes<const N: usize>(elements: [[u8; N]; 4]) -> Vec<u8> {
         elements.concat()
     }
@@ -69,8 +69,8 @@ fn every_datatype() -> Vec<(T, &'static str, Value, Vec<u8>)> {
     ]
 }
 
-/// A model that gives back what it gets, in every datatype.
-async fn echo() -> (TempDir, Server) {
+/// A repository of the model `echo`, which gives back what it gets, in every datatype.
+pub(crate) fn echo_repository() -> TempDir {
     let repository = tempfile::tempdir().unwrap();
     let types = every_datatype();
     let outputs: Vec<String> = types.iter().map(|(_, name, ..)| format!("{name}_out")).collect();
@@ -82,6 +82,11 @@ async fn echo() -> (TempDir, Server) {
         types.iter().zip(&outputs).map(|((_, name, ..), out)| ([*name], [out.as_str()])).collect();
     let nodes: Vec<onnx::Node<'_>> = ends.iter().map(|(i, o)| ("Identity", &i[..], &o[..])).collect();
     onnx::write(repository.path(), "echo", &inputs, &nodes, &declared);
+    repository
+}
+
+async fn echo() -> (TempDir, Server) {
+    let repository = echo_repository();
     let server = serve(&repository, "echo").await;
     (repository, server)
 }
@@ -144,7 +149,7 @@ async fn every_datatype_survives_in_binary() {
     assert_eq!(mixed.binary, [&types[2].3[..], &types[0].3].concat());
 }
 
-fn grpc_request(model: &str, names: &[&str]) -> ModelInferRequest {
+pub(crate) fn grpc_request(model: &str, names: &[&str]) -> ModelInferRequest {
     let input = |name: &&str| InferInputTensor {
         name: (*name).to_owned(),
         datatype: (*name).to_owned(),
@@ -293,6 +298,38 @@ async fn what_is_not_a_number_is_an_error_and_never_invalid_json() {
         r#"log:1 failed: output "y": element 0 is -inf, which JSON cannot carry"#
     );
     assert_eq!(infer(json!([1, 1])).await.output("y"), &[json!(0.0), json!(0.0)]);
+}
+
+#[tokio::test]
+async fn a_model_prepares_its_input_itself() {
+    let repository = tempfile::tempdir().unwrap();
+    onnx::save(repository.path(), "image", "1", &onnx::preprocessing());
+    let server = serve(&repository, "image").await;
+    let tensor = json!({ "name": "bytes", "datatype": "UINT8", "shape": [1, 4], "data": [0, 2, 4, 255] });
+    let answer = server.post("/v2/models/image/infer", json!({ "inputs": [tensor] }).to_string()).await;
+    let mean = (0.0 + 1.0 + 2.0 + 127.5) / 4.0;
+    let expected: Vec<_> = [0.0, 1.0, 2.0, 127.5].iter().map(|pixel| json!(pixel - mean)).collect();
+    assert_eq!(answer.output("centred"), &expected);
+}
+
+#[tokio::test]
+async fn outputs_whose_shape_depends_on_the_values() {
+    let repository = tempfile::tempdir().unwrap();
+    let (x, y) = (("x", T::Float32, &["batch"][..]), ("y", T::Int64, &["1", "batch"][..]));
+    // The output is declared to be as long as the input, and is not.
+    onnx::write(repository.path(), "where", &[x], &[("NonZero", &["x"], &["y"])], &[y]);
+    let server = serve(&repository, "where").await;
+    let ask = async |values: &[f32]| {
+        let tensor = json!({ "name": "x", "datatype": "FP32", "shape": [values.len()], "data": values });
+        server.post("/v2/models/where/infer", json!({ "inputs": [tensor] }).to_string()).await
+    };
+    for (values, found) in
+        [(&[0.0, 5.0, 0.0][..], &[1][..]), (&[1.0, 1.0], &[0, 1]), (&[0.0], &[]), (&[], &[])]
+    {
+        let answer = ask(values).await;
+        assert_eq!(answer.output("y"), found, "{values:?}");
+        assert_eq!(answer.body["outputs"][0]["shape"], json!([1, found.len()]), "{values:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! The protocol over gRPC, besides inference of every datatype.
 
-use crate::support::{Server, held_out};
+use crate::support::{Options, Server, committed_models, held_out};
+use bytes::Bytes;
 use halftone_proto::inference::{
     self as proto, InferParameter, ModelInferRequest,
     infer_parameter::ParameterChoice,
     model_infer_request::{InferInputTensor, InferRequestedOutputTensor},
 };
+use std::time::Duration;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
@@ -13,7 +15,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-fn digit(version: &str) -> ModelInferRequest {
+pub(crate) fn digit(version: &str) -> ModelInferRequest {
     let pixels: Vec<u8> =
         held_out()[0].pixels.iter().flat_map(|&pixel| f32::from(pixel).to_le_bytes()).collect();
     let input = InferInputTensor {
@@ -119,6 +121,28 @@ async fn bad_requests_have_the_protocols_codes() {
     let (code, message) = fails(|r| r.raw_input_contents = vec![vec![0; 5 << 20].into()]).await;
     assert_eq!(code, Code::OutOfRange, "{message}");
     assert_eq!(client.model_infer(digit("")).await.unwrap().into_inner().outputs.len(), 2);
+}
+
+#[tokio::test]
+async fn bodies_that_stop_coming_are_given_up() {
+    let options = Options { silence: Duration::from_secs(1), ..Options::default() };
+    let server = Server::start(&committed_models(), &["digits:2"], options).await;
+    // The head of a message of a hundred bytes, and then nothing.
+    let (sender, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    sender.send(Ok(Bytes::from_static(&[0, 0, 0, 0, 100]))).await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let response = client
+        .post(format!("http://{}/inference.GRPCInferenceService/ModelInfer", server.address))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(reqwest::Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(body)))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.headers()["grpc-status"], (Code::DeadlineExceeded as i32).to_string().as_str());
+    let message = response.headers()["grpc-message"].to_str().unwrap();
+    assert_eq!(message, "the%20body%20stopped%20coming%20for%201%20seconds");
+    drop(sender);
 }
 
 #[tokio::test]

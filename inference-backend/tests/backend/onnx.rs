@@ -99,11 +99,13 @@ struct Shape {
 
 #[derive(Clone, PartialEq, Message)]
 struct Dimension {
+    #[prost(int64, optional, tag = "1")]
+    dim_value: Option<i64>,
     #[prost(string, optional, tag = "2")]
     dim_param: Option<String>,
 }
 
-/// Name, type and names of the dynamic dimensions of a tensor.
+/// Name, type and dimensions of a tensor: a number is a size, anything else the name of a dynamic one.
 pub(crate) type Tensor<'a> = (&'a str, TensorElementType, &'a [&'a str]);
 
 /// An operator without attributes: its name, inputs and outputs.
@@ -143,6 +145,19 @@ pub(crate) fn table_beside(entries: usize) -> Vec<u8> {
         data_location: EXTERNAL,
         ..initializer(&[])
     })
+}
+
+/// A model that takes the `bytes` of images and prepares them itself: scaled to halves, and their mean taken away.
+pub(crate) fn preprocessing() -> Vec<u8> {
+    let scale = TensorProto { dims: Vec::new(), name: "scale".to_owned(), ..initializer(&[0.5]) };
+    let bytes = ("bytes", TensorElementType::Uint8, &["n", "4"][..]);
+    let centred = ("centred", TensorElementType::Float32, &["n", "4"][..]);
+    let nodes: [Node<'_>; 3] = [
+        ("DequantizeLinear", &["bytes", "scale"], &["pixels"]),
+        ("ReduceMean", &["pixels"], &["mean"]),
+        ("Sub", &["pixels", "mean"], &["centred"]),
+    ];
+    encode("preprocessing", &[bytes], Some(scale), &nodes, &[centred])
 }
 
 fn table_of(table: TensorProto) -> Vec<u8> {
@@ -204,7 +219,11 @@ pub(crate) fn write_slow(repository: &Path) {
 pub(crate) const SLOW: usize = 500;
 
 fn value_info(&(name, element_type, dimensions): &Tensor<'_>) -> ValueInfo {
-    let dim = dimensions.iter().map(|&name| Dimension { dim_param: Some(name.to_owned()) }).collect();
+    let dimension = |&name: &&str| match name.parse() {
+        Ok(size) => Dimension { dim_value: Some(size), dim_param: None },
+        Err(_) => Dimension { dim_value: None, dim_param: Some(name.to_owned()) },
+    };
+    let dim = dimensions.iter().map(dimension).collect();
     let tensor_type = TensorType { elem_type: number(element_type), shape: Some(Shape { dim }) };
     ValueInfo { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }

@@ -56,7 +56,10 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// Waits until the model's worker is busy and so many wait.
 async fn busy(model: &Model, waiting: usize) {
-    until("busy", || model.workers().running() == 1 && model.workers().queue().waiting() == waiting).await;
+    until("busy", || {
+        model.workers().unwrap().running() == 1 && model.workers().unwrap().queue().waiting() == waiting
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -131,7 +134,10 @@ async fn what_comes_too_late_is_refused_in_time_and_never_run() {
     // The worker goes from the first to the last; in between there was nothing that anybody waited for.
     first.await.unwrap();
     let begun = Instant::now();
-    until("idle", || model.workers().running() == 0 && model.workers().queue().waiting() == 0).await;
+    until("idle", || {
+        model.workers().unwrap().running() == 0 && model.workers().unwrap().queue().waiting() == 0
+    })
+    .await;
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
@@ -143,14 +149,17 @@ async fn who_leaves_is_not_run() {
     busy(&model, 0).await;
     let leavers: Vec<_> = (0..20).map(|_| tokio::spawn(send(Arc::clone(&server), &[]))).collect();
     // On a busy machine the first may be done before the last has come.
-    until("many wait", || model.workers().queue().waiting() >= 12).await;
+    until("many wait", || model.workers().unwrap().queue().waiting() >= 12).await;
     for leaver in leavers {
         leaver.abort();
         assert!(leaver.await.unwrap_err().is_cancelled());
     }
     first.await.unwrap();
     let begun = Instant::now();
-    until("idle", || model.workers().running() == 0 && model.workers().queue().waiting() == 0).await;
+    until("idle", || {
+        model.workers().unwrap().running() == 0 && model.workers().unwrap().queue().waiting() == 0
+    })
+    .await;
     assert!(begun.elapsed() < Duration::from_secs(4), "twenty would take ten: {:?}", begun.elapsed());
 }
 
@@ -158,13 +167,30 @@ async fn who_leaves_is_not_run() {
 async fn workers_grow_while_many_wait() {
     let options = Options { workers: 1, max_workers: 3.try_into().unwrap(), ..Options::default() };
     let (_repository, server, model) = slow(options).await;
-    assert_eq!(model.workers().count(), 1);
+    assert_eq!(model.workers().unwrap().count(), 1);
     let answers: Vec<_> = (0..12).map(|_| tokio::spawn(send(Arc::clone(&server), &[]))).collect();
-    until("three workers", || model.workers().count() == 3).await;
+    until("three workers", || model.workers().unwrap().count() == 3).await;
     for answer in answers {
         assert_eq!(answer.await.unwrap().status, StatusCode::OK);
     }
-    assert_eq!(model.workers().count(), 3);
+    assert_eq!(model.workers().unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn workers_that_are_not_needed_go_again() {
+    let (max_workers, linger) = (3.try_into().unwrap(), Duration::from_millis(20));
+    let options = Options { workers: 1, max_workers, linger, ..Options::default() };
+    let (_repository, server, model) = slow(options).await;
+    let answers: Vec<_> = (0..12).map(|_| tokio::spawn(send(Arc::clone(&server), &[]))).collect();
+    until("three workers", || model.workers().unwrap().count() == 3).await;
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().status, StatusCode::OK);
+    }
+    until("one worker", || model.workers().unwrap().count() == 1).await;
+    // The last one stays, however long it has nothing to do.
+    tokio::time::sleep(linger * 5).await;
+    assert_eq!(model.workers().unwrap().count(), 1);
+    assert_eq!(send(server, &[]).await.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -224,7 +250,11 @@ async fn requests_that_wait_are_run_together_and_get_their_own_answers() {
     let models = crate::support::committed_models();
     let server = Arc::new(Server::start(&models, &["digits:2"], options).await);
     let model = server.app.models.find("digits", None).unwrap();
-    assert_eq!(model.workers().batch().size, 16, "the model says that its first dimension is the batch");
+    assert_eq!(
+        model.workers().unwrap().batch().size,
+        16,
+        "the model says that its first dimension is the batch"
+    );
     let digits = held_out();
     let expected = server.post("/v2/models/digits/infer", request(&digits)).await;
     let (labels, probabilities) = (expected.output("label"), expected.output("probabilities"));

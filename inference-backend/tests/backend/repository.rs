@@ -219,10 +219,10 @@ async fn a_configuration_says_how_a_model_is_run() {
     // One entry: a row of ones names none that is there, so it cannot be tried as a batch.
     let server = serve(&repository, watched()).await;
     let model = server.app.models.find("m", None).unwrap();
-    assert_eq!((model.workers().count(), model.workers().batch().size), (2, 1));
+    assert_eq!((model.workers().unwrap().count(), model.workers().unwrap().batch().size), (2, 1));
     replace(repository.path(), "1", &table(&[8.0, 9.0]));
     until(&server, "/v2/models/m", Ok(8.0)).await;
-    let batch = server.app.models.find("m", None).unwrap().workers().batch();
+    let batch = server.app.models.find("m", None).unwrap().workers().unwrap().batch();
     assert_eq!((batch.size, batch.delay), (5, Duration::from_micros(7)));
 }
 

@@ -2,8 +2,10 @@
 
 use halftone_inference::{
     app::{self, App, ClientLimits},
+    connections::Connections,
     keeper::{Keeper, Plan},
     model::Settings,
+    provider::ProviderChoice,
     queue::BatchLimits,
     runtime,
     workers::WorkerLimits,
@@ -54,9 +56,11 @@ pub(crate) struct Options {
     pub(crate) workers: usize,
     pub(crate) max_workers: NonZeroUsize,
     pub(crate) queue: usize,
+    pub(crate) linger: Duration,
     pub(crate) batch: BatchLimits,
     pub(crate) max_body: usize,
     pub(crate) max_bodies: usize,
+    pub(crate) silence: Duration,
     pub(crate) poll: Option<Duration>,
     pub(crate) model_control: bool,
 }
@@ -67,9 +71,11 @@ impl Default for Options {
             workers: 2,
             max_workers: NonZeroUsize::MIN,
             queue: 1024,
+            linger: Duration::from_secs(30),
             batch: BatchLimits { size: 32, delay: Duration::ZERO },
             max_body: 4 << 20,
             max_bodies: 64 << 20,
+            silence: Duration::from_secs(30),
             poll: None,
             model_control: false,
         }
@@ -93,11 +99,16 @@ impl Server {
     pub(crate) async fn start(models: &Path, serve: &[&str], options: Options) -> Self {
         let selections: Vec<_> = serve.iter().map(|selection| selection.parse().unwrap()).collect();
         let workers = NonZeroUsize::new(options.workers).unwrap();
-        let workers =
-            WorkerLimits { min: workers, max: workers.max(options.max_workers), queue: options.queue };
-        let settings = Settings { workers, batch: options.batch, batch_declared: false };
+        let workers = WorkerLimits {
+            min: workers,
+            max: workers.max(options.max_workers),
+            queue: options.queue,
+            linger: options.linger,
+        };
+        let settings =
+            Settings { workers, batch: options.batch, batch_declared: false, provider: ProviderChoice::Cpu };
         let plan = Plan { folder: models.to_owned(), selections, settings };
-        let keeper = Keeper::start(environment().clone(), plan).unwrap();
+        let keeper = Keeper::start(environment().clone(), plan).await.unwrap();
         if let Some(poll) = options.poll {
             tokio::spawn(Arc::clone(&keeper).watch(poll));
         }
@@ -105,11 +116,14 @@ impl Server {
             model_control: options.model_control,
             max_body: options.max_body,
             max_bodies: options.max_bodies,
+            silence: options.silence,
         };
-        let (app, router) = app::serve(keeper, limits).await.unwrap();
+        let (app, router) = app::serve(keeper, limits, None).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, router).into_future());
+        let connections =
+            Connections { most: NonZeroUsize::new(1000).unwrap(), finish: Duration::from_secs(30) };
+        tokio::spawn(connections.serve(listener, router, std::future::pending()));
         Self { app, address, client: Client::builder().no_proxy().build().unwrap() }
     }
 

@@ -1,0 +1,34 @@
+//! What a request says besides its body.
+
+use crate::{deadline, model::Model};
+use axum::http::{Extensions, HeaderMap};
+use halftone_telemetry::context::RequestContext;
+use std::{sync::Arc, time::Instant};
+
+/// What a request says besides its body.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    /// After it nobody waits for the answer.
+    pub deadline: Option<Instant>,
+    /// What is known of the request: what the filter decided, decoded once.
+    pub context: Option<Arc<RequestContext>>,
+    /// What is passed on with the request when the model is remote: the trace that it belongs to, and what was decided
+    /// about it.
+    pub headers: HeaderMap,
+}
+
+impl Call {
+    /// What a request for this model says.
+    #[must_use]
+    pub fn of(model: &Model, headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let passed = |name: &str| {
+            matches!(name, "traceparent" | "tracestate" | "baggage") || name.starts_with("x-halftone-")
+        };
+        let passed_on = headers.iter().filter(|(name, _)| model.remote().is_some() && passed(name.as_str()));
+        Self {
+            deadline: deadline::of(headers),
+            context: extensions.get::<Arc<RequestContext>>().cloned(),
+            headers: passed_on.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What the filter decided for a request and which trace it belongs to, read once; and what came of it.
+
+use crate::outcome::Outcome;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use halftone_proto::v1::EvaluationContext;
+use halftone_rules::{headers::CONTEXT, trace::is_valid_traceparent};
+use http::{HeaderMap, Request};
+use prost::Message;
+use std::{
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// What is known of a request. Every layer and every handler finds the same one in the request's extensions.
+#[derive(Debug)]
+pub struct RequestContext {
+    /// What the filter decided; nothing when the request did not pass through it.
+    pub evaluation: Option<EvaluationContext>,
+    /// The trace that it belongs to, 32 hexadecimal digits; nothing when it belongs to none.
+    pub trace_id: Option<String>,
+    served: OnceLock<Served>,
+    inference: OnceLock<Inference>,
+    output_hash: OnceLock<u64>,
+    feature_version: OnceLock<String>,
+}
+
+/// Which model a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Its name.
+    pub model: Arc<str>,
+    /// Its version.
+    pub version: Arc<str>,
+    /// What it runs on: `cpu`, `cuda`, or `remote` where another server runs it.
+    pub hardware: &'static str,
+}
+
+/// How an inference went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inference {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took, the wait in the queue included.
+    pub duration: Duration,
+}
+
+impl RequestContext {
+    /// That of a request with these headers.
+    #[must_use]
+    pub fn read(headers: &HeaderMap) -> Self {
+        Self {
+            evaluation: evaluation(headers),
+            trace_id: trace_id(headers).map(str::to_owned),
+            served: OnceLock::new(),
+            inference: OnceLock::new(),
+            output_hash: OnceLock::new(),
+            feature_version: OnceLock::new(),
+        }
+    }
+
+    /// That of a request: the one in its extensions, or else read now and put there.
+    pub fn of<B>(request: &mut Request<B>) -> Arc<Self> {
+        if let Some(context) = request.extensions().get::<Arc<Self>>() {
+            return Arc::clone(context);
+        }
+        let context = Arc::new(Self::read(request.headers()));
+        request.extensions_mut().insert(Arc::clone(&context));
+        context
+    }
+
+    /// Tells the layers which model the request is about. The first call counts: a request is about one.
+    pub fn serve(&self, served: Served) {
+        let _ = self.served.set(served);
+    }
+
+    /// Which model the request is about, once that is known.
+    #[must_use]
+    pub fn served(&self) -> Option<&Served> {
+        self.served.get()
+    }
+
+    /// Tells the layers that the request is an inference, from now until what is returned is dropped or told how it
+    /// ended.
+    pub fn begin_inference(self: &Arc<Self>) -> RunningInference {
+        RunningInference { context: Arc::clone(self), begun: Instant::now(), outcome: Outcome::Cancelled }
+    }
+
+    /// How the inference went, when it was one and is over.
+    #[must_use]
+    pub fn inference(&self) -> Option<Inference> {
+        self.inference.get().copied()
+    }
+
+    /// Tells the layers the xxh3-64 hash of the output tensors' bytes.
+    pub fn set_output_hash(&self, hash: u64) {
+        let _ = self.output_hash.set(hash);
+    }
+
+    /// The hash of the outputs, when it was asked for.
+    #[must_use]
+    pub fn output_hash(&self) -> Option<u64> {
+        self.output_hash.get().copied()
+    }
+
+    /// Tells the layers the version of the features that the model got.
+    pub fn set_feature_version(&self, version: String) {
+        let _ = self.feature_version.set(version);
+    }
+
+    /// The version of the features that the model got, when there were some and they have one.
+    #[must_use]
+    pub fn feature_version(&self) -> Option<&str> {
+        self.feature_version.get().map(String::as_str)
+    }
+}
+
+/// An inference that is under way. Dropped without a word about its end, it was cancelled: the client has left.
+#[derive(Debug)]
+pub struct RunningInference {
+    context: Arc<RequestContext>,
+    begun: Instant,
+    outcome: Outcome,
+}
+
+impl RunningInference {
+    /// It ended so.
+    pub fn end(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for RunningInference {
+    fn drop(&mut self) {
+        let inference = Inference { outcome: self.outcome, duration: self.begun.elapsed() };
+        let _ = self.context.inference.set(inference);
+    }
+}
+
+/// A malformed one is as good as none: it must not cost an answer.
+fn evaluation(headers: &HeaderMap) -> Option<EvaluationContext> {
+    let header = headers.get(CONTEXT)?;
+    let decoded = URL_SAFE_NO_PAD
+        .decode(header)
+        .map_err(|e| e.to_string())
+        .and_then(|message| EvaluationContext::decode(message.as_slice()).map_err(|e| e.to_string()));
+    decoded.inspect_err(|error| tracing::debug!(error, "{CONTEXT} is malformed and ignored")).ok()
+}
+
+/// The second part of a valid `traceparent`.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let header = headers.get("traceparent")?;
+    is_valid_traceparent(header.as_bytes()).then_some(())?;
+    header.to_str().ok()?.split('-').nth(1)
+}
+
+/// Reads the [`RequestContext`] of every request and puts it into the request's extensions as an `Arc`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ContextLayer;
+
+impl<S> Layer<S> for ContextLayer {
+    type Service = ContextService<S>;
+
+    fn layer(&self, inner: S) -> ContextService<S> {
+        ContextService { inner }
+    }
+}
+
+/// What [`ContextLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct ContextService<S> {
+    inner: S,
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for ContextService<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        RequestContext::of(&mut request);
+        self.inner.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use halftone_proto::v1::Reason;
+    use http::HeaderValue;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn reads_what_the_filter_wrote() {
+        let context = EvaluationContext {
+            timestamp_ms: 1_700_000_000_000,
+            ruleset: "digits".into(),
+            revision: 7,
+            rule: "user-id-mod100".into(),
+            target: "v2".into(),
+            unit_hash: u64::MAX,
+            bucket: Some(0),
+            reason: Reason::Split.into(),
+            ..EvaluationContext::default()
+        };
+        let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
+        assert_eq!(evaluation(&headers(CONTEXT, &value)), Some(context));
+    }
+
+    #[test]
+    fn ignores_what_is_malformed() {
+        for value in ["=", "not base64!", "_____w", "Cg"] {
+            assert_eq!(evaluation(&headers(CONTEXT, value)), None, "{value}");
+        }
+        assert_eq!(evaluation(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn trace_ids() {
+        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(trace_id(&headers("traceparent", valid)), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(trace_id(&headers("traceparent", "00-zz-b7ad6b7169203331-01")), None);
+        assert_eq!(trace_id(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn is_read_once_and_shared() {
+        let mut request = Request::new(());
+        let context = RequestContext::of(&mut request);
+        assert!(Arc::ptr_eq(&context, &RequestContext::of(&mut request)));
+        context.set_output_hash(5);
+        assert_eq!(RequestContext::of(&mut request).output_hash(), Some(5));
+    }
+
+    #[test]
+    fn who_leaves_cancels() {
+        let context = Arc::new(RequestContext::read(&HeaderMap::new()));
+        drop(context.begin_inference());
+        assert_eq!(context.inference().unwrap().outcome, Outcome::Cancelled);
+        let context = Arc::new(RequestContext::read(&HeaderMap::new()));
+        context.begin_inference().end(Outcome::Ok);
+        assert_eq!(context.inference().unwrap().outcome, Outcome::Ok);
+    }
+}
