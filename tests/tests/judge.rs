@@ -169,12 +169,16 @@ fn simulations_have_a_seed_and_drawings() -> Result<()> {
     assert!(one.status.success(), "{}", said(&one));
     assert_eq!(said(&one), said(&again));
     assert!(said(&one).contains("56 looks: 4.56 %"), "{}", said(&one));
-    for name in ["power.svg", "false-calls.svg", "paths.svg"] {
+    assert!(one.stderr.is_empty(), "nobody watches, and there is a bar: {}", said(&one));
+    for (name, labels) in [
+        ("power.svg", ["multiples of the MDE", "Lan-DeMets power 2", ">80 %<"]),
+        ("false-calls.svg", ["looks", "planned looks, level .01", ">5 %<"]),
+        ("paths.svg", ["planned information", "boundary", ">-2<"]),
+    ] {
         let drawing = std::fs::read_to_string(cli.path().join("drawn").join(name))?;
-        assert!(
-            drawing.starts_with("<svg") && drawing.contains("<polyline") && !drawing.contains("NaN"),
-            "{name}"
-        );
+        assert!(drawing.starts_with("<svg") && drawing.contains("<polyline"), "{name}");
+        assert!(labels.iter().all(|label| drawing.contains(label)), "{name}: {labels:?}");
+        assert!(!drawing.contains("NaN"), "{name}");
     }
     Ok(())
 }
