@@ -6,8 +6,11 @@ use std::{env, fs, path::Path};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=halftone");
     println!("cargo:rerun-if-changed=inference");
-    let files = protox::compile(["halftone/v1/evaluation_context.proto"], ["."])?;
-    tonic_prost_build::configure().build_server(false).build_client(false).compile_fds(files)?;
+    let ours = ["halftone/v1/evaluation_context.proto", "halftone/v1/observations.proto"];
+    tonic_prost_build::configure()
+        // What is looked at together is a key.
+        .type_attribute(".halftone.v1.Series", "#[derive(PartialOrd, Ord)]")
+        .compile_fds(protox::compile(ours, ["."])?)?;
 
     let files = protox::compile(["inference/open_inference.proto"], ["."])?;
     let descriptors = Path::new(&env::var("OUT_DIR")?).join("inference.bin");
