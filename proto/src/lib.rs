@@ -6,6 +6,7 @@
 /// Package `halftone.v1`.
 pub mod v1 {
     #![allow(missing_docs, reason = "generated; the documentation is in the .proto files")]
+    #![allow(clippy::all, unreachable_pub, unused_qualifications, reason = "generated")]
     include!(concat!(env!("OUT_DIR"), "/halftone.v1.rs"));
 }
 
