@@ -5,8 +5,10 @@
 
 mod answering;
 pub mod digits;
+pub mod disk;
 mod edge;
 mod mirror;
+pub mod observed;
 mod paths;
 mod process;
 mod stack;

@@ -43,7 +43,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use units::Units;
-use writer::{Job, Writer};
+use writer::{Job, Pace, Writer};
 
 /// Batches that wait for the writer.
 const WAITING: usize = 64;
@@ -163,12 +163,16 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be opened, is damaged, or was written by a newer build.
     pub fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
+        Self::open_at(path, limits, Pace::default())
+    }
+
+    fn open_at(path: &Path, limits: Limits, pace: Pace) -> Result<Self, StoreError> {
         let database = Database::open(path)?;
         let mut held = Held::default();
         database.load(|release, loaded| held.load(release, loaded))?;
         let held = Arc::new(Mutex::new(held));
         let (jobs, queue) = sync_channel(WAITING);
-        let writer = Writer::new(database, Arc::clone(&held), limits)?;
+        let writer = Writer::new(database, Arc::clone(&held), limits, pace)?;
         let writer = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))

@@ -1,73 +1,11 @@
 //! The ledger as a whole, on a file.
 
 use super::*;
-use halftone_judge::stats::{Grid, Histogram, Mean, UnitBuckets};
-use halftone_proto::v1::{self, BadEvent, Exposure, Omitted, Series, SeriesObservations};
+use halftone_proto::v1::ObservationBatch;
+use halftone_tests::observed::{Request, batch, name, series};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { keep_days: 30, max_units: 100_000 };
-
-fn name(source: u8) -> Vec<u8> {
-    vec![source + 1; 16]
-}
-
-/// A metric of these values, each of a unit.
-fn statistics(metric: &str, values: &[(u64, f64)]) -> v1::Statistics {
-    let all: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
-    let (mean, histogram) = (Mean::of(&all), Histogram::of(Grid::default(), &all));
-    let mut units = UnitBuckets::default();
-    values.iter().for_each(|(unit, value)| units.push(usize::try_from(unit >> 54).unwrap(), *value, 1.0));
-    let statistics = Statistics { moments: mean, histogram, units: Some(units) };
-    let bytes = statistics.to_bytes();
-    v1::Statistics { metric: metric.to_owned(), ..prost::Message::decode(bytes.as_slice()).unwrap() }
-}
-
-/// What a backend saw of some requests: unit, latency in milliseconds, whether it failed.
-fn observations(epoch: u64, arm: &str, time_ms: u64, requests: &[(u64, u16, bool)]) -> SeriesObservations {
-    let latency = |request: &(u64, u16, bool)| f64::from(request.1) / 1e3;
-    let answered: Vec<(u64, f64)> =
-        requests.iter().filter(|request| !request.2).map(|request| (request.0, latency(request))).collect();
-    let errors: Vec<(u64, f64)> =
-        requests.iter().map(|request| (request.0, f64::from(u8::from(request.2)))).collect();
-    SeriesObservations {
-        series: Some(Series {
-            ruleset: "digits".to_owned(),
-            release: "canary".to_owned(),
-            epoch,
-            arm: arm.to_owned(),
-            target: arm.to_owned(),
-            model: "digits".to_owned(),
-            version: "1".to_owned(),
-        }),
-        exposures: requests
-            .iter()
-            .map(|request| Exposure {
-                unit_hash: request.0,
-                time_ms,
-                latency: (!request.2).then(|| latency(request)),
-                outcome: u32::from(request.2),
-            })
-            .collect(),
-        bad_events: requests
-            .iter()
-            .filter(|request| request.2)
-            .map(|request| BadEvent { metric: "error".to_owned(), unit_hash: request.0, time_ms })
-            .collect(),
-        statistics: vec![statistics("latency", &answered), statistics("error", &errors)],
-    }
-}
-
-fn batch(source: u8, sequence: u64, series: Vec<SeriesObservations>) -> ObservationBatch {
-    let now = now_ms();
-    ObservationBatch {
-        source: name(source),
-        sequence,
-        begun_ms: now - 2_000,
-        ended_ms: now - 1_000,
-        series,
-        omitted: Some(Omitted { requests: 1, units: 0, batches: 0 }),
-    }
-}
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -86,6 +24,12 @@ fn open(folder: &tempfile::TempDir) -> Ledger {
     Ledger::open(&folder.path().join("ledger.db"), LIMITS).unwrap()
 }
 
+/// One that makes pictures all the time, and is left in the middle of one.
+fn open_hasty(folder: &tempfile::TempDir) -> Ledger {
+    let pace = Pace { log_bytes: 100, log_entries: 2, step_bytes: 1 };
+    Ledger::open_at(&folder.path().join("ledger.db"), LIMITS, pace).unwrap()
+}
+
 /// Three sources with some batches each.
 fn batches() -> impl Strategy<Value = Vec<Vec<ObservationBatch>>> {
     let request = (prop_oneof![0u64..6, any::<u64>()], 0u16..900, prop::bool::weighted(0.2));
@@ -96,7 +40,14 @@ fn batches() -> impl Strategy<Value = Vec<Vec<ObservationBatch>>> {
         let sources = (0u8..).zip(sources).map(|(source, parts)| {
             let batch = |(sequence, (epoch, arm, offset, requests)): (u64, (u64, usize, u64, Vec<_>))| {
                 let arm = ["control", "treatment"][arm];
-                batch(source, sequence, vec![observations(epoch, arm, start + offset, &requests)])
+                let time_ms = start + offset;
+                let request = |(unit, latency, failed): (u64, u16, bool)| Request {
+                    unit,
+                    time_ms,
+                    latency: (!failed).then(|| f64::from(latency) / 1e3),
+                };
+                let requests: Vec<_> = requests.into_iter().map(request).collect();
+                batch(source, sequence, vec![series(epoch, arm, &requests)])
             };
             (1u64..).zip(parts).map(batch).collect()
         });
@@ -119,7 +70,7 @@ proptest! {
             prop_assert_eq!(take(&straight, batch).unwrap(), batch.sequence);
         }
         // The sources take turns, batches come again, and the ledger is opened again in between.
-        let mut ledger = open(&other);
+        let mut ledger = open_hasty(&other);
         let mut next = [0; 3];
         let rest = (0..3).flat_map(|source| vec![source; sources[source].len()]);
         let rest = rest.map(|source| (source, None));
@@ -129,7 +80,7 @@ proptest! {
         for (turn, (source, again)) in turns.into_iter().enumerate() {
             if turn == restart {
                 drop(ledger);
-                ledger = open(&other);
+                ledger = open_hasty(&other);
             }
             let (taken, all) = (next[source], &sources[source]);
             match again {
@@ -150,4 +101,79 @@ proptest! {
         drop(ledger);
         prop_assert_eq!(known(&straight), known(&open(&other)), "and after a restart");
     }
+}
+
+fn refused(batch: &ObservationBatch) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let error = take(&open(&folder), batch).unwrap_err();
+    assert!(matches!(error, LedgerError::Refused(_)), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn ledger_what_is_old_goes_and_what_is_quiet_is_put_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let day = 24 * 3_600_000;
+    let at = |source, ago_ms, release: &str, seed: u64| {
+        let time_ms = now_ms() - ago_ms;
+        let requests: Vec<_> = (0..50u64)
+            .map(|i| Request {
+                unit: seed * 1_000 + i,
+                time_ms,
+                latency: Some(0.001 * (seed * 50 + i) as f64),
+            })
+            .collect();
+        let mut series = series(1, "control", &requests);
+        series.series.as_mut().unwrap().release = release.to_owned();
+        ObservationBatch { begun_ms: time_ms, ended_ms: time_ms, ..batch(source, 1, vec![series]) }
+    };
+    let (quiet, old) = (at(1, 3 * day, "canary", 1), at(3, 29 * day, "old", 3));
+    let before = {
+        let ledger = open(&folder);
+        for batch in [&at(2, 2 * day, "canary", 2), &quiet, &at(4, 0, "canary", 4), &old] {
+            take(&ledger, batch).unwrap();
+        }
+        assert_eq!(ledger.releases().unwrap().0.len(), 2);
+        known(&ledger)
+    };
+    // 28 days are enough from now on.
+    let limits = Limits { keep_days: 28, ..LIMITS };
+    let mut database = Database::open(&path).unwrap();
+    assert_eq!(database.retain(now_ms() - day, now_ms() - 28 * day).unwrap().len(), 1);
+    drop(database);
+    let ledger = Ledger::open(&path, limits).unwrap();
+    assert_eq!(ledger.release("digits", "old").unwrap(), None);
+    assert_eq!(ledger.releases().unwrap().0.len(), 1);
+    let after = known(&ledger);
+    for (before, after) in before.series.iter().zip(&after.series) {
+        for (metric, before) in &before.statistics {
+            let after = &after.statistics[metric];
+            assert_eq!(before.histogram, after.histogram);
+            let (one, other) = (before.moments, after.moments);
+            assert!((one.mean - other.mean).abs() < 1e-12 && (one.m2 / other.m2 - 1.0).abs() < 1e-12);
+        }
+    }
+    assert_eq!(before.epochs[0].arms["control"].units, after.epochs[0].arms["control"].units);
+    // Both are known still: one by its number, the other by its age.
+    assert_eq!(take(&ledger, &quiet).unwrap(), 1);
+    assert!(matches!(take(&ledger, &old), Err(LedgerError::Refused(_))));
+    assert_eq!(known(&ledger), after);
+    assert!(refused(&ObservationBatch { begun_ms: 0, ended_ms: 0, ..quiet }).contains("are kept for"));
+}
+
+#[test]
+fn ledger_more_units_than_allowed_are_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { max_units: 10, ..LIMITS };
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), limits).unwrap();
+    let request = |unit| Request { unit, time_ms: now_ms(), latency: Some(0.1) };
+    let units =
+        |units: std::ops::Range<u64>| vec![series(1, "control", &units.map(request).collect::<Vec<_>>())];
+    take(&ledger, &batch(0, 1, units(0..8))).unwrap();
+    let before = known(&ledger);
+    let full = take(&ledger, &batch(0, 2, units(8..11))).unwrap_err();
+    assert!(matches!(full, LedgerError::Full(8)) && full.to_string().contains("--max-units"), "{full}");
+    assert_eq!((known(&ledger), ledger.resume(&name(0)).unwrap()), (before, 1));
+    assert_eq!(take(&ledger, &batch(0, 2, units(8..10))).unwrap(), 2);
 }

@@ -18,12 +18,23 @@ use tokio::sync::oneshot;
 /// Batches of one transaction.
 const GROUP: usize = 32;
 
-/// Bytes of the log at which a picture begins: about two seconds' worth of reading after a crash.
-const LOG_BYTES: usize = 64 << 20;
-/// Entries of the log at which one begins, when they are small.
-const LOG_ENTRIES: i64 = 50_000;
-/// Bytes of a picture that are written at once: batches wait so long.
-const STEP_BYTES: usize = 2 << 20;
+/// When a picture is made, and how fast.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// Bytes of the log at which one begins.
+    pub(super) log_bytes: usize,
+    /// Entries of the log at which one begins, when they are small.
+    pub(super) log_entries: usize,
+    /// Bytes that are written at once: batches wait so long.
+    pub(super) step_bytes: usize,
+}
+
+impl Default for Pace {
+    /// A log of a few seconds' worth of reading after a crash.
+    fn default() -> Self {
+        Self { log_bytes: 64 << 20, log_entries: 50_000, step_bytes: 2 << 20 }
+    }
+}
 
 /// Records that are counted at once: whoever reads waits so long.
 const COUNTED: usize = 8_192;
@@ -53,7 +64,8 @@ pub(super) struct Writer {
     held: Arc<Mutex<Held>>,
     limits: Limits,
     /// What the log has: bytes, and entries since the last picture.
-    logged: (usize, i64),
+    logged: (usize, usize),
+    pace: Pace,
     picture: Option<Picture>,
     not_before: Instant,
     housekeeping: Instant,
@@ -64,10 +76,11 @@ impl Writer {
         database: Database,
         held: Arc<Mutex<Held>>,
         limits: Limits,
+        pace: Pace,
     ) -> Result<Self, StoreError> {
         let logged = (database.log()?.1, 0);
         let now = Instant::now();
-        Ok(Self { database, held, limits, logged, picture: None, not_before: now, housekeeping: now })
+        Ok(Self { database, held, limits, logged, pace, picture: None, not_before: now, housekeeping: now })
     }
 
     /// Works until nobody can bring anything any longer.
@@ -149,7 +162,9 @@ impl Writer {
         if now < self.not_before {
             return Ok(());
         }
-        if self.picture.is_none() && (self.logged.0 >= LOG_BYTES || self.logged.1 >= LOG_ENTRIES) {
+        if self.picture.is_none()
+            && (self.logged.0 >= self.pace.log_bytes || self.logged.1 >= self.pace.log_entries)
+        {
             let held = lock(&self.held);
             let of = held.releases.iter();
             let partitions = of
@@ -176,7 +191,7 @@ impl Writer {
     fn picture_step(&mut self) -> Result<(), StoreError> {
         let Some(picture) = &mut self.picture else { return Ok(()) };
         let (mut step, mut bytes) = (Vec::new(), 0);
-        while bytes < STEP_BYTES
+        while bytes < self.pace.step_bytes
             && let Some((release, partition)) = picture.partitions.pop()
         {
             // A release may be gone meanwhile.
