@@ -33,6 +33,8 @@ pub(crate) fn run() -> Result<()> {
     })
 }
 
+pub(crate) use cost::static_answer;
+
 /// From the PUT to the workers: the first and the last connection that is answered by the new rules.
 async fn time_to_force() -> Result<()> {
     let stack = Stack::start(1, 2).await?;

@@ -3,9 +3,12 @@
 use crate::{
     budget::{self, Budget, Meter},
     failure::Failure,
+    gauges::Gauges,
     grpc,
     keeper::Keeper,
+    model::Model,
     models::Models,
+    observations::{handover::Outbox, watch::Watch},
     rest,
 };
 use axum::{
@@ -15,7 +18,11 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
-use halftone_telemetry::{context::ContextLayer, metrics::ModelMetrics, request_log::RequestLogLayer};
+use halftone_telemetry::{
+    context::{ContextLayer, RequestContext},
+    metrics::ModelMetrics,
+    request_log::RequestLogLayer,
+};
 use std::{
     sync::{
         Arc,
@@ -55,6 +62,7 @@ pub struct App {
     pub limits: ClientLimits,
     /// For the bodies of all requests.
     pub budget: Arc<Budget>,
+    observations: Option<Outbox>,
     health: HealthReporter,
     draining: AtomicBool,
 }
@@ -66,6 +74,12 @@ impl App {
         for service in grpc::SERVICES {
             self.health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
+    }
+
+    /// Watches an inference, from now on.
+    #[must_use]
+    pub fn watch(&self, context: Arc<RequestContext>, model: Arc<Model>) -> Watch {
+        Watch::begin(context, model, self.observations.clone())
     }
 
     /// Refuses, unless clients may load and unload models. They may not as a matter of course: whoever can send a
@@ -88,11 +102,15 @@ impl App {
     }
 }
 
-/// Both protocols, serving the models that are kept.
+/// Both protocols, serving the models that are kept. What is observed is handed over to the outbox, where there is one.
 ///
 /// # Errors
 /// When the descriptors for gRPC's reflection are damaged.
-pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<(Arc<App>, Router)> {
+pub async fn serve(
+    keeper: Arc<Keeper>,
+    limits: ClientLimits,
+    observations: Option<Outbox>,
+) -> anyhow::Result<(Arc<App>, Router)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in grpc::SERVICES {
         health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
@@ -103,9 +121,11 @@ pub async fn serve(keeper: Arc<Keeper>, limits: ClientLimits) -> anyhow::Result<
         metrics: ModelMetrics::default(),
         limits,
         budget: Budget::new(limits.max_bodies),
+        observations,
         health,
         draining: AtomicBool::new(false),
     });
+    app.metrics.register(Box::new(Gauges(Arc::clone(&app.models))));
     let metered = Meter { budget: Arc::clone(&app.budget), silence: limits.silence };
     let metered = middleware::from_fn_with_state(metered, budget::meter);
     let router = grpc::router(&app, health_service)?

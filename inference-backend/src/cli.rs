@@ -109,6 +109,22 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_DRAIN", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
     pub drain: u64,
 
+    /// The control plane that gets what is observed of inferences, http://HOST:PORT; without it nothing is gathered.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_TO", value_name = "URL")]
+    pub observations_to: Option<String>,
+
+    /// A folder, of this process alone, that keeps what was observed until it is sent.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_DIR", value_name = "DIR")]
+    pub observations_dir: Option<PathBuf>,
+
+    /// How often what was observed is written down and sent.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub observations_interval_ms: u64,
+
+    /// How much of it is kept while the control plane is away; beyond it the oldest is merged.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_SPOOL_BYTES", value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(64 << 10..))]
+    pub observations_spool_bytes: u64,
+
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented where it is defined")]
     pub log: halftone_telemetry::log::LogArgs,

@@ -1,6 +1,6 @@
 //! What a model's folder says about how it is served: `config.json`.
 
-use crate::{features::config::FeaturesConfig, provider::ProviderChoice};
+use crate::{checks::ChecksConfig, features::config::FeaturesConfig, provider::ProviderChoice};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     fmt::Display,
@@ -18,7 +18,7 @@ pub const FILE: &str = "config.json";
 const LARGEST: u64 = 64 << 10;
 
 /// How a model is served; what is left out is as the command line says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// Which versions are served.
@@ -27,6 +27,8 @@ pub struct ModelConfig {
     pub batch: Option<BatchConfig>,
     /// How many requests are run at once.
     pub workers: Option<WorkersConfig>,
+    /// What is looked for in its outputs.
+    pub checks: ChecksConfig,
     /// As `--provider`.
     pub provider: Option<ProviderChoice>,
     /// Where inputs come from that the client does not send.
@@ -140,6 +142,7 @@ mod tests {
                 versions: Some(VersionPolicy::Latest(number(2))),
                 batch: Some(BatchConfig { rows: number(8), delay_us: 100 }),
                 workers: Some(WorkersConfig { min: number(1), max: number(3) }),
+                checks: ChecksConfig::default(),
                 provider: Some(ProviderChoice::Auto),
                 features: None,
             })

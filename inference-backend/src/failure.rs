@@ -87,6 +87,12 @@ impl Failure {
         answer.as_ref().map_or_else(|failure| Outcome::of(failure.codes().0.as_u16()), |_| Outcome::Ok)
     }
 
+    /// Whether it is our fault and not the client's.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.codes().0.is_server_error()
+    }
+
     /// What went wrong on our side is for the log too.
     fn tell(&self) {
         if let Self::Internal(error) = self {

@@ -9,6 +9,7 @@ use crate::{
     call::Call,
     failure::Failure,
     model::Model,
+    observations::watch::Watch,
     offload::offload,
     output::Output,
     signature::TensorSpec,
@@ -69,10 +70,10 @@ impl Service {
 
     async fn infer(
         &self,
+        model: Arc<Model>,
         request: Request<proto::ModelInferRequest>,
+        watch: &mut Watch,
     ) -> Result<proto::ModelInferResponse, Failure> {
-        let message = request.get_ref();
-        let model = self.find(&request, &message.model_name, &message.model_version)?;
         model.has_room()?;
         let call = Call::of(&model, request.metadata().as_ref(), request.extensions());
         let message = request.into_inner();
@@ -86,12 +87,8 @@ impl Service {
             .await
         };
         let (outputs, envelope) = model.run(&call, prepare).await?;
-        let outputs = outputs?;
-        offload(outputs.iter().map(Output::size).sum(), move || {
-            response::encode(&model, envelope, &outputs)
-                .map_err(|problem| Failure::Internal(format!("{} failed: {problem}", model.label())))
-        })
-        .await
+        let encode = move |model: &Model, outputs: &[Output]| response::encode(model, envelope, outputs);
+        watch.encode(outputs?, encode).await
     }
 }
 
@@ -152,12 +149,13 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
+        let message = request.get_ref();
+        let model = self.find(&request, &message.model_name, &message.model_version)?;
         let context = request.extensions().get::<Arc<RequestContext>>().cloned();
-        let running = context.as_ref().map(RequestContext::begin_inference);
-        let answer = self.infer(request).await;
-        if let Some(running) = running {
-            running.end(Failure::outcome(&answer));
-        }
+        let read = || Arc::new(RequestContext::read(request.metadata().as_ref()));
+        let mut watch = self.0.watch(context.unwrap_or_else(read), Arc::clone(&model));
+        let answer = self.infer(model, request, &mut watch).await;
+        watch.end(&answer);
         Ok(Response::new(answer?))
     }
 
@@ -167,7 +165,7 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<proto::RepositoryIndexResponse>, Status> {
         let only_ready = request.get_ref().ready;
         let index = self.0.keeper.index();
-        let entries = index.iter().filter(|entry| !only_ready || entry.state == "READY");
+        let entries = index.iter().filter(|entry| !only_ready || entry.is_ready());
         let models = entries.map(|entry| ModelIndex {
             name: entry.name.clone(),
             version: entry.version.clone(),

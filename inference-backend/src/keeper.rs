@@ -24,6 +24,11 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// ...up to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// State of a version that is served.
+const READY: &str = "READY";
+/// Why a version is not served that nobody wants.
+const NOT_SELECTED: &str = "not selected";
+
 /// What to keep.
 #[derive(Debug)]
 pub struct Plan {
@@ -135,6 +140,14 @@ impl Keeper {
     #[must_use]
     pub fn index(&self) -> Arc<Vec<IndexEntry>> {
         self.index.load_full()
+    }
+
+    /// Why each version that is to be served and is not is not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let index = self.index();
+        let wanted = index.iter().filter(|entry| !entry.is_ready() && entry.reason != NOT_SELECTED);
+        wanted.map(|entry| entry.reason.clone()).collect()
     }
 
     /// Looks at the repository over and over.
@@ -294,7 +307,7 @@ impl Keeper {
         for name in repository.names() {
             for artifact in repository.versions(name) {
                 let key = (artifact.model.clone(), artifact.version.clone());
-                index.insert(key.clone(), IndexEntry::of(&key, "UNAVAILABLE", "not selected"));
+                index.insert(key.clone(), IndexEntry::of(&key, "UNAVAILABLE", NOT_SELECTED));
             }
             if state.unloaded.contains(name) {
                 let of_model = index.iter_mut().filter(|((model, _), _)| model == name);
@@ -302,7 +315,7 @@ impl Keeper {
             }
         }
         for (key, entry) in &state.entries {
-            let ready = if entry.running.is_some() { "READY" } else { "UNAVAILABLE" };
+            let ready = if entry.running.is_some() { READY } else { "UNAVAILABLE" };
             let reason = entry.problem.as_deref().unwrap_or_default();
             index.insert(key.clone(), IndexEntry::of(key, ready, reason));
         }
@@ -354,6 +367,12 @@ impl Again {
 }
 
 impl IndexEntry {
+    /// Whether it is served.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == READY
+    }
+
     fn of((name, version): &(String, String), state: &'static str, reason: &str) -> Self {
         Self { name: name.clone(), version: version.clone(), state, reason: reason.to_owned() }
     }

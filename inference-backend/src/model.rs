@@ -3,7 +3,8 @@
 use crate::{
     batch::Runner,
     call::Call,
-    config::{BatchConfig, ModelConfig, WorkersConfig},
+    checks::Checks,
+    config::{BatchConfig, FILE, ModelConfig, WorkersConfig},
     failure::Failure,
     features::{Bound, Features},
     job::{Job, Outcome},
@@ -69,6 +70,7 @@ pub struct Model {
     label: String,
     served: Served,
     signature: Arc<Signature>,
+    checks: Arc<Checks>,
     /// The signature without what is bound.
     offered: Signature,
     features: Option<Features>,
@@ -106,8 +108,11 @@ impl Model {
                 (Arc::clone(remote.signature()), Place::Elsewhere(Box::new(remote)), "remote")
             }
         };
-        let config = artifact.config.as_ref().ok().and_then(|config| config.features.as_ref());
-        let features = config.map(|config| Features::new(&label, config, &signature)).transpose();
+        let config = artifact.config.as_ref().map_err(wrong)?;
+        let checks = Checks::new(&config.checks, &signature)
+            .map_err(|problem| anyhow!("cannot serve {label}: {FILE}: {problem}"))?;
+        let features =
+            config.features.as_ref().map(|config| Features::new(&label, config, &signature)).transpose();
         let features =
             features.map_err(|problem| anyhow!("cannot serve {label}: config.json: features: {problem}"))?;
         let offered = features.as_ref().map_or_else(|| (*signature).clone(), |f| f.offered(&signature));
@@ -116,7 +121,7 @@ impl Model {
             version: artifact.version.as_str().into(),
             hardware,
         };
-        Ok(Self { artifact, label, served, signature, offered, features, place })
+        Ok(Self { artifact, label, served, signature, checks: Arc::new(checks), offered, features, place })
     }
 
     /// Its name.
@@ -153,6 +158,12 @@ impl Model {
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// What is looked for in its outputs.
+    #[must_use]
+    pub fn checks(&self) -> &Arc<Checks> {
+        &self.checks
     }
 
     /// What clients are told that it takes and gives: without the inputs that are bound to something else.

@@ -58,10 +58,16 @@ impl Output {
         })
     }
 
+    /// How many elements it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let elements: i64 = self.shape.iter().product();
+        usize::try_from(elements).unwrap_or_default()
+    }
+
     /// Roughly how many bytes it takes to send it.
     #[must_use]
     pub fn size(&self) -> usize {
-        let elements: i64 = self.shape.iter().product();
-        usize::try_from(elements).unwrap_or_default().saturating_mul(size_of::<u64>())
+        self.count().saturating_mul(size_of::<u64>())
     }
 }

@@ -23,7 +23,7 @@ const FILE: &str = "model.onnx";
 const DEPTH: usize = 4;
 
 /// A file of the repository: one version of a model. Equal as long as neither its files nor its configuration change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Artifact {
     /// Name of the model.
     pub model: String,

@@ -11,6 +11,7 @@ use crate::{
     call::Call,
     failure::Failure,
     model::Model,
+    observations::watch::Watch,
     offload::offload,
     output::Output,
     signature::Signature,
@@ -93,13 +94,18 @@ async fn infer(
     Named(model): Named,
     request: Request,
 ) -> Result<Response, Failure> {
-    let running = context.begin_inference();
-    let answer = answer(&app, model, request).await;
-    running.end(Failure::outcome(&answer));
+    let mut watch = app.watch(context, Arc::clone(&model));
+    let answer = answer(&app, model, request, &mut watch).await;
+    watch.end(&answer);
     answer
 }
 
-async fn answer(app: &App, model: Arc<Model>, request: Request) -> Result<Response, Failure> {
+async fn answer(
+    app: &App,
+    model: Arc<Model>,
+    request: Request,
+    watch: &mut Watch,
+) -> Result<Response, Failure> {
     model.has_room()?;
     let call = Call::of(&model, request.headers(), request.extensions());
     let prepare = async {
@@ -117,13 +123,8 @@ async fn answer(app: &App, model: Arc<Model>, request: Request) -> Result<Respon
         .await
     };
     let (outputs, (envelope, payload)) = model.run(&call, prepare).await?;
-    let outputs = outputs?;
-    let answered = Arc::clone(&model);
-    let encoded = offload(outputs.iter().map(Output::size).sum(), move || {
-        response::encode(&answered, &envelope, &outputs)
-            .map_err(|problem| Failure::Internal(format!("{} failed: {problem}", answered.label())))
-    })
-    .await?;
+    let encode = move |model: &Model, outputs: &[Output]| response::encode(model, &envelope, outputs);
+    let encoded = watch.encode(outputs?, encode).await?;
     drop(payload);
     let Some(json) = encoded.json else {
         let kind = HeaderValue::from_static("application/json");

@@ -6,6 +6,7 @@ use crate::{
     connections::Connections,
     keeper::{Keeper, Plan},
     model::Settings,
+    observations::{self, uplink},
     queue::BatchLimits,
     runtime,
     workers::WorkerLimits,
@@ -29,6 +30,9 @@ const LINGER: Duration = Duration::from_secs(30);
 /// How long requests that have begun may take to finish after a signal to stop.
 const FINISH: Duration = Duration::from_secs(30);
 
+/// How long what was observed may take to be sent after that. What is not sent then is kept.
+const FLUSH: Duration = Duration::from_secs(5);
+
 /// Serves as the command line says, until a signal to stop.
 ///
 /// # Errors
@@ -38,8 +42,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.ready_file {
         remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
     }
+    let observations = observations(args)?;
     let keeper = keeper(args).await?;
     if args.check_config {
+        let missing = keeper.missing();
+        if !missing.is_empty() {
+            bail!("{}", missing.join("; "));
+        }
         println!("ok: {}", keeper.models().labels().join(", "));
         return Ok(());
     }
@@ -49,7 +58,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         max_bodies: args.max_bodies,
         silence: Duration::from_secs(args.body_timeout),
     };
-    let (app, router) = app::serve(Arc::clone(&keeper), limits).await?;
+    let (outbox, reporter) = observations.map(observations::start).transpose()?.unzip();
+    let (app, router) = app::serve(Arc::clone(&keeper), limits, outbox).await?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
@@ -79,9 +89,27 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
             sleep(drain).await;
         }
     };
-    connections.serve(listener, router, drained).await?;
+    let served = connections.serve(listener, router, drained).await;
+    if let Some(reporter) = reporter {
+        reporter.stop(FLUSH).await;
+    }
+    served?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where observations go, when the command line says so.
+fn observations(args: &Args) -> anyhow::Result<Option<observations::Settings>> {
+    let Some(to) = &args.observations_to else { return Ok(None) };
+    let Some(folder) = &args.observations_dir else {
+        bail!("--observations-to needs --observations-dir: a folder that keeps what is not sent yet");
+    };
+    Ok(Some(observations::Settings {
+        to: uplink::endpoint(to)?,
+        folder: folder.clone(),
+        interval: Duration::from_millis(args.observations_interval_ms),
+        spool: args.observations_spool_bytes,
+    }))
 }
 
 /// Loads the models that the command line says.

@@ -29,6 +29,8 @@ pub struct Paths {
     pub filter_on_proxy: Option<PathBuf>,
     /// More flags for `halftone serve`.
     pub serve_flags: Vec<OsString>,
+    /// More flags for `halftone-inference`; `{version}` stands for the version that it serves.
+    pub inference_flags: Vec<String>,
     /// The program, with arguments, that becomes `halftone serve`; empty: it is started directly.
     pub serve_launcher: Vec<OsString>,
     /// The same for Envoy.
@@ -58,6 +60,7 @@ impl Paths {
             trapping_filter: present(modules.join("halftone_filter_trap.wasm"), BUILD)?,
             filter_on_proxy: None,
             serve_flags: Vec::new(),
+            inference_flags: Vec::new(),
             serve_launcher: Vec::new(),
             envoy_launcher: Vec::new(),
             envoy: fetched("HALFTONE_ENVOY", "envoy/envoy")?,

@@ -250,9 +250,20 @@ impl Backend {
         command.arg("--models").arg(&paths.models).arg("--serve").arg(format!("digits:{version}"));
         command.arg("--ort").arg(&paths.onnxruntime).arg("--ready-file").arg(&ready_file);
         command.arg("--listen").arg(loopback(port).to_string()).arg("--log-format").arg("json");
+        command
+            .args(paths.inference_flags.iter().map(|flag| flag.replace("{version}", &version.to_string())));
         let mut process = Process::start(&name, command, folder)?;
         let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
-        Ok(Self { process, address: ready.trim().parse().context("the backend's ready file")? })
+        let address = ready.lines().next().unwrap_or_default();
+        Ok(Self { process, address: address.parse().context("the backend's ready file")? })
+    }
+
+    /// What it holds in memory.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
     }
 
     /// What it has logged: one JSON object per line.

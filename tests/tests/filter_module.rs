@@ -444,6 +444,9 @@ fn agrees(native: Option<Decision<'_>>, wasm: &Outcome) -> Result<()> {
         experiments: experiments.collect(),
         overridden: native.overridden,
         held_out: native.held_out,
+        // The filter knows of neither.
+        tenant: None,
+        feature_version: None,
     };
     ensure!(context == expected, "{context:?} where {expected:?} is right");
     let target = wasm.request_header("x-halftone-target");

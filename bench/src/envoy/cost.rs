@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use bootstrap::{Filter, Routes};
 use client::Connection;
 use halftone_tests::{Envoy, Paths};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 /// Runs of each Envoy.
 const RUNS: usize = 60;
@@ -51,6 +51,15 @@ pub(super) async fn run() -> Result<()> {
         report(&measure(answer).await?)?;
     }
     Ok(())
+}
+
+/// An Envoy with one worker and no filter that answers by itself: what a machine's noise does to the least that a request
+/// can be.
+pub(crate) async fn static_answer(paths: &Paths, folder: &Path) -> Result<Envoy> {
+    let text = bootstrap::text(paths, folder, &Filter::None, Routes::One, Answer::Envoy)?;
+    let file = folder.join("static.yaml");
+    std::fs::write(&file, text)?;
+    Envoy::start_from(paths, folder, "static", 1, &file).await
 }
 
 async fn measure(answer: Answer) -> Result<Vec<Candidate>> {

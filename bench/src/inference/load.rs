@@ -54,6 +54,14 @@ impl Load {
         Self::of(DIGITS, &header, &[json.as_bytes(), &[0; 256]].concat())
     }
 
+    /// The same with the header that tells what the filter decided.
+    pub(super) fn with_context(&self, context: &str) -> Self {
+        let header = format!("\r\nx-halftone-context: {context}");
+        let end_of_first_line = self.0.iter().position(|&byte| byte == b'\r').unwrap_or_default();
+        let (first, rest) = self.0.split_at(end_of_first_line);
+        Self(Arc::new([first, header.as_bytes(), rest].concat()))
+    }
+
     fn of(path: &str, headers: &str, body: &[u8]) -> Self {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: bench\r\nx-user-id: 42\r\n{headers}content-length: {}\r\n\r\n",
@@ -177,6 +185,11 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u16> {
 }
 
 impl Report {
+    /// How many were answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.latencies.len()
+    }
+
     fn new() -> Result<Self> {
         Ok(Self { latencies: Histogram::new(3)?, refused: 0, failed: 0, time: Duration::ZERO })
     }

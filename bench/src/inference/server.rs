@@ -41,6 +41,10 @@ impl Server {
         Ok(Self { process, address: address.trim().parse()? })
     }
 
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        self.process.cpu_time()
+    }
+
     /// Another one, which answers on this port and path once it is ready.
     pub(super) async fn peer(
         folder: &tempfile::TempDir,

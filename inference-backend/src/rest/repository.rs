@@ -34,7 +34,7 @@ struct Index {
 async fn index(State(app): State<Arc<App>>, request: Request) -> Result<Json<Vec<IndexEntry>>, Failure> {
     let Index { ready } = body(&app, request).await?;
     let index = app.keeper.index();
-    Ok(Json(index.iter().filter(|entry| !ready || entry.state == "READY").cloned().collect()))
+    Ok(Json(index.iter().filter(|entry| !ready || entry.is_ready()).cloned().collect()))
 }
 
 #[derive(Default, Deserialize)]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in tests; clippy knows only those in functions marked as such")]
 
 mod batching;
+mod checks;
 mod clients;
 mod datatypes;
 mod digits;
@@ -10,6 +11,8 @@ mod errors;
 mod fake;
 mod features;
 mod grpc;
+mod ledger;
+mod observations;
 mod onnx;
 mod overload;
 mod process;

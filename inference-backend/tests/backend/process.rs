@@ -15,13 +15,13 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    thread::sleep,
+    thread::{JoinHandle, sleep, spawn},
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn command(models: &Path) -> Command {
+pub(crate) fn command(models: &Path) -> Command {
     listening("127.0.0.1:0", models)
 }
 
@@ -37,7 +37,7 @@ fn listening(address: &str, models: &Path) -> Command {
 }
 
 /// What the program says when it cannot start, after asserting that it ends by itself.
-fn refused(command: &mut Command) -> String {
+pub(crate) fn refused(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let lines = String::from_utf8(output.stderr).unwrap();
@@ -48,14 +48,20 @@ fn refused(command: &mut Command) -> String {
 
 /// A running program; killed when the test fails.
 pub(crate) struct Running {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) address: String,
+    /// Reads what it logs: a pipe that nobody reads stops who writes to it.
+    log: Option<JoinHandle<Vec<u8>>>,
     _folder: tempfile::TempDir,
 }
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
         Self::of(command(&committed_models()).args(arguments))
+    }
+
+    pub(crate) fn serving(models: &Path, arguments: &[&str]) -> Self {
+        Self::of(command(models).args(arguments))
     }
 
     /// Serves a repository at an address.
@@ -67,8 +73,14 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         let ready = folder.path().join("ready");
         fs::write(&ready, "left over from an earlier run").unwrap();
-        let child = command.arg("--ready-file").arg(&ready).spawn().unwrap();
-        let mut running = Self { child, address: String::new(), _folder: folder };
+        let mut child = command.arg("--ready-file").arg(&ready).spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = spawn(move || {
+            let mut log = Vec::new();
+            stderr.read_to_end(&mut log).unwrap();
+            log
+        });
+        let mut running = Self { child, address: String::new(), log: Some(log), _folder: folder };
         running.address = wait_for_address(&ready);
         running
     }
@@ -91,8 +103,7 @@ impl Running {
 
     /// Waits for its end and gives its status and what it logged.
     pub(crate) fn finish(mut self) -> Output {
-        let mut stderr = Vec::new();
-        self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+        let stderr = self.log.take().unwrap().join().unwrap();
         Output { status: self.child.wait().unwrap(), stdout: Vec::new(), stderr }
     }
 }
@@ -265,7 +276,7 @@ fn drains_before_it_stops() {
 }
 
 /// The most memory that a process ever had, in bytes.
-fn most_memory(process: u32) -> usize {
+pub(crate) fn most_memory(process: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
@@ -334,6 +345,11 @@ fn the_command_line_counts_more_than_the_environment_and_that_more_than_the_file
         refused(command(&committed_models()).args(["--check-config", "--serve", "digits:9"]))
             .contains("there: ")
     );
+    let away = tempfile::tempdir().unwrap();
+    fs::create_dir_all(away.path().join("far/1")).unwrap();
+    fs::write(away.path().join("far/1/remote.json"), r#"{"url": "http://127.0.0.1:1"}"#).unwrap();
+    let away = refused(command(away.path()).arg("--check-config"));
+    assert!(away.contains("far:1 at http://127.0.0.1:1 cannot be served: "), "{away}");
     fs::write(&file, "queue = 1\nserv = \"digits\"\n").unwrap();
     let wrong = refused(command(&committed_models()).arg("--config").arg(&file));
     assert!(wrong.contains("settings.toml:2: serv: unknown setting; there are "), "{wrong}");
@@ -404,6 +420,10 @@ fn operators_have_a_port_of_their_own() {
         "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
         "model_request_total{model_name=\"digits\",api_endpoint=\"/v2/models/{model}/infer\",http_status=\"200\"} 3",
         "model_request_total{model_name=\"\",api_endpoint=\"other\",http_status=\"404\"} 3",
+        "halftone_model_waiting_requests{model_name=\"digits\",model_version=\"2\"} 0",
+        "halftone_model_workers{model_name=\"digits\",model_version=\"2\"} 2",
+        "halftone_model_running_workers{model_name=\"digits\",model_version=\"2\"} 0",
+        "halftone_model_ready{model_name=\"digits\",model_version=\"2\"} 1",
         "model_inference_duration_seconds_count{model_name=\"digits\",status=\"ok\",hardware_type=\"cpu\"} 3",
     ] {
         assert!(metrics.lines().any(|got| got == line), "no {line} in\n{metrics}");

@@ -118,7 +118,7 @@ impl Server {
             max_bodies: options.max_bodies,
             silence: options.silence,
         };
-        let (app, router) = app::serve(keeper, limits).await.unwrap();
+        let (app, router) = app::serve(keeper, limits, None).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections =

@@ -1,0 +1,200 @@
+//! From single inferences to a batch.
+
+use super::{
+    batch::{Batch, Sighting, Sightings},
+    record::{End, Record, outcome},
+    seen::Seen,
+};
+use halftone_proto::v1::Series;
+use std::time::{SystemTime, UNIX_EPOCH};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Most series of a batch. Requests of more are left out.
+const MOST_SERIES: usize = 128;
+
+/// Exposures and bad events after which a batch is to be written, however young it is.
+const MANY_UNITS: usize = 1 << 14;
+/// Most of them, when it cannot be written.
+const MOST_UNITS: usize = 1 << 16;
+
+/// Gathers what is observed.
+#[derive(Debug, Default)]
+pub struct Aggregator {
+    batch: Batch,
+    /// Exposures and bad events of the batch.
+    units: usize,
+    seen: Seen,
+    /// Names a fact while it is hashed.
+    fact: Vec<u8>,
+}
+
+/// What is reported of a unit once.
+#[derive(Clone, Copy)]
+enum Fact {
+    Exposed,
+    Answered,
+    Bad(&'static str),
+}
+
+impl Aggregator {
+    /// Takes one inference.
+    pub fn take(&mut self, record: &Record) {
+        for series in record.series() {
+            if self.batch.series.len() >= MOST_SERIES && !self.batch.series.contains_key(&series) {
+                self.omit(1, 0, 0);
+                continue;
+            }
+            self.count(&series, record);
+            if let Some(unit) = record.unit().filter(|_| !series.release.is_empty()) {
+                self.expose(&series, unit, record);
+            }
+        }
+    }
+
+    /// Takes note of what had to be left out.
+    pub fn omit(&mut self, requests: u64, units: u64, batches: u64) {
+        let omitted = &mut self.batch.omitted;
+        omitted.requests = omitted.requests.saturating_add(requests);
+        omitted.units = omitted.units.saturating_add(units);
+        omitted.batches = omitted.batches.saturating_add(batches);
+        self.touch();
+    }
+
+    /// What was gathered.
+    #[must_use]
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Whether it is time to write it, however young it is.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.units >= MANY_UNITS
+    }
+
+    /// Begins anew: what was gathered is kept elsewhere.
+    pub fn begin(&mut self) {
+        (self.batch, self.units) = (Batch::default(), 0);
+    }
+
+    /// Forgets which units were reported, as some of it was lost: those that come again are reported again.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+    }
+
+    fn touch(&mut self) {
+        let now = now_ms();
+        if self.batch.begun_ms == 0 {
+            self.batch.begun_ms = now;
+        }
+        self.batch.ended_ms = now.max(self.batch.ended_ms);
+    }
+
+    /// What is counted of every request.
+    fn count(&mut self, series: &Series, record: &Record) {
+        self.touch();
+        let unit = record.unit();
+        let seconds = seconds(record);
+        let observations = match self.batch.series.get_mut(series) {
+            Some(observations) => observations,
+            None => self.batch.series.entry(series.clone()).or_default(),
+        };
+        let mut push = |metric: &'static str, values: &[f64]| observations.push(metric.into(), values, unit);
+        let flag = |flag| if flag { [1.0] } else { [0.0] };
+        match record.end {
+            End::Answered => push("latency", &[seconds]),
+            End::Refused => {}
+            End::Failed => push("latency_failed", &[seconds]),
+        }
+        push("error", &flag(record.end == End::Failed));
+        push("refused", &flag(record.end == End::Refused));
+        let findings = &record.findings;
+        if let Some(nan) = findings.nan {
+            push("nan", &flag(nan));
+        }
+        if let Some(range) = findings.range {
+            push("range", &flag(range));
+        }
+        if !findings.confidence.is_empty() {
+            push("confidence", &findings.confidence);
+        }
+        for (check, values) in &findings.values {
+            if let Some(metric) = record.checks.metric(*check) {
+                // A distribution is no mean per request: it needs no units.
+                observations.push(metric.to_owned().into(), values, None);
+            }
+        }
+    }
+
+    /// What is reported once of a unit.
+    fn expose(&mut self, series: &Series, unit: u64, record: &Record) {
+        let flags = record.outcome();
+        let latency = (record.end == End::Answered).then(|| seconds(record));
+        let sighting = Sighting { time_ms: time_ms(record), outcome: flags, latency };
+        let exposed = if latency.is_some() { Fact::Answered } else { Fact::Exposed };
+        if self.is_news(series, unit, exposed) {
+            self.batch.series.entry(series.clone()).or_default().expose(unit, Sightings::of(sighting));
+        }
+        for (flag, metric) in [(outcome::ERROR, "error"), (outcome::NAN, "nan"), (outcome::RANGE, "range")] {
+            if flags & flag != 0 && self.is_news(series, unit, Fact::Bad(metric)) {
+                let observations = self.batch.series.entry(series.clone()).or_default();
+                observations.bad(metric.into(), unit, sighting.time_ms);
+            }
+        }
+    }
+
+    /// Whether this is to be reported, which it then counts as.
+    fn is_news(&mut self, series: &Series, unit: u64, fact: Fact) -> bool {
+        let key = self.key(series, unit, fact);
+        // A unit that was answered has been exposed.
+        let answered = self.key(series, unit, Fact::Answered);
+        if self.seen.contains(key) || (matches!(fact, Fact::Exposed) && self.seen.contains(answered)) {
+            return false;
+        }
+        if self.units >= MOST_UNITS {
+            self.omit(0, 1, 0);
+            return false;
+        }
+        self.seen.insert(key);
+        self.units += 1;
+        true
+    }
+
+    fn key(&mut self, series: &Series, unit: u64, fact: Fact) -> u64 {
+        let Series { ruleset, release, epoch, arm, target, model, version } = series;
+        let fact = match fact {
+            Fact::Exposed => "exposed",
+            Fact::Answered => "answered",
+            Fact::Bad(metric) => metric,
+        };
+        self.fact.clear();
+        for text in [ruleset, release, arm, target, model, version] {
+            self.fact.extend_from_slice(text.as_bytes());
+            // No name has it.
+            self.fact.push(0);
+        }
+        self.fact.extend_from_slice(&epoch.to_le_bytes());
+        self.fact.extend_from_slice(&unit.to_le_bytes());
+        self.fact.extend_from_slice(fact.as_bytes());
+        xxh3_64(&self.fact)
+    }
+}
+
+/// How long the inference took.
+fn seconds(record: &Record) -> f64 {
+    record.context.inference().map_or(f64::NAN, |inference| inference.duration.as_secs_f64())
+}
+
+/// When the request was decided, by the proxy's clock: the same whoever reports it.
+fn time_ms(record: &Record) -> u64 {
+    let decided = record.context.evaluation.as_ref().map(|context| context.timestamp_ms);
+    decided.filter(|&time_ms| time_ms > 0).unwrap_or_else(now_ms)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! The way to the control plane.
+
+use super::throttle::Throttle;
+use anyhow::{Context, bail};
+use halftone_proto::v1::{ObservationBatch, ObservationSource, observations_client::ObservationsClient};
+use std::time::Duration;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a call may take: the control plane writes to a disk before it answers.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The first wait after a failure; it doubles with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// Where observations are sent.
+///
+/// # Errors
+/// When the address is none.
+pub fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    let place = || format!("--observations-to {url:?}");
+    let uri: Uri = url.parse().with_context(place)?;
+    if uri.scheme_str() != Some("http") || uri.authority().is_none() {
+        bail!("{}: http://HOST:PORT is expected", place());
+    }
+    Ok(Endpoint::from(uri).connect_timeout(CONNECT).timeout(ANSWER).tcp_nodelay(true))
+}
+
+/// The way to the control plane.
+#[derive(Debug)]
+pub struct Uplink {
+    client: ObservationsClient<Channel>,
+    /// The source of which it is known what the control plane has.
+    resumed: Option<Vec<u8>>,
+    failures: u32,
+    warning: Throttle,
+}
+
+impl Uplink {
+    /// One that connects when it is needed. To be called in a runtime of tokio.
+    #[must_use]
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let client = ObservationsClient::new(endpoint.connect_lazy());
+        Self { client, resumed: None, failures: 0, warning: Throttle::default() }
+    }
+
+    /// Sends a batch; gives the last sequence of its source that is kept. Asks first what is kept already, when that is not
+    /// certain: at the start, for another source, and after a failure, which may have been that of the answer.
+    ///
+    /// # Errors
+    /// When it is not certain that the batch is kept.
+    pub async fn send(&mut self, batch: ObservationBatch) -> Result<u64, Status> {
+        let known = self.resumed.take_if(|source| *source == batch.source).is_some();
+        let (source, sequence) = (batch.source.clone(), batch.sequence);
+        if !known {
+            let asked = ObservationSource { source: source.clone() };
+            let kept = self.client.resume(asked).await?.into_inner().sequence;
+            if kept >= sequence {
+                self.resumed = Some(source);
+                return Ok(kept);
+            }
+        }
+        let kept = self.client.report(batch).await?.into_inner().sequence;
+        if kept < sequence {
+            return Err(Status::internal(format!("it took batch {sequence} and says that it has {kept}")));
+        }
+        self.resumed = Some(source);
+        Ok(sequence)
+    }
+
+    /// It went well.
+    pub fn succeeded(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(failures = self.failures, "observations are sent again");
+        }
+        self.failures = 0;
+    }
+
+    /// It failed; gives how long to wait before it is tried again.
+    pub fn failed(&mut self, status: &Status, waiting: usize) -> Duration {
+        let (code, reason) = (status.code(), status.message());
+        if self.warning.is_due() {
+            tracing::warn!(%code, reason, batches = waiting, "cannot send observations; they are kept");
+        } else {
+            tracing::debug!(%code, reason, batches = waiting, "cannot send observations");
+        }
+        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
+        self.failures = self.failures.saturating_add(1);
+        // Between half of it and all of it, so that a fleet does not come at once.
+        let random = getrandom::u32().unwrap_or_default();
+        wait.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+    }
+}
