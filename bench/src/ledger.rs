@@ -52,6 +52,17 @@ fn bytes_in(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
+/// In milliseconds.
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default().as_secs_f64() * 1e3
+}
+
+/// Of sorted ones, in milliseconds.
+fn worst(times: &[Duration]) -> f64 {
+    times.last().copied().unwrap_or_default().as_secs_f64() * 1e3
+}
+
 async fn measure() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let control_plane = ControlPlane::start(&Paths::find()?, folder.path(), 0, 0).await?;
@@ -61,10 +72,14 @@ async fn measure() -> Result<()> {
     let sending: Vec<_> = (0..SOURCES)
         .map(|source| tokio::spawn(send(ObservationsClient::new(channel.clone()), source)))
         .collect();
-    let mut most = 0;
+    let (mut most, mut meanwhile) = (0, Vec::new());
     while !sending.iter().all(tokio::task::JoinHandle::is_finished) {
         most = most.max(control_plane.resident_bytes()?);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let start = Instant::now();
+        // There is nothing before the first batch.
+        control_plane.request(Method::GET, RELEASE, "").await?.bytes().await?;
+        meanwhile.push(start.elapsed());
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     for source in sending {
         source.await??;
@@ -95,9 +110,17 @@ async fn measure() -> Result<()> {
         let units = units("control").zip(units("treatment")).context("an arm is missing")?;
         ensure!(units.0 + units.1 == UNITS, "{units:?}");
     }
-    reads.sort_unstable();
-    let median = reads.get(READS / 2).copied().unwrap_or_default();
-    println!("  {:>9.1} ms (median) to read the statistics of the release", median.as_secs_f64() * 1e3);
+    println!(
+        "  {:>9.1} ms (median) to read the statistics of the release, {:.1} ms at worst",
+        median(&mut reads),
+        worst(&reads)
+    );
+    println!(
+        "  {:>9.1} ms (median) and {:.1} ms at worst of {} reads while it takes in as fast as it can",
+        median(&mut meanwhile),
+        worst(&meanwhile),
+        meanwhile.len()
+    );
     let crashed = control_plane.crash()?;
     let start = Instant::now();
     let control_plane = crashed.start_again().await?;

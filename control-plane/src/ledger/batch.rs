@@ -19,7 +19,7 @@ pub(super) const FORMER: Source = [0; 16];
 const SKEW_MS: u64 = 10 * 60 * 1000;
 
 /// Bytes of a name.
-const MAX_NAME: usize = 256;
+const MAX_NAME: usize = 512;
 /// Series of a batch.
 const MAX_SERIES: usize = 1024;
 /// Metrics of a series.

@@ -16,7 +16,9 @@ use crate::store::{
 };
 use halftone_judge::stats::Merge;
 use halftone_proto::v1::Series;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    CachedStatement, Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+};
 use std::{collections::BTreeMap, path::Path};
 
 const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[] };
@@ -179,11 +181,13 @@ impl Database {
         Ok((last, usize::try_from(bytes).unwrap_or(usize::MAX)))
     }
 
-    /// Hands all that is known of units to `cells`, `partition` and `log`, in this order for each release.
+    /// Hands all that is known of units over: for each release its cells, then its partitions, then what is in the log.
+    /// What takes it says whether it can be.
     ///
     /// # Errors
     /// When the database does not answer, or is damaged.
-    pub(super) fn load(&self, mut take: impl FnMut(ReleaseId, Loaded<'_>)) -> Result<(), StoreError> {
+    pub(super) fn load(&self, mut take: impl FnMut(ReleaseId, Loaded) -> bool) -> Result<(), StoreError> {
+        let mut take = |release, loaded| take(release, loaded).then_some(()).ok_or_else(damaged);
         let mut statement =
             self.0.prepare("SELECT release, cell, epoch, arm FROM cells ORDER BY release, cell")?;
         let mut rows = statement.query([])?;
@@ -191,29 +195,26 @@ impl Database {
         while let Some(row) = rows.next()? {
             let (release, index): (_, u16) = (row.get(0)?, row.get(1)?);
             let cell = Cell { epoch: unsigned(row, 2)?, arm: row.get(3)? };
-            let known = cells.entry(release).or_default();
-            *known = index + 1;
-            take(release, Loaded::Cell(index, cell));
+            cells.insert(release, index + 1);
+            take(release, Loaded::Cell(index, cell))?;
         }
-        let sound = |release, blob: &[u8]| {
+        let records = |release, row: &Row<'_>, column| {
             let cells = cells.get(&release).copied().unwrap_or_default();
-            let sound = Record::all(blob).is_some_and(|mut all| all.all(|record| record.cell() < cells));
-            sound.then_some(()).ok_or_else(damaged)
+            let records = row.get_ref(column)?.as_blob().ok().and_then(Record::all);
+            let sound = records.filter(|records| records.iter().all(|record| record.cell() < cells));
+            sound.ok_or_else(damaged)
         };
         let mut statement = self.0.prepare("SELECT release, partition, records FROM units")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (release, partition) = (row.get(0)?, unsigned(row, 1)?);
-            let blob = row.get_ref(2)?.as_blob().map_err(|_| damaged())?;
-            sound(release, blob)?;
-            take(release, Loaded::Partition(usize::try_from(partition).unwrap_or(usize::MAX), blob));
+            let release = row.get(0)?;
+            take(release, Loaded::Partition(row.get(1)?, records(release, row, 2)?))?;
         }
         let mut statement = self.0.prepare("SELECT release, records FROM log ORDER BY id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (release, blob) = (row.get(0)?, row.get_ref(1)?.as_blob().map_err(|_| damaged())?);
-            sound(release, blob)?;
-            take(release, Loaded::Log(blob));
+            let release = row.get(0)?;
+            take(release, Loaded::Log(records(release, row, 1)?))?;
         }
         Ok(())
     }
@@ -269,10 +270,10 @@ impl Database {
 }
 
 /// What is known of a release's units.
-pub(super) enum Loaded<'a> {
+pub(super) enum Loaded {
     Cell(u16, Cell),
-    Partition(usize, &'a [u8]),
-    Log(&'a [u8]),
+    Partition(u16, Vec<Record>),
+    Log(Vec<Record>),
 }
 
 fn damaged() -> StoreError {

@@ -28,7 +28,6 @@ use crate::store::StoreError;
 use batch::Batch;
 use database::{Database, Loaded, ReleaseId};
 use halftone_proto::v1::ObservationBatch;
-use record::Record;
 use rusqlite::Connection;
 use std::{
     collections::BTreeMap,
@@ -36,6 +35,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -128,19 +128,45 @@ impl Held {
         self.releases.entry(release).or_insert_with(Units::new)
     }
 
-    fn load(&mut self, release: ReleaseId, loaded: Loaded<'_>) {
+    /// Takes over what was kept. Whether it can be.
+    fn load(&mut self, release: ReleaseId, loaded: Loaded) -> bool {
         let units = self.release(release);
         match loaded {
             Loaded::Cell(index, cell) => units.name(index, cell),
-            Loaded::Partition(partition, blob) => {
-                if let Some(records) = Record::all(blob) {
-                    units.load(partition, records);
-                }
-            }
-            Loaded::Log(blob) => units.add(Record::all(blob).into_iter().flatten()),
+            Loaded::Partition(partition, records) => return units.load(partition.into(), records),
+            Loaded::Log(records) => units.add(records),
         }
+        true
     }
 }
+
+/// The units of all releases, with the writer and those who read taking turns.
+#[derive(Default)]
+struct Shared {
+    held: Mutex<Held>,
+    /// Those who wait to read. The writer gives way to them: a lock alone goes to whoever comes first, which is the
+    /// one that had it.
+    reading: AtomicUsize,
+}
+
+impl Shared {
+    fn read<T>(&self, read: impl FnOnce(&Held) -> T) -> T {
+        self.reading.fetch_add(1, Relaxed);
+        let held = lock(&self.held);
+        self.reading.fetch_sub(1, Relaxed);
+        read(&held)
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut Held) -> T) -> T {
+        while self.reading.load(Relaxed) > 0 {
+            std::thread::sleep(GIVING_WAY);
+        }
+        write(&mut lock(&self.held))
+    }
+}
+
+/// How long the writer waits at a time while others wait to read.
+const GIVING_WAY: Duration = Duration::from_micros(50);
 
 /// A panic while a lock was held leaves what is durable as it is; that it can be read is worth more than a second panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -149,7 +175,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The ledger. It is written by a thread of its own, which ends with this.
 pub struct Ledger {
-    held: Arc<Mutex<Held>>,
+    shared: Arc<Shared>,
     reader: Mutex<Connection>,
     limits: Limits,
     /// Both are there until it is dropped.
@@ -170,15 +196,15 @@ impl Ledger {
         let database = Database::open(path)?;
         let mut held = Held::default();
         database.load(|release, loaded| held.load(release, loaded))?;
-        let held = Arc::new(Mutex::new(held));
+        let shared = Arc::new(Shared { held: Mutex::new(held), ..Shared::default() });
         let (jobs, queue) = sync_channel(WAITING);
-        let writer = Writer::new(database, Arc::clone(&held), limits, pace)?;
+        let writer = Writer::new(database, Arc::clone(&shared), limits, pace)?;
         let writer = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|error| StoreError::Incompatible(format!("no thread for the ledger: {error}")))?;
         let reader = Mutex::new(Database::reader(path)?);
-        Ok(Self { held, reader, limits, jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self { shared, reader, limits, jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// Takes a batch; the answer, the last sequence of its source that is kept, comes when it is durable. Checking blocks

@@ -161,7 +161,7 @@ impl Ledger {
     }
 
     fn add_units(&self, id: ReleaseId, epochs: &mut BTreeMap<u64, EpochObservations>) {
-        let counted = lock(&self.held).releases.get(&id).map(Units::counts).unwrap_or_default();
+        let counted = self.shared.read(|held| held.releases.get(&id).map(Units::counts)).unwrap_or_default();
         for counted in counted {
             let Some(epoch) = epochs.get_mut(&counted.epoch) else { continue };
             for (arm, units) in counted.arms {

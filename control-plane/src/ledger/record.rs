@@ -98,18 +98,14 @@ impl Record {
     }
 
     /// The records of a blob; `None` when it is not a whole number of them.
-    pub(super) fn all(blob: &[u8]) -> Option<impl ExactSizeIterator<Item = Self>> {
+    pub(super) fn all(blob: &[u8]) -> Option<Vec<Self>> {
         let (records, rest) = blob.as_chunks::<BYTES>();
         let word = |record: &[u8; BYTES], at: usize| {
             record[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
         };
-        rest.is_empty().then(move || {
-            records.iter().map(move |record| Self {
-                unit: word(record, 0),
-                first: word(record, 8),
-                latency: word(record, 16),
-            })
-        })
+        let record =
+            |record| Self { unit: word(record, 0), first: word(record, 8), latency: word(record, 16) };
+        rest.is_empty().then(|| records.iter().map(record).collect())
     }
 }
 
@@ -161,7 +157,7 @@ mod tests {
         assert_eq!((bad.cell(), bad.kind(), bad.latency()), (3, Kind::BadEvent(2), None));
         assert_eq!(bad.time_ms(), 1_700_000_000_000);
         let blob: Vec<u8> = [exposure, bad].iter().flat_map(|record| record.to_bytes()).collect();
-        assert!(Record::all(&blob).unwrap().eq([exposure, bad]));
+        assert_eq!(Record::all(&blob).unwrap(), [exposure, bad]);
         assert!(Record::all(&blob[1..]).is_none());
     }
 

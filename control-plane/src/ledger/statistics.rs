@@ -286,7 +286,7 @@ fn histogram(histogram: &v1::LogHistogram) -> Result<Histogram, Refusal> {
     if !buckets.is_sorted_by(|one, next| one < next) {
         return Err(Refusal::new("its histogram's buckets do not ascend"));
     }
-    let (least, most) = (grid.index(f64::MIN_POSITIVE), grid.index(f64::MAX));
+    let (least, most) = (grid.index(f64::from_bits(1)), grid.index(f64::MAX));
     if let Some(bucket) = buckets.iter().find(|bucket| !(least..=most).contains(bucket)) {
         return Err(Refusal::new(format!(
             "its histogram has bucket {bucket}, and there are {least} to {most}"

@@ -80,13 +80,16 @@ impl Units {
         }
     }
 
-    /// Takes over a partition as it was written.
-    pub(super) fn load(&mut self, partition: usize, records: impl ExactSizeIterator<Item = Record>) {
-        if let Some(partition) = self.partitions.get_mut(partition) {
-            partition.long.reserve_exact(records.len());
-        }
-        self.add(records);
-        self.set_changed(partition, false);
+    /// Takes over a partition as it was written, before anything else of it. Whether it can have been written so: in
+    /// order, each record once.
+    pub(super) fn load(&mut self, partition: usize, records: Vec<Record>) -> bool {
+        let in_order = records.is_sorted_by(|one, next| one.order(next) == Ordering::Less);
+        let is_whole = in_order && records.iter().all(|record| partition_of(record.unit) == partition);
+        let Some(partition) = self.partitions.get_mut(partition).filter(|_| is_whole) else { return false };
+        self.records += records.len();
+        records.chunk_by(|one, next| one.unit == next.unit).for_each(|unit| self.tally.count(unit));
+        partition.long = records;
+        true
     }
 
     /// The partitions that have what the database has not.
@@ -235,7 +238,7 @@ mod tests {
                 loaded.name(u16::try_from(index).unwrap(), cell);
             }
             for partition in straight.changed() {
-                loaded.load(partition, Record::all(&straight.blob(partition)).unwrap());
+                prop_assert!(loaded.load(partition, Record::all(&straight.blob(partition)).unwrap()));
             }
             prop_assert_eq!(straight.counts(), loaded.counts());
             prop_assert!(loaded.changed().is_empty());

@@ -4,11 +4,11 @@
 use super::batch::Batch;
 use super::database::{Database, ReleaseId};
 use super::record::{BYTES, Record};
-use super::{Held, LedgerError, Limits, lock, now_ms};
+use super::{Held, LedgerError, Limits, Shared, now_ms};
 use crate::store::StoreError;
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     },
     time::{Duration, Instant},
@@ -37,7 +37,7 @@ impl Default for Pace {
 }
 
 /// Records that are counted at once: whoever reads waits so long.
-const COUNTED: usize = 8_192;
+const COUNTED: usize = 2_048;
 
 /// How often is looked what can go.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
@@ -61,7 +61,7 @@ struct Picture {
 
 pub(super) struct Writer {
     database: Database,
-    held: Arc<Mutex<Held>>,
+    shared: Arc<Shared>,
     limits: Limits,
     /// What the log has: bytes, and entries since the last picture.
     logged: (usize, usize),
@@ -74,13 +74,13 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         database: Database,
-        held: Arc<Mutex<Held>>,
+        shared: Arc<Shared>,
         limits: Limits,
         pace: Pace,
     ) -> Result<Self, StoreError> {
         let logged = (database.log()?.1, 0);
         let now = Instant::now();
-        Ok(Self { database, held, limits, logged, pace, picture: None, not_before: now, housekeeping: now })
+        Ok(Self { database, shared, limits, logged, pace, picture: None, not_before: now, housekeeping: now })
     }
 
     /// Works until nobody can bring anything any longer.
@@ -111,7 +111,7 @@ impl Writer {
 
     /// Keeps batches and answers.
     fn take(&mut self, jobs: Vec<Job>) {
-        let mut records = lock(&self.held).records();
+        let mut records = self.shared.read(Held::records);
         let (mut batches, mut answers) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         for Job { batch, answer } in jobs {
             // Some may be known already; whoever is so near to the limit needs more anyway.
@@ -138,7 +138,7 @@ impl Writer {
                             self.logged.0 += added.records.len() * BYTES;
                             self.logged.1 += 1;
                             for (index, cell) in added.cells {
-                                lock(&self.held).release(release).name(index, cell);
+                                self.shared.write(|held| held.release(release).name(index, cell));
                             }
                             self.count(release, &added.records);
                         }
@@ -152,7 +152,7 @@ impl Writer {
 
     fn count(&self, release: ReleaseId, records: &[Record]) {
         for some in records.chunks(COUNTED) {
-            lock(&self.held).release(release).add(some.iter().copied());
+            self.shared.write(|held| held.release(release).add(some.iter().copied()));
         }
     }
 
@@ -165,13 +165,11 @@ impl Writer {
         if self.picture.is_none()
             && (self.logged.0 >= self.pace.log_bytes || self.logged.1 >= self.pace.log_entries)
         {
-            let held = lock(&self.held);
-            let of = held.releases.iter();
-            let partitions = of
-                .flat_map(|(release, units)| {
-                    units.changed().into_iter().map(|partition| (*release, partition))
-                })
-                .collect();
+            let partitions = self.shared.read(|held| {
+                let of = held.releases.iter();
+                of.flat_map(|(release, units)| units.changed().into_iter().map(|changed| (*release, changed)))
+                    .collect()
+            });
             self.picture = Some(Picture { partitions, covered: self.database.log()?.0 });
             self.logged = (0, 0);
         }
@@ -181,7 +179,7 @@ impl Writer {
             let ago =
                 |time: Duration| now_ms().saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
             for release in self.database.retain(ago(QUIET), ago(self.limits.keep()))? {
-                lock(&self.held).releases.remove(&release);
+                self.shared.write(|held| held.releases.remove(&release));
             }
         }
         Ok(())
@@ -194,10 +192,13 @@ impl Writer {
         while bytes < self.pace.step_bytes
             && let Some((release, partition)) = picture.partitions.pop()
         {
-            // A release may be gone meanwhile.
-            if let Some(units) = lock(&self.held).releases.get_mut(&release) {
-                let blob = units.blob(partition);
+            let blob = self.shared.write(|held| {
+                // A release may be gone meanwhile.
+                let units = held.releases.get_mut(&release)?;
                 units.set_changed(partition, false);
+                Some(units.blob(partition))
+            });
+            if let Some(blob) = blob {
                 bytes += blob.len();
                 step.push((release, partition, blob));
             }
@@ -208,9 +209,9 @@ impl Writer {
             Ok(()) => {}
             Err(error) => {
                 for (release, partition, _) in step {
-                    if let Some(units) = lock(&self.held).releases.get_mut(&release) {
-                        units.set_changed(partition, true);
-                    }
+                    self.shared.write(|held| {
+                        held.releases.get_mut(&release).map(|units| units.set_changed(partition, true))
+                    });
                     picture.partitions.push((release, partition));
                 }
                 return Err(error);
