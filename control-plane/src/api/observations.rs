@@ -130,7 +130,7 @@ async fn read<T: Send + 'static>(
     read: impl FnOnce(&Ledger) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
     let read = tokio::task::spawn_blocking(move || read(&ledger)).await;
-    read.map_err(|error| Problem::internal(error.to_string()))?.map_err(Problem::unreadable)
+    read.map_err(|error| Problem::internal(error.to_string()))?.map_err(|error| Problem::unreadable(&error))
 }
 
 impl From<EpochObservations> for Epoch {

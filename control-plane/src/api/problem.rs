@@ -73,7 +73,7 @@ impl Problem {
     }
 
     /// What is kept could not be read.
-    pub(crate) fn unreadable(error: StoreError) -> Self {
+    pub(crate) fn unreadable(error: &StoreError) -> Self {
         tracing::error!(%error, "the store cannot be read: {}", error.remedy());
         let kind = "urn:halftone:problem:store";
         let detail = format!("{error}: {}", error.remedy());

@@ -74,7 +74,8 @@ const CREATE: &str = "
         PRIMARY KEY (release, partition)
     ) STRICT;
     CREATE TABLE log (
-        id      INTEGER PRIMARY KEY,
+        -- Never used again, so that a picture covers nothing that came after it began.
+        id      INTEGER PRIMARY KEY AUTOINCREMENT,
         release INTEGER NOT NULL REFERENCES releases (id) ON DELETE CASCADE,
         records BLOB NOT NULL
     ) STRICT;

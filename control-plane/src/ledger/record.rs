@@ -60,13 +60,13 @@ impl Record {
     }
 
     pub(super) fn cell(self) -> u16 {
-        (self.first >> 2 & u64::from(MAX_CELLS - 1)) as u16
+        (self.first >> 2 & 0x3FFF) as u16
     }
 
     pub(super) fn kind(self) -> Kind {
-        match self.first & 3 {
+        match (self.first & 3) as u8 {
             0 => Kind::Exposure,
-            metric => Kind::BadEvent(metric as u8 - 1),
+            metric => Kind::BadEvent(metric - 1),
         }
     }
 

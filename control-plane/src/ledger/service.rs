@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{
     Request, Response, Status,
-    metadata::MetadataMap,
+    metadata::{MetadataMap, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
 };
 
@@ -72,7 +72,7 @@ impl Interceptor for Admission {
                 ));
             }
         }
-        let place = Arc::clone(&self.room).try_acquire_owned().map_err(|_| status(LedgerError::Busy))?;
+        let place = Arc::clone(&self.room).try_acquire_owned().map_err(|_| LedgerError::Busy)?;
         request.extensions_mut().insert(Place(Arc::new(place)));
         Ok(request)
     }
@@ -93,7 +93,7 @@ impl Observations for Service {
         let (_, place, batch) = request.into_parts();
         let ledger = Arc::clone(&self.ledger);
         let durable = blocking(move || ledger.report(batch)).await?;
-        let sequence = durable.await.map_err(status)?;
+        let sequence = durable.await?;
         drop(place);
         Ok(Response::new(ObservationAck { sequence }))
     }
@@ -111,21 +111,23 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(status),
+        Ok(result) => result.map_err(Status::from),
         Err(_) => Err(Status::internal("the ledger failed; nothing was taken")),
     }
 }
 
-fn status(error: LedgerError) -> Status {
-    let message = error.to_string();
-    match error {
-        LedgerError::Refused(_) => Status::invalid_argument(message),
-        LedgerError::Busy => {
-            let mut metadata = MetadataMap::new();
-            metadata.insert(PUSHBACK.0, tonic::metadata::MetadataValue::from_static(PUSHBACK.1));
-            Status::with_metadata(tonic::Code::ResourceExhausted, message, metadata)
+impl From<LedgerError> for Status {
+    fn from(error: LedgerError) -> Self {
+        let message = error.to_string();
+        match error {
+            LedgerError::Refused(_) => Self::invalid_argument(message),
+            LedgerError::Busy => {
+                let mut metadata = MetadataMap::new();
+                metadata.insert(PUSHBACK.0, MetadataValue::from_static(PUSHBACK.1));
+                Self::with_metadata(tonic::Code::ResourceExhausted, message, metadata)
+            }
+            LedgerError::Full(_) => Self::resource_exhausted(message),
+            LedgerError::Store(_) | LedgerError::Stopped => Self::unavailable(message),
         }
-        LedgerError::Full(_) => Status::resource_exhausted(message),
-        LedgerError::Store(_) | LedgerError::Stopped => Status::unavailable(message),
     }
 }

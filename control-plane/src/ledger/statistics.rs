@@ -64,7 +64,7 @@ impl Statistics {
     fn agree(&self) -> Result<(), Refusal> {
         let Self { moments, histogram, units } = self;
         let finite = moments.n;
-        let all = histogram.total().map_err(refused)?.checked_add(histogram.negative + histogram.nan);
+        let all = histogram.total()?.checked_add(histogram.negative + histogram.nan);
         if all != finite.checked_add(moments.rejected) {
             return Err(Refusal::new(format!(
                 "its histogram counts {} values, its moments {finite} and {} that are no finite numbers",
@@ -241,8 +241,10 @@ fn whole(count: f64) -> u64 {
     whole
 }
 
-fn refused(error: halftone_judge::Error) -> Refusal {
-    Refusal::new(error.to_string())
+impl From<halftone_judge::Error> for Refusal {
+    fn from(error: halftone_judge::Error) -> Self {
+        Self::new(error.to_string())
+    }
 }
 
 fn moments(moments: &v1::Moments) -> Result<Mean, Refusal> {
@@ -251,7 +253,7 @@ fn moments(moments: &v1::Moments) -> Result<Mean, Refusal> {
         return Err(Refusal::new(format!("its moments count {} values", count.max(rejected))));
     }
     let new = Mean { n: count, mean, m2, min, max, rejected };
-    new.check().map_err(refused)?;
+    new.check()?;
     if count > 0 && min > max {
         return Err(Refusal::new(format!("its minimum {min} is above its maximum {max}")));
     }

@@ -35,18 +35,17 @@ pub(crate) fn open(path: &Path, schema: &Schema) -> Result<Connection, StoreErro
     if found != known {
         let upgrades =
             usize::try_from(found).ok().and_then(|found| schema.upgrades.get(found.checked_sub(1)?..));
-        match (found, upgrades) {
-            (0, _) => transaction.execute_batch(schema.create)?,
-            (_, Some(upgrades)) => {
-                upgrades.iter().try_for_each(|upgrade| transaction.execute_batch(upgrade))?
-            }
+        let statements = match (found, upgrades) {
+            (0, _) => schema.create.to_owned(),
+            (_, Some(upgrades)) => upgrades.concat(),
             (_, None) => {
                 return Err(StoreError::Incompatible(format!(
                     "{} has schema {found}, but this build knows only up to {known}: use the build that wrote it",
                     path.display()
                 )));
             }
-        }
+        };
+        transaction.execute_batch(&statements)?;
         transaction.pragma_update(None, "user_version", known)?;
     }
     transaction.commit()?;
