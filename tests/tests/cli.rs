@@ -3,7 +3,7 @@
 use anyhow::Result;
 use halftone_tests::{Cli, Paths, command, stderr, stdout};
 use serde_json::Value;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 const RULES: &str = "version: v1
 rules:
