@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'EOF'
-usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge]…
+usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge | ledger]…
 
 Measures what is named, or everything:
   rules   the evaluator, native: decisions per second
@@ -15,6 +15,7 @@ Measures what is named, or everything:
   inference  the inference service: batching, throughput, overload, fixed rates through Envoy, beside other servers
              and beside ONNX Runtime itself
   judge   the judge: cost per metric and tick, of a new look, releases per second
+  ledger  10 million units into a control plane: records per second, memory, time to read what a verdict needs
 EOF
 }
 
@@ -22,7 +23,7 @@ EOF
 for argument in "$@"; do
     case $argument in
         -h | --help) usage && exit ;;
-        rules | filter | envoy | fleet | inference | judge) ;;
+        rules | filter | envoy | fleet | inference | judge | ledger) ;;
         *)
             echo "bench: unknown argument '$argument'; see scripts/bench.sh --help" >&2
             exit 2

@@ -6,6 +6,7 @@ mod filter;
 mod fleet;
 mod inference;
 mod judge;
+mod ledger;
 mod rules;
 mod rulesets;
 
@@ -43,6 +44,8 @@ enum What {
     Inference,
     /// The judge: cost per metric and tick, of a new look, releases per second.
     Judge,
+    /// The ledger: records per second, memory, time to read the statistics of a release.
+    Ledger,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
             What::Fleet => fleet::run(),
             What::Inference => inference::run(),
             What::Judge => judge::run(),
+            What::Ledger => ledger::run(),
         };
         if measured.is_err() {
             return finish(measured);

@@ -4,6 +4,7 @@ mod auth;
 mod bundle;
 mod etag;
 mod json;
+mod observations;
 mod problem;
 mod rulesets;
 mod status;
@@ -11,7 +12,7 @@ mod wait;
 
 pub use auth::Token;
 
-use crate::{publisher::Publisher, xds::Nodes};
+use crate::{ledger::Ledger, publisher::Publisher, xds::Nodes};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -20,6 +21,7 @@ use axum::{
     routing::{get, put},
 };
 use problem::Problem;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Bytes of a request's body.
@@ -30,6 +32,7 @@ const MAX_BODY: usize = halftone_compiler::MAX_TEXT_BYTES;
 pub(crate) struct Api {
     publisher: Publisher,
     nodes: Nodes,
+    ledger: Arc<Ledger>,
     /// Ends, with its sender, when the server is to stop: requests that wait for something answer then.
     stopping: watch::Receiver<()>,
 }
@@ -39,6 +42,7 @@ pub(crate) struct Api {
 pub fn router(
     publisher: Publisher,
     nodes: Nodes,
+    ledger: Arc<Ledger>,
     token: Option<Token>,
     stopping: watch::Receiver<()>,
 ) -> Router {
@@ -52,13 +56,14 @@ pub fn router(
         .route("/v1/bundle", get(bundle::get))
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
+        .route("/v1/observations", get(observations::get))
         .layer(middleware::from_fn_with_state(token, auth::require_addressee))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Api { publisher, nodes, stopping })
+        .with_state(Api { publisher, nodes, ledger, stopping })
 }
 
 async fn not_found(uri: Uri) -> Problem {

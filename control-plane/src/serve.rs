@@ -3,6 +3,7 @@
 use crate::{
     api::{self, Token},
     gate::Gate,
+    ledger::{self, Access, Ledger, Limits},
     module::ModuleArgs,
     override_key,
     publisher::Publisher,
@@ -21,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpListener, sync::watch};
+use tonic::service::Routes;
 
 /// As many as the filter takes.
 const MAX_OVERRIDE_KEYS: usize = 4;
@@ -34,7 +36,7 @@ pub struct ServeArgs {
     /// Address of the REST API.
     #[arg(long, env = "HALFTONE_REST", default_value = "127.0.0.1:8080")]
     pub rest: SocketAddr,
-    /// Address of the xDS server, for proxies.
+    /// Address of the xDS server, for proxies, and of the ledger, for backends.
     #[arg(long, env = "HALFTONE_XDS", default_value = "127.0.0.1:18000")]
     pub xds: SocketAddr,
     /// Folder of the store. Created when it is missing.
@@ -43,7 +45,8 @@ pub struct ServeArgs {
     /// The filter module: every bundle is tried on it before it leaves.
     #[command(flatten)]
     pub module: ModuleArgs,
-    /// File with the token that changes need. Required when --rest is not a loopback address.
+    /// File with the token that changes and observations need. Required when --rest is not a loopback address; without it
+    /// no observations are taken when --xds is none.
     #[arg(long, env = "HALFTONE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// Who starts and continues traces: the filter, or the tracer that the proxies are configured with.
@@ -53,6 +56,9 @@ pub struct ServeArgs {
     /// given up to four times, for the time in which one key replaces another.
     #[arg(long, env = "HALFTONE_OVERRIDE_KEY_FILE", value_delimiter = ',')]
     pub override_key_file: Vec<PathBuf>,
+    /// How much is observed.
+    #[command(flatten)]
+    pub observations: Limits,
     /// File to write the addresses to (JSON: `rest`, `xds`) once all is ready. For scripts that use port 0.
     #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
@@ -64,10 +70,15 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
-    let (publisher, _lock) = {
+    let (publisher, ledger, _lock) = {
         let (data, filter) = (args.data.clone(), args.module.here()?);
-        let settings = settings(&args)?;
-        tokio::task::spawn_blocking(move || start(&data, &filter, settings)).await??
+        let (settings, limits) = (settings(&args)?, args.observations);
+        tokio::task::spawn_blocking(move || start(&data, &filter, settings, limits)).await??
+    };
+    let access = match &token {
+        Some(token) => Access::Token(token.clone()),
+        None if args.xds.ip().is_loopback() => Access::Open,
+        None => Access::Closed,
     };
     if !args.xds.ip().is_loopback() {
         tracing::warn!(xds = %args.xds, "whoever can connect to the xDS server can read all rules; keep it to the proxies' network");
@@ -78,7 +89,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let addresses = (rest.local_addr()?, xds.local_addr()?);
 
     let (stop, stopping) = watch::channel(());
-    let router = api::router(publisher.clone(), nodes.clone(), token, stopping.clone())
+    let router = api::router(publisher.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
         let mut stopping = stopping.clone();
@@ -87,8 +98,10 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
             let _ = stopping.changed().await;
         }
     };
+    let observations = Routes::new(ledger::grpc(Arc::clone(&ledger), access));
     let mut rest = tokio::spawn(axum::serve(rest, router).with_graceful_shutdown(stopped()).into_future());
-    let mut xds = tokio::spawn(xds::serve(xds, publisher.resources(), nodes.clone(), stopped()));
+    let mut xds =
+        tokio::spawn(xds::serve(xds, publisher.resources(), nodes.clone(), observations, stopped()));
     tracing::info!(
         rest = %addresses.0,
         xds = %addresses.1,
@@ -133,8 +146,13 @@ fn settings(args: &ServeArgs) -> anyhow::Result<ProxySettings> {
     })
 }
 
-/// The publisher, and the lock on its store: released when dropped.
-fn start(data: &Path, filter: &Path, settings: ProxySettings) -> anyhow::Result<(Publisher, File)> {
+/// The publisher, the ledger, and the lock on their files: released when dropped.
+fn start(
+    data: &Path,
+    filter: &Path,
+    settings: ProxySettings,
+    limits: Limits,
+) -> anyhow::Result<(Publisher, Arc<Ledger>, File)> {
     let wasm = std::fs::read(filter)
         .with_context(|| format!("the filter module {} cannot be read", filter.display()))?;
     let gate = Gate::new(&wasm).with_context(|| format!("{} is not the filter module", filter.display()))?;
@@ -143,7 +161,10 @@ fn start(data: &Path, filter: &Path, settings: ProxySettings) -> anyhow::Result<
     let path = data.join("halftone.db");
     let store =
         SqliteStore::open(&path).with_context(|| format!("the store {} cannot be opened", path.display()))?;
-    Ok((Publisher::start(Arc::new(store), gate, settings)?, lock))
+    let path = data.join("ledger.db");
+    let ledger = Ledger::open(&path, limits)
+        .with_context(|| format!("the ledger {} cannot be opened", path.display()))?;
+    Ok((Publisher::start(Arc::new(store), gate, settings)?, Arc::new(ledger), lock))
 }
 
 /// Two control planes on one store would publish past each other. The kernel releases the lock however

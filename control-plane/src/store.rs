@@ -1,8 +1,10 @@
 //! What the control plane keeps over a restart.
 
+pub(crate) mod file;
 mod sqlite;
 
 pub use sqlite::SqliteStore;
+pub(crate) use sqlite::{signed, unsigned};
 
 use serde::Serialize;
 
@@ -80,6 +82,18 @@ impl StoreError {
     pub fn is_full(&self) -> bool {
         let Self::Database(error) = self else { return false };
         error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
+    /// The same, to be told to somebody else too.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Conflict(revision) => Self::Conflict(*revision),
+            Self::Database(rusqlite::Error::SqliteFailure(code, message)) => {
+                Self::Database(rusqlite::Error::SqliteFailure(*code, message.clone()))
+            }
+            Self::Database(error) => Self::Incompatible(error.to_string()),
+            Self::Incompatible(why) => Self::Incompatible(why.clone()),
+        }
     }
 
     /// What to do about it.

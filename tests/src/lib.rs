@@ -6,8 +6,10 @@
 mod answering;
 mod cli;
 pub mod digits;
+pub mod disk;
 mod edge;
 mod mirror;
+pub mod observed;
 mod paths;
 mod process;
 mod stack;

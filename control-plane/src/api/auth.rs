@@ -26,8 +26,9 @@ impl Token {
         (token.len() >= SHORTEST).then(|| Self(token.into()))
     }
 
-    fn is(&self, other: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(other).into()
+    /// Whether an `Authorization` brings it.
+    pub(crate) fn is_in(&self, authorization: Option<&[u8]>) -> bool {
+        authorization.and_then(bearer).is_some_and(|given| self.0.as_bytes().ct_eq(given).into())
     }
 }
 
@@ -52,8 +53,8 @@ pub(crate) async fn require_token(
     request: Request,
     next: Next,
 ) -> Response {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-    if token.is_none_or(|token| given.is_some_and(|given| token.is(given))) {
+    let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if token.is_none_or(|token| token.is_in(given)) {
         return next.run(request).await;
     }
     Problem::unauthorized("send the control plane's token as `Authorization: Bearer …`").into_response()

@@ -72,6 +72,14 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, kind, "Nothing was changed", detail)
     }
 
+    /// What is kept could not be read.
+    pub(crate) fn unreadable(error: &StoreError) -> Self {
+        tracing::error!(%error, "the store cannot be read: {}", error.remedy());
+        let kind = "urn:halftone:problem:store";
+        let detail = format!("{error}: {}", error.remedy());
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "The store does not answer", detail)
+    }
+
     /// The body could not be taken.
     pub(crate) fn body(rejection: &BytesRejection) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {

@@ -1,17 +1,18 @@
 //! The store in one SQLite file.
 
-use super::{Action, Revision, State, Store, StoreError, StoredRuleset};
+use super::{
+    Action, Revision, State, Store, StoreError, StoredRuleset,
+    file::{self, Schema},
+};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use std::{
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-/// In `PRAGMA user_version`, so that a later build knows what it finds.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2] };
 
-const SCHEMA: &str = "
+const CREATE: &str = "
     CREATE TABLE revisions (
         revision      INTEGER PRIMARY KEY,
         created_at_ms INTEGER NOT NULL,
@@ -42,33 +43,7 @@ impl SqliteStore {
     /// # Errors
     /// When the file cannot be opened or was written by a newer build.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // What was answered with success survives a loss of power.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            SCHEMA_VERSION => {}
-            0 => {
-                transaction.execute_batch(SCHEMA)?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            }
-            1 => {
-                transaction.execute_batch(FROM_1_TO_2)?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            }
-            other => {
-                return Err(StoreError::Incompatible(format!(
-                    "{} has schema {other}, but this build knows only up to {SCHEMA_VERSION}: use the build that wrote it",
-                    path.display()
-                )));
-            }
-        }
-        transaction.commit()?;
-        Ok(Self(Mutex::new(connection)))
+        Ok(Self(Mutex::new(file::open(path, &SCHEMA)?)))
     }
 
     /// A panic while the lock was held cannot leave a transaction half done: it is rolled back.
@@ -139,7 +114,7 @@ impl Store for SqliteStore {
 
     fn check(&self) -> Result<(), StoreError> {
         // It is the same already, and SQLite writes the page all the same.
-        Ok(self.connection().pragma_update(None, "user_version", SCHEMA_VERSION)?)
+        Ok(self.connection().pragma_update(None, "user_version", SCHEMA.version())?)
     }
 
     fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, StoreError> {
@@ -192,11 +167,11 @@ fn action(row: &Row<'_>, column: usize) -> rusqlite::Result<Action> {
 }
 
 /// SQLite's integers are signed.
-fn signed(value: u64) -> Result<i64, StoreError> {
+pub(crate) fn signed(value: u64) -> Result<i64, StoreError> {
     i64::try_from(value).map_err(|_| StoreError::Incompatible(format!("{value} is too large for the store")))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }

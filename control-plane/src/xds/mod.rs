@@ -65,7 +65,7 @@ const SHUTDOWN: Duration = Duration::from_secs(3);
 /// Serves proxies until `shutdown` is done.
 ///
 /// Whatever is published in `resources` reaches every proxy, except that states which are superseded sooner than a
-/// proxy could take them are skipped. If the sender goes away, the last state stays.
+/// proxy could take them are skipped. If the sender goes away, the last state stays. `beside` is served at the same address.
 ///
 /// # Errors
 /// If the listener fails.
@@ -73,15 +73,17 @@ pub async fn serve(
     listener: TcpListener,
     resources: watch::Receiver<Arc<PerNodeCluster<Arc<Resources>>>>,
     nodes: Nodes,
+    beside: Routes,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    serve_with(listener, resources, nodes, shutdown, Timing::default(), KEEP_ALIVE).await
+    serve_with(listener, resources, nodes, beside, shutdown, Timing::default(), KEEP_ALIVE).await
 }
 
 async fn serve_with(
     listener: TcpListener,
     resources: watch::Receiver<Arc<PerNodeCluster<Arc<Resources>>>>,
     nodes: Nodes,
+    beside: Routes,
     shutdown: impl Future<Output = ()>,
     timing: Timing,
     keep_alive: KeepAlive,
@@ -90,7 +92,7 @@ async fn serve_with(
     let stopped = stopping.clone();
     let reports = applied::router(nodes.clone());
     let service = server::Server { resources, nodes, timing, stopping };
-    let routes = Routes::from(Routes::new(service).into_axum_router().merge(reports));
+    let routes = Routes::from(beside.add_service(service).into_axum_router().merge(reports));
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(keep_alive.interval))
         .http2_keepalive_timeout(Some(keep_alive.answer))

@@ -56,6 +56,7 @@ async fn start_timed(
         listener,
         resources,
         nodes.clone(),
+        Routes::default(),
         async {
             let _ = stopped.await;
         },

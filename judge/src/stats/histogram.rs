@@ -51,7 +51,8 @@ impl Grid {
     }
 
     /// The bucket of a value above 0: ceil(ln x/ln γ).
-    fn index(self, value: f64) -> i32 {
+    #[must_use]
+    pub fn index(self, value: f64) -> i32 {
         // At most 745/0.002: far inside of 32 bits.
         #[expect(clippy::cast_possible_truncation, reason = "a saturating cast of a number below a million")]
         let index = (value.ln() / self.ln_gamma()).ceil() as i32;

@@ -2,7 +2,7 @@
 
 use crate::Trial;
 use anyhow::{Context, Result, ensure};
-use halftone_tests::Paths;
+use halftone_tests::{Paths, disk};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::{
@@ -24,13 +24,6 @@ done
 exec "$@"
 "#;
 
-/// A file that grows beyond the limit is an error then, and not the end of the process.
-const NO_SIGNAL: &str = r#"trap '' XFSZ; exec "$@""#;
-
-fn launcher(words: &[&str]) -> Vec<OsString> {
-    words.iter().map(OsString::from).collect()
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_changes_until_there_is_room() -> Result<()> {
     if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
@@ -38,7 +31,7 @@ async fn a_full_disk_refuses_changes_until_there_is_room() -> Result<()> {
         eprintln!("not tested: this system gives no namespaces of users");
         return Ok(());
     }
-    let serve_launcher = launcher(&["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh"]);
+    let serve_launcher = ["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh"].map(OsString::from).to_vec();
     let trial = Trial::start_with(Paths { serve_launcher, ..Paths::find()? }).await?;
     // As the control plane sees it.
     let pid = trial.stack.control_plane()?.process().pid();
@@ -58,22 +51,13 @@ async fn a_full_disk_refuses_changes_until_there_is_room() -> Result<()> {
 
 #[tokio::test]
 async fn a_store_that_may_not_grow_refuses_changes_until_it_may() -> Result<()> {
-    let serve_launcher = launcher(&["sh", "-c", NO_SIGNAL, "sh"]);
+    let serve_launcher = disk::limitable();
     let trial = Trial::start_with(Paths { serve_launcher, ..Paths::find()? }).await?;
     let pid = trial.stack.control_plane()?.process().pid();
     let log = trial.stack.folder().join("data/halftone.db-wal");
-    let limit = |limit: &str| -> Result<()> {
-        let set = Command::new("prlimit")
-            .arg(format!("--pid={pid}"))
-            .arg(format!("--fsize={limit}:unlimited"))
-            .status()
-            .context("prlimit, of util-linux, is needed")?;
-        ensure!(set.success(), "prlimit failed");
-        Ok(())
-    };
     // Every change makes this file longer, and no other one is as long.
-    let fill = || limit(&std::fs::metadata(&log)?.len().to_string());
-    without_room(trial, StatusCode::SERVICE_UNAVAILABLE, fill, || limit("unlimited")).await
+    let fill = || disk::limit(pid, Some(std::fs::metadata(&log)?.len()));
+    without_room(trial, StatusCode::SERVICE_UNAVAILABLE, fill, || disk::limit(pid, None)).await
 }
 
 async fn without_room(
