@@ -89,7 +89,7 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_INTRA_THREADS", value_name = "N", default_value = "1")]
     pub intra_threads: NonZeroUsize,
 
-    /// Most connections at once; more wait to be taken. Each takes up to 64 KiB for what was sent and not yet read.
+    /// Most connections at once; when there are more, those give way that have nothing to do, or else they wait. Each takes up to 64 KiB for what was sent and not yet read.
     #[arg(long, env = "HALFTONE_MAX_CONNECTIONS", value_name = "N", default_value = "1000")]
     pub max_connections: NonZeroUsize,
 

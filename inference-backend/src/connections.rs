@@ -1,5 +1,8 @@
 //! Takes connections, of HTTP/1.1 and HTTP/2 alike, and bounds what each may hold.
 
+pub mod idle;
+
+use self::idle::{Attended, Roll, Seat};
 use anyhow::bail;
 use axum::Router;
 use hyper_util::{
@@ -20,13 +23,18 @@ const READ_AHEAD: usize = 64 << 10;
 const WINDOW: u32 = 1 << 20;
 /// Most requests at once on a connection over HTTP/2.
 const STREAMS: u32 = 256;
+/// How long a connection must have had nothing to do before it gives way to others. What is left of an answer by then, its
+/// client does not read.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often it is looked for one that can give way, while there is no place.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long to wait when the system has no more connections to give.
 const OUT_OF_FILES: Duration = Duration::from_millis(500);
 
 /// How connections are taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Connections {
-    /// Most at once; more wait to be taken.
+    /// Most at once; when there are more, those give way that have nothing to do, or else they wait.
     pub most: NonZeroUsize,
     /// How long requests that have begun may take to finish at the end.
     pub finish: Duration,
@@ -46,25 +54,44 @@ impl Connections {
         let http = builder();
         let open = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(self.most.get().min(Semaphore::MAX_PERMITS)));
+        let roll = Arc::new(Roll::default());
         let mut stop = std::pin::pin!(stop);
         loop {
             let (stream, place) = tokio::select! {
-                taken = take(&listener, &places) => taken,
+                taken = take(&listener, &places, &roll) => taken,
                 () = &mut stop => break,
             };
-            let service = TowerToHyperService::new(router.clone());
+            let seat = Seat::new(&roll);
+            let service =
+                TowerToHyperService::new(Attended { router: router.clone(), seat: Arc::clone(&seat) });
             let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
             let connection = open.watch(connection);
             tokio::spawn(async move {
-                // A client that breaks off is no news.
-                if let Err(error) = connection.await {
-                    tracing::debug!(error, "a connection ended");
+                tokio::select! {
+                    // A client that breaks off is no news.
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(error, "a connection ended");
+                    },
+                    () = seat.dismissed() => tracing::debug!("a connection that had nothing to do was closed"),
                 }
                 drop(place);
             });
         }
         drop(listener);
-        if timeout(self.finish, open.shutdown()).await.is_err() {
+        // Who has sent half a request would hold up the end.
+        let dismissal = async {
+            loop {
+                while roll.dismiss(IDLE) {}
+                sleep(LOOK).await;
+            }
+        };
+        let finished = async {
+            tokio::select! {
+                () = open.shutdown() => {}
+                () = dismissal => {}
+            }
+        };
+        if timeout(self.finish, finished).await.is_err() {
             bail!("requests did not finish within {} s", self.finish.as_secs());
         }
         Ok(())
@@ -82,9 +109,23 @@ fn builder() -> Builder<TokioExecutor> {
 }
 
 /// The next connection, once there is a place for it.
-async fn take(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // It is never closed.
-    let place = Arc::clone(places).acquire_owned().await.ok();
+async fn take(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    roll: &Roll,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    let stream = accept(listener).await;
+    let mut free = std::pin::pin!(Arc::clone(places).acquire_owned());
+    loop {
+        if let Ok(place) = timeout(LOOK, &mut free).await {
+            // It is never closed.
+            return (stream, place.ok());
+        }
+        roll.dismiss(IDLE);
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -92,7 +133,7 @@ async fn take(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Op
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
-                return (stream, place);
+                return stream;
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {

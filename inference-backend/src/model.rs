@@ -17,7 +17,7 @@ use crate::{
     warmup,
     workers::{Loader, WorkerLimits, Workers},
 };
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use halftone_telemetry::context::Served;
 use ort::{
     environment::Environment,
@@ -98,7 +98,7 @@ impl Model {
         let (signature, place, hardware) = match artifact.source.as_ref().map_err(wrong)? {
             Source::File(path) => {
                 let provider = settings.provider.resolve(environment).map_err(|problem| wrong(&problem))?;
-                let (signature, workers) = workers(environment, provider, path, &label, settings)?;
+                let (signature, workers) = workers(environment, provider, &artifact, path, settings)?;
                 (signature, Place::Here(workers), provider.hardware())
             }
             Source::Remote(config) => {
@@ -292,10 +292,11 @@ impl Model {
 fn workers(
     environment: &Environment,
     provider: Provider,
+    artifact: &Artifact,
     path: &Path,
-    label: &str,
     settings: Settings,
 ) -> anyhow::Result<(Arc<Signature>, Workers)> {
+    let label = &artifact.to_string();
     // A session runs one request at a time; they share the weights.
     let weights = PrepackedWeights::new();
     let open = {
@@ -317,9 +318,13 @@ fn workers(
     let batch = batching(runner, &mut first, settings);
 
     let load: Loader = {
-        let (label, signature) = (label.to_owned(), Arc::clone(&signature));
+        let (artifact, label, signature) = (artifact.clone(), label.to_owned(), Arc::clone(&signature));
         Box::new(move || {
             let mut session = open().with_context(|| format!("cannot load {label} once more"))?;
+            // A worker with another file than its fellows would give other answers.
+            if !artifact.is_as_found() {
+                bail!("cannot load {label} once more: its files have changed");
+            }
             warm(Runner { label: &label, signature: &signature }, &mut session);
             Ok(session)
         })

@@ -61,6 +61,18 @@ impl fmt::Display for Artifact {
     }
 }
 
+impl Artifact {
+    /// Whether its files are still those that were found.
+    #[must_use]
+    pub fn is_as_found(&self) -> bool {
+        let Ok(Source::File(path)) = &self.source else { return true };
+        let mut files = Vec::new();
+        let read = path.parent().map_or(Ok(()), |folder| stamps(folder, DEPTH, &mut files));
+        files.sort();
+        read.is_ok() && files == self.files
+    }
+}
+
 /// What to serve: `NAME` (its latest version) or `NAME:VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
@@ -342,6 +354,7 @@ mod tests {
         fs::write(folder.path().join("m/1/data/weights.bin"), "1").unwrap();
         let weights = look();
         assert_ne!(weights, before);
+        assert!(weights[0].is_as_found() && !before[0].is_as_found());
         fs::write(folder.path().join("m/config.json"), "{").unwrap();
         assert!(look()[0].config.is_err());
         assert_ne!(look(), weights);

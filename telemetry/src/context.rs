@@ -3,7 +3,7 @@
 use crate::outcome::Outcome;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::EvaluationContext;
-use halftone_rules::{headers::CONTEXT, trace::is_valid_traceparent};
+use halftone_rules::{headers::CONTEXT, limits::MAX_REPORTED, trace::is_valid_traceparent};
 use http::{HeaderMap, Request};
 use prost::Message;
 use std::{
@@ -13,6 +13,10 @@ use std::{
 };
 use tower_layer::Layer;
 use tower_service::Service;
+
+/// Largest `x-halftone-context`, in bytes: longer than the filter's with the longest names in every place. Who sends
+/// requests past the filter could else make every one of them hold a megabyte.
+const LARGEST: usize = 8 << 10;
 
 /// What is known of a request. Every layer and every handler finds the same one in the request's extensions.
 #[derive(Debug)]
@@ -141,12 +145,21 @@ impl Drop for RunningInference {
 
 /// A malformed one is as good as none: it must not cost an answer.
 fn evaluation(headers: &HeaderMap) -> Option<EvaluationContext> {
-    let header = headers.get(CONTEXT)?;
-    let decoded = URL_SAFE_NO_PAD
-        .decode(header)
-        .map_err(|e| e.to_string())
-        .and_then(|message| EvaluationContext::decode(message.as_slice()).map_err(|e| e.to_string()));
+    let decoded = decode(headers.get(CONTEXT)?.as_bytes());
     decoded.inspect_err(|error| tracing::debug!(error, "{CONTEXT} is malformed and ignored")).ok()
+}
+
+fn decode(header: &[u8]) -> Result<EvaluationContext, String> {
+    if header.len() > LARGEST {
+        return Err(format!("it has {} bytes, more than {LARGEST}", header.len()));
+    }
+    let message = URL_SAFE_NO_PAD.decode(header).map_err(|e| e.to_string())?;
+    let context = EvaluationContext::decode(message.as_slice()).map_err(|e| e.to_string())?;
+    let experiments = context.experiments.len();
+    if experiments > MAX_REPORTED {
+        return Err(format!("it has {experiments} experiments, more than {MAX_REPORTED}"));
+    }
+    Ok(context)
 }
 
 /// The second part of a valid `traceparent`.
@@ -192,7 +205,8 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for ContextService<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use halftone_proto::v1::Reason;
+    use halftone_proto::v1::{Participation, Reason};
+    use halftone_rules::limits::MAX_NAME_BYTES;
     use http::HeaderValue;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
@@ -222,6 +236,36 @@ mod tests {
             assert_eq!(evaluation(&headers(CONTEXT, value)), None, "{value}");
         }
         assert_eq!(evaluation(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn ignores_what_no_filter_writes() {
+        let name = || "n".repeat(MAX_NAME_BYTES);
+        let part = || Participation { experiment: name(), arm: name() };
+        let largest = EvaluationContext {
+            timestamp_ms: u64::MAX,
+            ruleset: name(),
+            revision: u64::MAX,
+            rule: name(),
+            target: name(),
+            unit_hash: u64::MAX,
+            bucket: Some(999_999),
+            reason: Reason::Split.into(),
+            arm: name(),
+            experiments: vec![part(); MAX_REPORTED],
+            overridden: true,
+            held_out: true,
+            tenant: Some(name()),
+            feature_version: Some(name()),
+        };
+        let read = |context: &EvaluationContext| {
+            let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
+            evaluation(&headers(CONTEXT, &value))
+        };
+        assert_eq!(read(&largest), Some(largest.clone()));
+        let many = vec![Participation::default(); MAX_REPORTED + 1];
+        assert_eq!(read(&EvaluationContext { experiments: many, ..EvaluationContext::default() }), None);
+        assert_eq!(read(&EvaluationContext { ruleset: "r".repeat(LARGEST), ..largest }), None);
     }
 
     #[test]

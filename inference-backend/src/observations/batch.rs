@@ -121,6 +121,16 @@ impl Batch {
         Ok(())
     }
 
+    /// Two batches that are all of it, each with half of the series; none when there is only one.
+    #[must_use]
+    pub fn halves(&self) -> Option<(Self, Self)> {
+        let middle = self.series.keys().nth(self.series.len() / 2).filter(|_| self.series.len() > 1)?;
+        let mut first = self.clone();
+        let series = first.series.split_off(middle);
+        let second = Self { series, omitted: Omitted::default(), ..*self };
+        Some((first, second))
+    }
+
     /// Lets go the exposures and bad events, and counts them as left out.
     pub fn strip(&mut self) {
         self.omitted.units = self.omitted.units.saturating_add(self.units() as u64);

@@ -19,7 +19,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Merged batches become no larger: a message is to be small enough for every receiver.
+/// Batches become no larger, as far as they have several series: a message is to be small enough for every receiver, as one
+/// that is refused for its size would hold up all others.
 const LARGEST: u64 = 2 << 20;
 /// Files take room by whole blocks of so many bytes.
 const BLOCK: u64 = 4096;
@@ -115,14 +116,35 @@ impl Spool {
         std::mem::take(&mut self.lost)
     }
 
-    /// Adds a batch. When this returns, it is durable.
+    /// Adds a batch, in several parts when it is large. When this returns, it is durable.
     ///
     /// # Errors
     /// When it cannot be written; then nothing was added.
     pub fn add(&mut self, batch: &Batch) -> io::Result<()> {
+        let before = self.next;
+        let added = self.add_parts(batch);
+        if added.is_err() {
+            while self.next > before {
+                self.next -= 1;
+                self.entries.pop_back();
+                // What stays there is written over when the batch is added again.
+                let _ = fs::remove_file(self.path(self.next));
+            }
+        }
+        added
+    }
+
+    fn add_parts(&mut self, batch: &Batch) -> io::Result<()> {
         let label = Label { source: self.source, first: self.next, sequence: self.next };
-        let size = self.write(label, batch)?;
-        self.entries.push_back(Entry { label, size, alone: false, stripped: false });
+        let bytes = file::encode(label, &batch.encode(label.source, label.sequence));
+        if bytes.len() as u64 > LARGEST
+            && let Some((first, second)) = batch.halves()
+        {
+            self.add_parts(&first)?;
+            return self.add_parts(&second);
+        }
+        file::write(&self.path(label.sequence), &bytes)?;
+        self.entries.push_back(Entry { label, size: room(bytes.len()), alone: false, stripped: false });
         self.next += 1;
         Ok(())
     }

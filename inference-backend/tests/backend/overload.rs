@@ -12,6 +12,7 @@ use halftone_proto::inference::{
 use reqwest::StatusCode;
 use serde_json::json;
 use std::{
+    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -174,6 +175,21 @@ async fn workers_grow_while_many_wait() {
         assert_eq!(answer.await.unwrap().status, StatusCode::OK);
     }
     assert_eq!(model.workers().unwrap().count(), 3);
+}
+
+/// Nobody looks at the repository here: the time in which a file has changed and the model has not yet.
+#[tokio::test]
+async fn no_worker_runs_another_file_than_the_others() {
+    let options = Options { workers: 1, max_workers: 3.try_into().unwrap(), ..Options::default() };
+    let (repository, server, model) = slow(options).await;
+    let file = repository.path().join("slow/1/model.onnx");
+    fs::write(file.with_extension("new"), onnx::table(&[1.0])).unwrap();
+    fs::rename(file.with_extension("new"), file).unwrap();
+    let answers: Vec<_> = (0..12).map(|_| tokio::spawn(send(Arc::clone(&server), &[]))).collect();
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!(model.workers().unwrap().count(), 1);
 }
 
 #[tokio::test]

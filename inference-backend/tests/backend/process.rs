@@ -355,29 +355,45 @@ fn the_command_line_counts_more_than_the_environment_and_that_more_than_the_file
     assert!(wrong.contains("settings.toml:2: serv: unknown setting; there are "), "{wrong}");
 }
 
+fn is_live(stream: &mut TcpStream) -> bool {
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).map(|()| answer == *b"HTTP/1.1 200").unwrap_or(false)
+}
+
+const LIVE: &[u8] = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+
 #[test]
 fn more_connections_than_there_may_be_wait() {
     let running = Running::start(&["--max-connections", "2", "--serve", "digits:2"]);
-    let ask = |stream: &mut TcpStream| {
-        stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    };
-    let answered = |stream: &mut TcpStream| {
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).map(|()| answer == *b"HTTP/1.1 200").unwrap_or(false)
-    };
+    // Both are to send what they have announced.
+    let post = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n";
     let (mut first, mut second) = (running.connect(), running.connect());
     for stream in [&mut first, &mut second] {
-        ask(stream);
-        assert!(answered(stream));
+        stream.write_all(LIVE).unwrap();
+        assert!(is_live(stream));
+        stream.write_all(post).unwrap();
     }
     let mut third = running.connect();
-    ask(&mut third);
+    third.write_all(LIVE).unwrap();
     third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    assert!(!answered(&mut third), "it waits");
+    assert!(!is_live(&mut third), "it waits");
     drop(first);
     third.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert!(answered(&mut third), "there is a place now");
-    // Two that stay open do not keep it from stopping.
+    assert!(is_live(&mut third), "there is a place now");
+}
+
+#[test]
+fn who_has_nothing_to_do_gives_way_to_others() {
+    let running = Running::start(&["--max-connections", "2", "--serve", "digits:2"]);
+    // One keeps its connection after an answer, one sends half a request.
+    let (mut idle, mut half) = (running.connect(), running.connect());
+    idle.write_all(LIVE).unwrap();
+    assert!(is_live(&mut idle));
+    half.write_all(&LIVE[..9]).unwrap();
+    let mut other = running.connect();
+    other.write_all(LIVE).unwrap();
+    assert!(is_live(&mut other));
+    // Half a request does not keep it from stopping.
     running.signal(Signal::SIGTERM);
     assert_eq!(running.finish().status.code(), Some(0));
 }

@@ -63,6 +63,38 @@ fn keeps_batches_in_order_until_they_are_removed() {
     assert_ne!(fourth.source, third.source);
 }
 
+/// A receiver that refuses a message for its size would be asked for ever.
+#[test]
+fn what_is_large_is_added_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path(), u64::MAX).unwrap();
+    let seen = |unit| Event::Seen {
+        series: u8::try_from(unit % 5).unwrap(),
+        unit,
+        time_ms: 1_700_000_000_000,
+        outcome: 0,
+        latency: Some(0.5),
+    };
+    let mut large = batch(&(0..200_000).map(seen).collect::<Vec<_>>());
+    large.omitted.requests = 3;
+    // The second part cannot be written: nothing was added.
+    let obstacle = folder.path().join(file(2)).with_extension("new");
+    fs::create_dir(&obstacle).unwrap();
+    spool.add(&large).unwrap_err();
+    fs::remove_dir(&obstacle).unwrap();
+    assert_eq!((spool.len(), names(folder.path())), (0, vec![]));
+    spool.add(&large).unwrap();
+    assert!(spool.len() > 1);
+    let mut all = Batch::default();
+    while let Some(message) = spool.oldest().unwrap() {
+        let size = fs::metadata(spool.path(message.sequence)).unwrap().len();
+        assert!(size <= LARGEST, "{size}");
+        all.merge(Batch::decode(&message).unwrap()).unwrap();
+        spool.remove(&message.source, message.sequence);
+    }
+    assert!(all == large);
+}
+
 #[test]
 fn is_of_one_process() {
     let folder = tempfile::tempdir().unwrap();
