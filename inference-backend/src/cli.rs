@@ -113,6 +113,10 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_OBSERVATIONS_TO", value_name = "URL")]
     pub observations_to: Option<String>,
 
+    /// A file with the token that the control plane asks for.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_TOKEN_FILE", value_name = "FILE")]
+    pub observations_token_file: Option<PathBuf>,
+
     /// A folder, of this process alone, that keeps what was observed until it is sent.
     #[arg(long, env = "HALFTONE_OBSERVATIONS_DIR", value_name = "DIR")]
     pub observations_dir: Option<PathBuf>,

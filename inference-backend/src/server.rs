@@ -106,6 +106,7 @@ fn observations(args: &Args) -> anyhow::Result<Option<observations::Settings>> {
     };
     Ok(Some(observations::Settings {
         to: uplink::endpoint(to)?,
+        token: args.observations_token_file.as_deref().map(uplink::token).transpose()?,
         folder: folder.clone(),
         interval: Duration::from_millis(args.observations_interval_ms),
         spool: args.observations_spool_bytes,

@@ -466,14 +466,20 @@ async fn more_calls_than_there_is_room_for_are_told_to_come_again() -> Result<()
 #[tokio::test]
 async fn what_a_real_backend_observes_is_there() -> Result<()> {
     const USERS: u64 = 40;
-    let (mut control_plane, folder) = start().await?;
+    let folder = tempfile::tempdir()?;
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a-token-of-this-test\n")?;
+    let mut paths = Paths::find()?;
+    paths.serve_flags = vec![format!("--token-file={}", token.display()).into()];
+    let mut control_plane = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
     let spool = folder.path().join("spool-{version}");
     let inference_flags = vec![
         format!("--observations-to=http://{}", control_plane.xds),
         format!("--observations-dir={}", spool.display()),
         "--observations-interval-ms=20".to_owned(),
+        format!("--observations-token-file={}", token.display()),
     ];
-    let backend = Backend::start(&Paths { inference_flags, ..Paths::find()? }, folder.path(), 1, 0).await?;
+    let backend = Backend::start(&Paths { inference_flags, ..paths }, folder.path(), 1, 0).await?;
     let (client, digits) = (traffic::client()?, digits::test_set()?);
     let url = format!("http://{}/v2/models/digits/infer", backend.address);
     for request in 0..4 * USERS {

@@ -26,7 +26,7 @@ use self::{
 use anyhow::Context;
 use std::{path::PathBuf, thread, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
-use tonic::transport::Endpoint;
+use tonic::{metadata::AsciiMetadataValue, transport::Endpoint};
 
 /// How long a disk may take with what is left to write at the end.
 const DISK: Duration = Duration::from_secs(5);
@@ -36,6 +36,8 @@ const DISK: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The control plane.
     pub to: Endpoint,
+    /// What it asks for, when it asks for one.
+    pub token: Option<AsciiMetadataValue>,
     /// A folder of this process alone.
     pub folder: PathBuf,
     /// How often a batch is written.
@@ -68,7 +70,8 @@ pub fn start(settings: Settings) -> anyhow::Result<(Outbox, Reporter)> {
     let (done, stopped) = oneshot::channel();
     let work = move || {
         runtime.block_on(async {
-            worker::run(gatherer, &Shelf::new(spool), Uplink::new(&settings.to), stopping).await;
+            worker::run(gatherer, &Shelf::new(spool), Uplink::new(&settings.to, settings.token), stopping)
+                .await;
         });
         // Who would hear it has given up.
         let _ = done.send(());

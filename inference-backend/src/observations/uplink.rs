@@ -3,9 +3,10 @@
 use super::throttle::Throttle;
 use anyhow::{Context, bail};
 use halftone_proto::v1::{ObservationBatch, ObservationSource, observations_client::ObservationsClient};
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 use tonic::{
-    Status,
+    Request, Status,
+    metadata::AsciiMetadataValue,
     transport::{Channel, Endpoint, Uri},
 };
 
@@ -32,10 +33,27 @@ pub fn endpoint(url: &str) -> anyhow::Result<Endpoint> {
     Ok(Endpoint::from(uri).connect_timeout(CONNECT).timeout(ANSWER).tcp_nodelay(true))
 }
 
+/// The token in this file, as the metadata that the control plane asks for.
+///
+/// # Errors
+/// When the file cannot be read, or holds what no metadata can.
+pub fn token(file: &Path) -> anyhow::Result<AsciiMetadataValue> {
+    let place = || format!("--observations-token-file {}", file.display());
+    let text = fs::read_to_string(file).with_context(place)?;
+    let value = AsciiMetadataValue::try_from(format!("Bearer {}", text.trim()));
+    let Some(mut value) = value.ok().filter(|_| !text.trim().is_empty()) else {
+        bail!("{}: one line of visible characters is expected", place());
+    };
+    // Never in a log.
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// The way to the control plane.
 #[derive(Debug)]
 pub struct Uplink {
     client: ObservationsClient<Channel>,
+    token: Option<AsciiMetadataValue>,
     /// The source of which it is known what the control plane has.
     resumed: Option<Vec<u8>>,
     failures: u32,
@@ -45,9 +63,9 @@ pub struct Uplink {
 impl Uplink {
     /// One that connects when it is needed. To be called in a runtime of tokio.
     #[must_use]
-    pub fn new(endpoint: &Endpoint) -> Self {
+    pub fn new(endpoint: &Endpoint, token: Option<AsciiMetadataValue>) -> Self {
         let client = ObservationsClient::new(endpoint.connect_lazy());
-        Self { client, resumed: None, failures: 0, warning: Throttle::default() }
+        Self { client, token, resumed: None, failures: 0, warning: Throttle::default() }
     }
 
     /// Sends a batch; gives the last sequence of its source that is kept. Asks first what is kept already, when that is not
@@ -60,18 +78,26 @@ impl Uplink {
         let (source, sequence) = (batch.source.clone(), batch.sequence);
         if !known {
             let asked = ObservationSource { source: source.clone() };
-            let kept = self.client.resume(asked).await?.into_inner().sequence;
+            let kept = self.client.resume(self.with_token(asked)).await?.into_inner().sequence;
             if kept >= sequence {
                 self.resumed = Some(source);
                 return Ok(kept);
             }
         }
-        let kept = self.client.report(batch).await?.into_inner().sequence;
+        let kept = self.client.report(self.with_token(batch)).await?.into_inner().sequence;
         if kept < sequence {
             return Err(Status::internal(format!("it took batch {sequence} and says that it has {kept}")));
         }
         self.resumed = Some(source);
         Ok(sequence)
+    }
+
+    fn with_token<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        request
     }
 
     /// It went well.
