@@ -281,7 +281,14 @@ const LIES: &[Lie] = &[
     (|batch| of!(batch, "latency", units).denominators[0] = 1_000, "its unit sums are of"),
     (|batch| of!(batch, "latency", units).numerators[0] = 1_000.0, "its unit sums are 1"),
     // More bad ones than there were.
-    (|batch| of!(batch, "error", moments).mean = 1.0, "10 events of 100"),
+    (|batch| of!(batch, "error", moments).mean = 1.0, "its unit sums are 10 together, and its mean is 1"),
+    (
+        |batch| {
+            of!(batch, "error", moments).mean = 1.0;
+            metric(batch, "error").units = None;
+        },
+        "its histogram has 10 events of 100",
+    ),
     (|batch| of!(batch, "error", moments).max = 2.0, "its buckets from"),
     (
         |batch| {

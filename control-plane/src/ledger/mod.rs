@@ -102,7 +102,7 @@ pub struct Limits {
           value_parser = clap::value_parser!(u16).range(2..))]
     pub keep_days: u16,
     /// Records of units that are kept, of all releases together: one for each arm and epoch that a unit is seen in, and one
-    /// for each metric that it has a bad event of. Each takes about 30 bytes of memory.
+    /// for each metric that it has a bad event of. Each takes about 40 bytes of memory.
     #[arg(long, env = "HALFTONE_MAX_UNITS", default_value_t = 20_000_000)]
     pub max_units: usize,
 }

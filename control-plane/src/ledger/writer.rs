@@ -32,7 +32,7 @@ pub(super) struct Pace {
 impl Default for Pace {
     /// A log of a few seconds' worth of reading after a crash.
     fn default() -> Self {
-        Self { log_bytes: 64 << 20, log_entries: 50_000, step_bytes: 2 << 20 }
+        Self { log_bytes: 32 << 20, log_entries: 50_000, step_bytes: 2 << 20 }
     }
 }
 
