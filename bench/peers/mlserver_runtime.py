@@ -13,13 +13,13 @@ class OnnxModel(MLModel):
         self.session = onnxruntime.InferenceSession(
             self.settings.parameters.uri, options, providers=["CPUExecutionProvider"]
         )
-        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.output_names = [output.name for output in self.session.get_outputs()]
         return True
 
     async def predict(self, request: InferenceRequest) -> InferenceResponse:
         inputs = {tensor.name: NumpyCodec.decode_input(tensor) for tensor in request.inputs}
-        outputs = self.session.run(self.outputs, inputs)
+        outputs = self.session.run(self.output_names, inputs)
         return InferenceResponse(
             model_name=self.name,
-            outputs=[NumpyCodec.encode_output(n, v) for n, v in zip(self.outputs, outputs)],
+            outputs=[NumpyCodec.encode_output(n, v) for n, v in zip(self.output_names, outputs)],
         )

@@ -162,7 +162,7 @@ async fn through_envoy(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> 
     let through = url.split('/').nth(2).context("no address")?.parse()?;
     let nothing = static_answer(paths, folder.path()).await?;
     let direct = Server::digits(paths, folder, "direct", &[]).await?;
-    let load = Load::json(&digit()?);
+    let (load, nothing_asked) = (Load::json(&digit()?), Load::get("/"));
     println!(
         "inference: a digit as JSON at a fixed rate, {} s each, latency from when it was due, the best of {ROUNDS} rounds \
          in turns",
@@ -170,20 +170,20 @@ async fn through_envoy(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> 
     );
     for rate in [500, 5000] {
         let parts = [
-            ("Envoy answers by itself", nothing.address),
-            ("backend", direct.address),
-            ("Envoy, filter, backends, all on", through),
+            ("Envoy answers by itself", nothing.address, &nothing_asked),
+            ("backend", direct.address, &load),
+            ("Envoy, filter, backends, all on", through, &load),
         ];
         let mut best: [Option<Report>; 3] = [None, None, None];
         for _ in 0..ROUNDS {
-            for ((_, address), best) in parts.iter().zip(&mut best) {
-                let report = at_rate(&load, *address, rate).await?;
+            for ((_, address, load), best) in parts.iter().zip(&mut best) {
+                let report = at_rate(load, *address, rate).await?;
                 if best.as_ref().is_none_or(|best| report.quantile(0.99) < best.quantile(0.99)) {
                     *best = Some(report);
                 }
             }
         }
-        for ((name, _), best) in parts.iter().zip(best) {
+        for ((name, ..), best) in parts.iter().zip(best) {
             println!("  {rate:>5}/s {name:<32} {}", best.context("no round")?);
         }
     }

@@ -63,6 +63,15 @@ fn release(units: u64) -> Result<(Judge, Snapshot)> {
     Ok((judge, snapshot))
 }
 
+/// The same release with as many epochs, as a ramp has.
+fn repeated(snapshot: &Snapshot, epochs: u32) -> Snapshot {
+    let all = snapshot
+        .epochs
+        .iter()
+        .flat_map(|epoch| (1..=epochs).map(|id| Epoch { id: id.to_string(), ..epoch.clone() }));
+    Snapshot { epochs: all.collect(), ..snapshot.clone() }
+}
+
 /// The best of some runs.
 fn best(mut run: impl FnMut()) -> Duration {
     let time = |()| {
@@ -73,23 +82,27 @@ fn best(mut run: impl FnMut()) -> Duration {
     [(); RUNS as usize].map(time).into_iter().min().unwrap_or_default()
 }
 
+/// What one release costs at a tick between two looks, which is what most are.
+fn tick(judge: &Judge, snapshot: Snapshot) -> Duration {
+    let (_, state) = judge.judge(&snapshot, State::default());
+    let tick = Snapshot { elapsed_s: DAY + 1, ..snapshot };
+    let all = best(|| {
+        for _ in 0..RELEASES {
+            black_box(judge.judge(black_box(&tick), state.clone()));
+        }
+    });
+    all / RELEASES
+}
+
 pub(crate) fn run() -> Result<()> {
     println!("judge: one core, a release of 4 metrics (errors, latency at 3 quantiles, conversion, cost)");
-    for units in [1_000, 100_000, 10_000_000] {
+    for (units, epochs) in [(1_000, 1), (100_000, 1), (10_000_000, 1), (100_000, 6)] {
         let (judge, snapshot) = release(units)?;
-        let (_, state) = judge.judge(&snapshot, State::default());
-        // A tick between two looks, which is what most are.
-        let tick = Snapshot { elapsed_s: DAY + 1, ..snapshot.clone() };
-        let all = best(|| {
-            for _ in 0..RELEASES {
-                black_box(judge.judge(black_box(&tick), state.clone()));
-            }
-        });
-        let each = all / RELEASES;
+        let each = tick(&judge, repeated(&snapshot, epochs)).as_secs_f64();
         println!(
-            "  {units:>10} units per arm: {:>7.1} us per metric and tick, {:>6.0} releases per second",
-            each.as_secs_f64() * 1e6 / 4.0,
-            1.0 / each.as_secs_f64()
+            "  {units:>10} units per arm, {epochs} epochs: {:>7.1} us per metric and tick, {:>6.0} releases per second",
+            each * 1e6 / 4.0,
+            1.0 / each
         );
     }
     let (judge, snapshot) = release(100_000)?;

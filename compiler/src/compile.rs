@@ -101,7 +101,7 @@ fn compile_document(
     optimisation: Optimisation,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let mut diagnostics = Diagnostics::new(text);
-    let compiled = yaml::parse(text, &mut diagnostics)
+    let compiled = yaml::parse(text, yaml::RULESET, &mut diagnostics)
         .and_then(|root| document::read(text, root, &mut diagnostics))
         .and_then(|document| {
             let name = name(&document);

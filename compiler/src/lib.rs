@@ -45,3 +45,4 @@ pub use simulate::Simulation;
 pub use suggest::did_you_mean;
 pub use target::TargetSpec;
 pub use tree::Tree;
+pub use yaml::Subject;

@@ -106,7 +106,7 @@ pub fn conflicts(members: &[Member<'_>]) -> Vec<Vec<Diagnostic>> {
 
 /// Where a field's value stands, on one line; the beginning of the text when it is not written.
 fn place(text: &str, field: &str) -> Span {
-    let fields = match yaml::parse(text, &mut Diagnostics::new(text)).map(|root| root.kind) {
+    let fields = match yaml::parse(text, yaml::RULESET, &mut Diagnostics::new(text)).map(|root| root.kind) {
         Some(Kind::Mapping(fields)) => fields,
         _ => Vec::new(),
     };

@@ -2,7 +2,7 @@
 
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics, Span},
-    yaml::{self, Kind, Node},
+    yaml::{self, Kind, Node, Subject},
 };
 use serde_json::{Map, Number, Value};
 
@@ -14,13 +14,13 @@ pub struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Reads one document.
+    /// Reads one document; problems speak of what it is.
     ///
     /// # Errors
     /// When the text is no YAML or JSON, or uses what rulesets may not use either.
-    pub fn read(text: &'a str) -> Result<Self, Vec<Diagnostic>> {
+    pub fn read(text: &'a str, subject: Subject) -> Result<Self, Vec<Diagnostic>> {
         let mut diagnostics = Diagnostics::new(text);
-        match yaml::parse(text, &mut diagnostics) {
+        match yaml::parse(text, subject, &mut diagnostics) {
             Some(root) if !diagnostics.has_errors() => Ok(Self { text, root }),
             _ => Err(diagnostics.into_sorted()),
         }
@@ -114,10 +114,25 @@ fn scalar(text: &str) -> Value {
 mod tests {
     use super::*;
 
+    const POLICY: Subject = Subject { one: "policy", many: "policies", start: "metrics:" };
+
+    #[test]
+    fn problems_speak_of_what_the_text_is() {
+        for (text, told) in [
+            ("", "a policy starts with `metrics:`"),
+            ("a: 1\n---\nb: 2\n", "a text has one policy"),
+            ("a: &x 1\n", "anchors are not supported in policies"),
+            ("a: !x 1\n", "tags are not supported in policies"),
+        ] {
+            let found = format!("{:?}", Tree::read(text, POLICY).unwrap_err());
+            assert!(found.contains(told) && !found.contains("ruleset"), "{text}: {found}");
+        }
+    }
+
     #[test]
     fn values_are_those_of_yaml() {
         let text = "a: 1\nb: -2\nc: 1e-3\nd: '7'\ne: [true, ~, inf, x]\nf: {g: 0.5}\n";
-        let tree = Tree::read(text).unwrap();
+        let tree = Tree::read(text, POLICY).unwrap();
         let expected = serde_json::json!({
             "a": 1, "b": -2, "c": 0.001, "d": "7", "e": [true, null, "inf", "x"], "f": {"g": 0.5}
         });
@@ -126,6 +141,6 @@ mod tests {
         assert_eq!((place("f.g").line, place("f.g").column), (6, 8));
         assert_eq!((place("e[3]").line, place("e[3]").column), (5, 19));
         assert_eq!((place("f.h").line, place("f.h").column), (6, 1), "the nearest thing around it");
-        assert!(Tree::read("a: [").is_err() && Tree::read("a: 1\na: 2\n").is_err());
+        assert!(Tree::read("a: [", POLICY).is_err() && Tree::read("a: 1\na: 2\n", POLICY).is_err());
     }
 }

@@ -57,8 +57,22 @@ enum Open {
     Mapping { start: usize, entries: Vec<(Key, Node)>, seen: HashSet<String>, key: Option<Key> },
 }
 
+/// What a text is, for messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// What one text holds: `ruleset`.
+    pub one: &'static str,
+    /// More than one of them.
+    pub many: &'static str,
+    /// What its first line can be.
+    pub start: &'static str,
+}
+
+/// A ruleset.
+pub(crate) const RULESET: Subject = Subject { one: "ruleset", many: "rulesets", start: "version: v1" };
+
 /// Reads one document. `None` when the text is unusable; the reason is reported.
-pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Node> {
+pub(crate) fn parse(text: &str, subject: Subject, diagnostics: &mut Diagnostics<'_>) -> Option<Node> {
     if text.len() > MAX_TEXT_BYTES {
         // How many there are is not known: whoever reads texts stops here.
         let message = format!("the text has more than the {MAX_TEXT_BYTES} bytes that are allowed");
@@ -71,7 +85,7 @@ pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Nod
         }
         None => (Cow::Borrowed(text), Offsets::new(text)),
     };
-    let mut reader = Reader { offsets, open: Vec::new(), root: None, diagnostics };
+    let mut reader = Reader { offsets, open: Vec::new(), root: None, subject, diagnostics };
     for event in Parser::new_from_str(&parsed) {
         if reader.diagnostics.is_full() {
             return None;
@@ -94,12 +108,8 @@ pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics<'_>) -> Option<Nod
         }
     }
     if reader.root.is_none() {
-        reader.diagnostics.report_with_help(
-            Code::Syntax,
-            &(0..0),
-            "the text is empty",
-            "a ruleset starts with `version: v1`",
-        );
+        let help = format!("a {} starts with `{}`", subject.one, subject.start);
+        reader.diagnostics.report_with_help(Code::Syntax, &(0..0), "the text is empty", help);
     }
     reader.root
 }
@@ -108,6 +118,7 @@ struct Reader<'a, 'b> {
     offsets: Offsets,
     open: Vec<Open>,
     root: Option<Node>,
+    subject: Subject,
     diagnostics: &'a mut Diagnostics<'b>,
 }
 
@@ -117,8 +128,9 @@ impl Reader<'_, '_> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
             Event::DocumentStart(_) if self.root.is_some() => {
-                let message = "a text has one ruleset, but here a second document starts";
-                return self.unsupported(message, &span, "put each ruleset into a file of its own");
+                let one = self.subject.one;
+                let message = format!("a text has one {one}, but here a second document starts");
+                return self.unsupported(&message, &span, &format!("put each {one} into a file of its own"));
             }
             Event::DocumentStart(_) => {}
             Event::Scalar(_, _, _, Some(_))
@@ -126,7 +138,8 @@ impl Reader<'_, '_> {
             | Event::MappingStart(_, Some(_)) => {
                 let help = quoting_help(self.diagnostics.text(), span.start)
                     .unwrap_or_else(|| "a text that starts with `!` needs quotes in YAML".into());
-                return self.unsupported("tags are not supported in rulesets", &span, &help);
+                let message = format!("tags are not supported in {}", self.subject.many);
+                return self.unsupported(&message, &span, &help);
             }
             Event::Alias(_) => return self.shared("aliases", &span),
             Event::Scalar(_, _, anchor, _)
@@ -207,7 +220,7 @@ impl Reader<'_, '_> {
     /// Reports YAML's ways to use one value in several places.
     fn shared(&mut self, what: &str, span: &Span) -> Option<()> {
         let help = "write the value out where it is needed; a text that starts with `&` or `*` needs quotes";
-        self.unsupported(&format!("{what} are not supported in rulesets"), span, help)
+        self.unsupported(&format!("{what} are not supported in {}", self.subject.many), span, help)
     }
 
     fn unsupported(&mut self, message: &str, span: &Span, help: &str) -> Option<()> {

@@ -18,8 +18,17 @@ fuzz_target!(|text: &str| {
         let bytes = |it| serde_json::to_string(it).expect("verdicts and states are JSON");
         assert_eq!(bytes(&one), bytes(&again));
         for test in &one.0.tests {
-            let numbers =
-                [test.estimate, test.low, test.high, test.z, test.ln_e, test.p, Some(test.threshold)];
+            let numbers = [
+                test.estimate,
+                test.relative,
+                test.low,
+                test.high,
+                test.z,
+                test.ln_e,
+                test.highest_ln_e,
+                test.p,
+                Some(test.threshold),
+            ];
             assert!(numbers.into_iter().flatten().all(f64::is_finite), "{test:?}");
         }
         state = one.1;

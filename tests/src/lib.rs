@@ -4,6 +4,7 @@
 //! back. The demo (`halftone-demo`) is made of the same parts.
 
 mod answering;
+mod cli;
 pub mod digits;
 mod edge;
 mod mirror;
@@ -15,6 +16,7 @@ pub mod traffic;
 pub mod wire;
 
 pub use answering::{Answering, HEALTH};
+pub use cli::{Cli, stderr, stdout};
 pub use edge::{Edge, EdgeOptions, closing_soon};
 pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};

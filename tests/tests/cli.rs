@@ -1,40 +1,15 @@
 //! The commands that work on files.
 
 use anyhow::Result;
-use halftone_tests::{Paths, command};
+use halftone_tests::{Cli, Paths, command, stderr, stdout};
 use serde_json::Value;
-use std::process::{Output, Stdio};
-use tempfile::TempDir;
+use std::process::Stdio;
 
 const RULES: &str = "version: v1
 rules:
   - {name: gold, condition: 'tenant.tier == \"gold\"', target: v3}
   - {name: canary, weight: 0.1, target: v2}
 ";
-
-struct Cli(TempDir);
-
-impl Cli {
-    fn new(files: &[(&str, &str)]) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        for (name, text) in files {
-            std::fs::write(folder.path().join(name), text)?;
-        }
-        Ok(Self(folder))
-    }
-
-    fn run(&self, args: &[&str]) -> Result<Output> {
-        Ok(command(&Paths::find()?.halftone).args(args).current_dir(self.0.path()).output()?)
-    }
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 #[test]
 fn lint_tells_errors_and_warnings_by_its_exit_code() -> Result<()> {
@@ -52,8 +27,8 @@ fn lint_tells_errors_and_warnings_by_its_exit_code() -> Result<()> {
         let output = cli.run(args)?;
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", stdout(&output), stderr(&output));
     }
-    std::fs::write(cli.0.path().join("bytes.yaml"), b"version: v1\nrules: []\n\xff")?;
-    std::fs::write(cli.0.path().join("nul.yaml"), b"version: v1\nrules: []\n\0")?;
+    std::fs::write(cli.path().join("bytes.yaml"), b"version: v1\nrules: []\n\xff")?;
+    std::fs::write(cli.path().join("nul.yaml"), b"version: v1\nrules: []\n\0")?;
     for (file, message) in [
         ("bytes.yaml", "bytes.yaml is not UTF-8: invalid utf-8 sequence of 1 bytes from index 22"),
         ("nul.yaml", "error[E0101]: found unprintable character\n --> nul.yaml:3:1"),
@@ -112,7 +87,7 @@ fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
     }
     let output = cli.run(&["compile", "digits.yaml", "wrong.yaml", "-o", "none.bundle"])?;
     assert!(!output.status.success() && stderr(&output).contains("a rule needs the field `target`"));
-    assert!(!cli.0.path().join("none.bundle").exists(), "something was written");
+    assert!(!cli.path().join("none.bundle").exists(), "something was written");
     let output = cli.run(&["disasm", "digits.yaml"])?;
     assert!(stderr(&output).contains("not a bundle"), "{}", stderr(&output));
     Ok(())
@@ -121,19 +96,19 @@ fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
 #[test]
 fn a_bundle_goes_to_standard_output_but_not_over_a_ruleset() -> Result<()> {
     let cli = Cli::new(&[("digits.yaml", RULES), ("other.yaml", RULES)])?;
-    std::os::unix::fs::symlink("digits.yaml", cli.0.path().join("link.yaml"))?;
+    std::os::unix::fs::symlink("digits.yaml", cli.path().join("link.yaml"))?;
     assert!(cli.run(&["compile", "digits.yaml", "-o", "out.bundle"])?.status.success());
     let output = cli.run(&["compile", "digits.yaml", "-o", "-"])?;
     assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(output.stdout, std::fs::read(cli.0.path().join("out.bundle"))?);
-    assert!(!cli.0.path().join("-").exists(), "a file is called -");
+    assert_eq!(output.stdout, std::fs::read(cli.path().join("out.bundle"))?);
+    assert!(!cli.path().join("-").exists(), "a file is called -");
 
     for path in ["digits.yaml", "./digits.yaml", "link.yaml"] {
         let output = cli.run(&["compile", "digits.yaml", "-o", path])?;
         let said = stderr(&output);
         assert!(!output.status.success() && said.contains("name another file for the bundle"), "{said}");
     }
-    assert_eq!(std::fs::read_to_string(cli.0.path().join("digits.yaml"))?, RULES);
+    assert_eq!(std::fs::read_to_string(cli.path().join("digits.yaml"))?, RULES);
     Ok(())
 }
 
@@ -144,7 +119,7 @@ fn output_that_nobody_takes_is_no_panic() -> Result<()> {
     assert!(cli.run(&["compile", "digits.yaml", "-o", "out.bundle"])?.status.success());
     let run = |args: &[&str], output: Stdio| -> Result<Output> {
         let mut halftone = command(&Paths::find()?.halftone);
-        let halftone = halftone.args(args).current_dir(cli.0.path()).stdout(output).stderr(Stdio::piped());
+        let halftone = halftone.args(args).current_dir(cli.path()).stdout(output).stderr(Stdio::piped());
         Ok(halftone.spawn()?.wait_with_output()?)
     };
     for (args, code) in [
@@ -233,7 +208,7 @@ fn a_bootstrap_names_a_filter_module_that_is_there() -> Result<()> {
     let missing = cli.run(&[&write[..], &["--filter", "/nowhere/filter.wasm"]].concat())?;
     let message = stderr(&missing);
     assert!(message.contains("/nowhere/filter.wasm is missing: build it with scripts/build.sh"), "{message}");
-    assert!(!missing.status.success() && !cli.0.path().join("envoy-bootstrap").exists(), "it was written");
+    assert!(!missing.status.success() && !cli.path().join("envoy-bootstrap").exists(), "it was written");
 
     // The one that was built with the program, from whatever folder; or any, when that is another machine's.
     let built = Paths::find()?.filter;

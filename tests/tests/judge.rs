@@ -1,10 +1,9 @@
 //! `halftone judge` and `halftone plan`.
 
 use anyhow::Result;
-use halftone_tests::{Paths, command};
+use halftone_tests::{Cli, stderr, stdout};
 use serde_json::Value;
 use std::process::Output;
-use tempfile::TempDir;
 
 const POLICY: &str = "metrics:
   errors: {role: guardrail, kind: event, ceiling: 0.05}
@@ -25,24 +24,8 @@ fn snapshot(errors: u32, converted: u32) -> String {
     )
 }
 
-struct Cli(TempDir);
-
-impl Cli {
-    fn new(files: &[(&str, &str)]) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        for (name, text) in files {
-            std::fs::write(folder.path().join(name), text)?;
-        }
-        Ok(Self(folder))
-    }
-
-    fn run(&self, args: &[&str]) -> Result<Output> {
-        Ok(command(&Paths::find()?.halftone).args(args).current_dir(self.0.path()).output()?)
-    }
-}
-
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    stdout(output) + &stderr(output)
 }
 
 #[test]
@@ -80,10 +63,10 @@ fn the_state_is_kept_between_runs() -> Result<()> {
     let run = |data| cli.run(&["judge", "--policy", "policy.yaml", "--state", "state.json", data]);
     assert_eq!(run("broken.json")?.status.code(), Some(3));
     // What was crossed once stays crossed, and the same inputs leave the same bytes.
-    let state = std::fs::read(cli.0.path().join("state.json"))?;
+    let state = std::fs::read(cli.path().join("state.json"))?;
     assert_eq!(run("mended.json")?.status.code(), Some(3));
     assert_eq!(run("broken.json")?.status.code(), Some(3));
-    assert_eq!(std::fs::read(cli.0.path().join("state.json"))?, state);
+    assert_eq!(std::fs::read(cli.path().join("state.json"))?, state);
     Ok(())
 }
 
@@ -122,11 +105,14 @@ fn what_is_wrong_with_a_policy_is_shown_where_it_is() -> Result<()> {
         ("alpha: {kill: 0}\nmetrics:\n  errors: {role: guardrail, kind: event}\n", "policy.yaml:1:15"),
         ("metrics:\n  rating: {role: goal, kind: mean}\n", "a goal needs the least effect worth finding"),
         ("metrics: [", "policy.yaml"),
+        ("", "a policy starts with `metrics:`"),
+        ("metrics: &all {}\n", "anchors are not supported in policies"),
     ] {
         let cli = Cli::new(&[("policy.yaml", policy), ("data.json", &data)])?;
         let output = cli.run(&["judge", "--policy", "policy.yaml", "data.json"])?;
         assert_eq!(output.status.code(), Some(1), "{policy}: {}", said(&output));
         assert!(said(&output).contains(told), "{policy}: {}", said(&output));
+        assert!(!said(&output).contains("ruleset"), "{policy}: {}", said(&output));
     }
     let cli = Cli::new(&[("policy.yaml", POLICY), ("data.json", r#"{"elapsed_s": -1}"#)])?;
     let output = cli.run(&["judge", "--policy", "policy.yaml", "data.json"])?;
@@ -184,7 +170,7 @@ fn simulations_have_a_seed_and_drawings() -> Result<()> {
     assert_eq!(said(&one), said(&again));
     assert!(said(&one).contains("56 looks: 4.56 %"), "{}", said(&one));
     for name in ["power.svg", "false-calls.svg", "paths.svg"] {
-        let drawing = std::fs::read_to_string(cli.0.path().join("drawn").join(name))?;
+        let drawing = std::fs::read_to_string(cli.path().join("drawn").join(name))?;
         assert!(
             drawing.starts_with("<svg") && drawing.contains("<polyline") && !drawing.contains("NaN"),
             "{name}"

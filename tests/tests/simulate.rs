@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 use halftone_rules::bucket::Seed;
-use halftone_tests::Paths;
+use halftone_tests::{Paths, stderr, stdout};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -150,14 +150,6 @@ impl Folder {
         assert!(output.stderr.is_empty(), "{args:?}: {}", stderr(&output));
         Ok(serde_json::from_slice(&output.stdout)?)
     }
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]

@@ -42,6 +42,11 @@ impl Load {
         Self::of(&format!("/v2/models/{model}/infer"), &header, &[json.as_bytes(), image].concat())
     }
 
+    /// A request without a body.
+    pub(super) fn get(path: &str) -> Self {
+        Self(Arc::new(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()))
+    }
+
     /// Bytes, to any path.
     pub(super) fn bytes(path: &str, body: &[u8]) -> Self {
         Self::of(path, "content-type: application/octet-stream\r\n", body)
@@ -94,8 +99,7 @@ impl Load {
 
     /// One after another; gives the milliseconds that each took.
     pub(super) async fn one_by_one(&self, address: SocketAddr, count: usize) -> Result<Vec<f64>> {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = connect(address).await?;
         let (mut times, mut buffer) = (Vec::with_capacity(count), vec![0; 64 << 10]);
         for _ in 0..count {
             let begun = Instant::now();
@@ -117,8 +121,7 @@ impl Load {
         let mut tasks = JoinSet::new();
         let begun = Instant::now();
         for connection in 0..connections {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let stream = connect(address).await?;
             let interval = rate.map(|rate| Duration::from_secs(1) / rate);
             // The connections take turns.
             let pace = interval.map(|interval| (begun + interval * connection, interval * connections));
@@ -133,6 +136,12 @@ impl Load {
     }
 }
 
+async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// One connection; with a pace, from when the first request is due, and how long it is to the next.
 async fn one(
     mut stream: TcpStream,
@@ -144,7 +153,10 @@ async fn one(
     let mut buffer = vec![0; 64 << 10];
     let mut due = pace.map_or_else(Instant::now, |(first, _)| first);
     while due < end && Instant::now() < end {
-        tokio::time::sleep_until(due.into()).await;
+        if pace.is_some() {
+            // To the millisecond, as tokio's clock ticks.
+            tokio::time::sleep_until(due.into()).await;
+        }
         stream.write_all(&request).await?;
         match answer(&mut stream, &mut buffer).await? {
             200 => {

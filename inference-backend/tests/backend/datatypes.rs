@@ -301,6 +301,38 @@ async fn what_is_not_a_number_is_an_error_and_never_invalid_json() {
 }
 
 #[tokio::test]
+async fn a_model_prepares_its_input_itself() {
+    let repository = tempfile::tempdir().unwrap();
+    onnx::save(repository.path(), "image", "1", &onnx::preprocessing());
+    let server = serve(&repository, "image").await;
+    let tensor = json!({ "name": "bytes", "datatype": "UINT8", "shape": [1, 4], "data": [0, 2, 4, 255] });
+    let answer = server.post("/v2/models/image/infer", json!({ "inputs": [tensor] }).to_string()).await;
+    let mean = (0.0 + 1.0 + 2.0 + 127.5) / 4.0;
+    let expected: Vec<_> = [0.0, 1.0, 2.0, 127.5].iter().map(|pixel| json!(pixel - mean)).collect();
+    assert_eq!(answer.output("centred"), &expected);
+}
+
+#[tokio::test]
+async fn outputs_whose_shape_depends_on_the_values() {
+    let repository = tempfile::tempdir().unwrap();
+    let (x, y) = (("x", T::Float32, &["batch"][..]), ("y", T::Int64, &["1", "batch"][..]));
+    // The output is declared to be as long as the input, and is not.
+    onnx::write(repository.path(), "where", &[x], &[("NonZero", &["x"], &["y"])], &[y]);
+    let server = serve(&repository, "where").await;
+    let ask = async |values: &[f32]| {
+        let tensor = json!({ "name": "x", "datatype": "FP32", "shape": [values.len()], "data": values });
+        server.post("/v2/models/where/infer", json!({ "inputs": [tensor] }).to_string()).await
+    };
+    for (values, found) in
+        [(&[0.0, 5.0, 0.0][..], &[1][..]), (&[1.0, 1.0], &[0, 1]), (&[0.0], &[]), (&[], &[])]
+    {
+        let answer = ask(values).await;
+        assert_eq!(answer.output("y"), found, "{values:?}");
+        assert_eq!(answer.body["outputs"][0]["shape"], json!([1, found.len()]), "{values:?}");
+    }
+}
+
+#[tokio::test]
 async fn scalars() {
     let repository = tempfile::tempdir().unwrap();
     let (x, y) = (("x", T::Int64, &[][..]), ("y", T::Int64, &[][..]));

@@ -147,6 +147,19 @@ pub(crate) fn table_beside(entries: usize) -> Vec<u8> {
     })
 }
 
+/// A model that takes the `bytes` of images and prepares them itself: scaled to halves, and their mean taken away.
+pub(crate) fn preprocessing() -> Vec<u8> {
+    let scale = TensorProto { dims: Vec::new(), name: "scale".to_owned(), ..initializer(&[0.5]) };
+    let bytes = ("bytes", TensorElementType::Uint8, &["n", "4"][..]);
+    let centred = ("centred", TensorElementType::Float32, &["n", "4"][..]);
+    let nodes: [Node<'_>; 3] = [
+        ("DequantizeLinear", &["bytes", "scale"], &["pixels"]),
+        ("ReduceMean", &["pixels"], &["mean"]),
+        ("Sub", &["pixels", "mean"], &["centred"]),
+    ];
+    encode("preprocessing", &[bytes], Some(scale), &nodes, &[centred])
+}
+
 fn table_of(table: TensorProto) -> Vec<u8> {
     let index = ("index", TensorElementType::Int64, &["batch"][..]);
     let entry = ("entry", TensorElementType::Float32, &["batch"][..]);

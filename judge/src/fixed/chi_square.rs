@@ -19,6 +19,8 @@ pub struct ChiSquare {
 /// Whether counts have the proportions of `weights`: Σ(O − E)²/E, df = cells with a weight above 0, less one. One
 /// look only: repeated at p < .001 it raises a false alarm in 2.6 % of sound releases within 1000 looks.
 ///
+/// Source: Pearson (1900).
+///
 /// # Errors
 /// When the numbers of cells differ, a weight is negative or none above 0, a cell of weight 0 holds units, or
 /// there are none at all.
@@ -49,6 +51,8 @@ pub fn goodness_of_fit(observed: &[u64], weights: &[f64]) -> Result<ChiSquare> {
 }
 
 /// Whether several proportions are equal: Σ(k_i − n_i·P)²/(n_i·P(1 − P)) with P pooled, df = arms − 1.
+///
+/// Source: Pearson (1900).
 ///
 /// # Errors
 /// When there are fewer than two arms, or one has no units or more events than units.

@@ -60,6 +60,8 @@ pub fn adjusted_moments(control: &Pair, treatment: &Pair) -> Result<(Moments, Mo
 /// lift = ((m_yb − θm_xb) − (m_ya − θm_xa))/|m_ya|,
 /// var = (v_yb + θ²v_xb − 2θc_b)/(n_b·m_ya²) + (v_ya·m_yb²/m_ya² − 2θc_a·m_yb/m_ya + θ²v_xa)/(n_a·m_ya²).
 ///
+/// Source: Deng, Xu, Kohavi, Walker (2013), with the delta method, as GrowthBook's gbstats has it.
+///
 /// # Errors
 /// When an arm has fewer than two units, the baseline is 0, or the variance is not above 0.
 pub fn cuped_lift(control: &Pair, treatment: &Pair, kind: Covariates, alpha: f64) -> Result<Comparison> {

@@ -18,6 +18,8 @@ const LARGEST_DEVIATION: f64 = 1e4;
 ///
 /// Tables whose count has a standard deviation above 10,000 are answered by the normal tail of the pooled z.
 ///
+/// Source: Fisher (1922).
+///
 /// # Errors
 /// When an arm has no units, or more events than units.
 pub fn fisher_exact(control: &Proportion, treatment: &Proportion) -> Result<f64> {

@@ -63,6 +63,8 @@ pub enum Classification {
 /// Classifies a metric as spinnaker/kayenta does. Where each side is constant, the estimated shift is compared with
 /// the tolerance: Kayenta adds random noise there.
 ///
+/// Source: spinnaker/kayenta, `MannWhitneyClassifier`.
+///
 /// # Errors
 /// When a value or a setting is no finite number, or there are more than 2²⁵ pairs of values.
 pub fn classify(control: &[f64], treatment: &[f64], settings: &Kayenta) -> Result<Classification> {

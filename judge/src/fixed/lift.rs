@@ -11,6 +11,8 @@ const LEAST_BASELINE: f64 = 5.0;
 /// Welch's degrees of freedom of the unscaled variances. Divided by |m_a|, so that better stays better when the
 /// baseline is negative.
 ///
+/// Source: the delta method; Deng, Knoblich, Lu (2018).
+///
 /// # Errors
 /// As [`super::welch`]; and when the baseline is within 5 standard errors of 0, where only absolute differences
 /// are meaningful.

@@ -71,6 +71,8 @@ fn ranks(control: &[f64], treatment: &[f64], shift: f64) -> (f64, f64) {
 /// z(μ) = (D − ½ sign D)/σ, D = U − n_x·n_y/2 for treatment less μ against control,
 /// σ² = n_x·n_y/12·((N + 1) − Σ(τ³ − τ)/(N(N − 1))). It falls as μ rises. 0 when all values are equal.
 ///
+/// Source: Mann, Whitney (1947).
+///
 /// # Errors
 /// When an arm is empty, a value is not finite, or there are more than 2²⁵ pairs of values.
 pub fn shifted_z(control: &[f64], treatment: &[f64], shift: f64) -> Result<f64> {
@@ -88,6 +90,8 @@ pub(super) fn z_of(control: &[f64], treatment: &[f64], shift: f64) -> f64 {
 }
 
 /// The test itself.
+///
+/// Source: Mann, Whitney (1947).
 ///
 /// # Errors
 /// As [`shifted_z`].
@@ -160,6 +164,8 @@ pub(super) fn median_difference(control: &[f64], treatment: &[f64]) -> f64 {
 
 /// All shifts that the test does not refuse at `confidence`: between the roots of z = ±z_{(1+confidence)/2}. z is a
 /// step function; where it never gets there, the limit is the largest possible shift.
+///
+/// Source: Hodges, Lehmann (1963); R's `wilcox.test`, as spinnaker/kayenta uses it.
 ///
 /// # Errors
 /// As [`shifted_z`], and when `confidence` is not between 0 and 1.

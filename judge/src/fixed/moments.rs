@@ -59,6 +59,8 @@ impl Moments {
     /// R = ΣY/ΣX over B unit buckets, var(R) = B/(B − 1)·Σ(Y_j − R·X_j)²/(ΣX)²; v is var(R) times the units. Honest
     /// about clusters: a user's requests are in one bucket.
     ///
+    /// Source: Deng, Knoblich, Lu (2018), with buckets of units in the place of units.
+    ///
     /// # Errors
     /// When fewer than 100 buckets have a denominator, or one is malformed.
     pub fn of_buckets(arm: &UnitBuckets) -> Result<Self> {

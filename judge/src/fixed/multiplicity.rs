@@ -19,6 +19,8 @@ fn in_input_order(mut adjusted: Vec<(usize, f64)>) -> Vec<f64> {
 }
 
 /// Adjusted p values min(1, m·p).
+///
+/// Source: Dunn (1961).
 #[must_use]
 pub fn bonferroni(p: &[f64]) -> Vec<f64> {
     let m = p.len() as f64;

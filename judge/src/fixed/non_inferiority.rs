@@ -42,6 +42,8 @@ pub struct NonInferiority {
 
 /// Fixed-sample non-inferiority of a mean: the limit d ∓ z_{1−α}·√(V_a + V_b) is beyond ∓`margin`·|m_a|.
 ///
+/// Source: ICH E9 (1998), section 3.3.2: an interval that leaves out the margin.
+///
 /// # Errors
 /// When an arm is malformed or `alpha` no probability, or `margin` is negative.
 pub fn non_inferiority(

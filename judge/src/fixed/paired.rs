@@ -58,6 +58,8 @@ pub fn mcnemar(pairs: &PairedOutcomes, alpha: f64) -> Result<Comparison> {
 
 /// Student's t test of the mean of paired differences (candidate − stable): t = mean/√(v/n), df = n − 1.
 ///
+/// Source: Student (1908).
+///
 /// # Errors
 /// When there are fewer than two pairs, or all differences are the same and not 0.
 pub fn paired_differences(differences: &Mean, alpha: f64) -> Result<Comparison> {

@@ -14,6 +14,8 @@ fn quantiles(alpha: f64, power: f64) -> Result<f64> {
 /// Units of treatment for a difference `mde` of means: n_b = (z_{1−α/2} + z_power)²·(v_b + v_a/r)/MDE², with r = n_a/n_b
 /// units of control for each. Two-sided `alpha`. Multiply by the inflation of a sequential plan.
 ///
+/// Source: Chow, Shao, Wang (2008), "Sample size calculations in clinical research".
+///
 /// # Errors
 /// When a level is no probability, `mde` or `ratio` not above 0, or a variance negative.
 pub fn units_per_arm(
@@ -33,6 +35,8 @@ pub fn units_per_arm(
 /// Information H_max = R·(z_{1−α/2} + z_power)²·σ²/MDE² that a sequential plan needs, in units of H = n_a·n_b/(n_a + n_b):
 /// with equal arms a quarter of all units.
 ///
+/// Source: Jennison, Turnbull (2000), "Group sequential methods".
+///
 /// # Errors
 /// When a level is no probability, or another number not above 0.
 pub fn required_information(variance: f64, mde: f64, alpha: f64, power: f64, inflation: f64) -> Result<f64> {
@@ -43,7 +47,9 @@ pub fn required_information(variance: f64, mde: f64, alpha: f64, power: f64, inf
 }
 
 /// Power of the two-sided z test of two proportions with `n` units per arm:
-/// Φ((√n·|p1 − p2| − z_{1−α/2}·√(2p̄(1 − p̄)))/√(p1(1 − p1) + p2(1 − p2))), p̄ their mean. R's `power.prop.test`.
+/// Φ((√n·|p1 − p2| − z_{1−α/2}·√(2p̄(1 − p̄)))/√(p1(1 − p1) + p2(1 − p2))), p̄ their mean.
+///
+/// Source: R's `power.prop.test`.
 ///
 /// # Errors
 /// When a proportion or `alpha` is no probability.
@@ -58,6 +64,8 @@ pub fn power_two_proportions(p1: f64, p2: f64, n: f64, alpha: f64) -> Result<f64
 }
 
 /// Units per arm with which [`power_two_proportions`] is `power`.
+///
+/// Source: R's `power.prop.test`.
 ///
 /// # Errors
 /// When a proportion or level is no probability, or the proportions are equal.
@@ -74,6 +82,8 @@ pub fn proportions_per_arm(p1: f64, p2: f64, alpha: f64, power: f64) -> Result<f
 /// Seconds that a fixed plan has to run: the time to collect its units, but at least one cycle (a day; a week where
 /// declared) and the metric's window with the warm-up, rounded up to whole cycles, so that no hour of the day or day of the
 /// week counts more than another.
+///
+/// Source: the requester's design document, as docs/judge.md makes it well defined.
 ///
 /// # Errors
 /// When a duration is negative or not finite, or `cycle` not above 0.

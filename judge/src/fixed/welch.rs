@@ -7,6 +7,8 @@ use std::f64::consts::{LN_2, LN_10};
 
 /// Degrees of freedom of Welch and Satterthwaite: (V_a + V_b)²/(V_a²/(n_a − 1) + V_b²/(n_b − 1)), V = v/n.
 ///
+/// Source: Satterthwaite (1946), Welch (1947).
+///
 /// # Errors
 /// When an arm has fewer than two units, or neither varies.
 pub fn welch_df(control: &Moments, treatment: &Moments) -> Result<f64> {

@@ -334,24 +334,11 @@ impl Subject<'_> {
         let limits = (interval.low.unwrap_or(f64::NEG_INFINITY), interval.high.unwrap_or(f64::INFINITY));
         let (low, high) = if sign > 0.0 { limits } else { (-limits.1, -limits.0) };
         let mut test = Test {
-            metric: self.name.to_owned(),
-            purpose: Purpose::Goal,
-            method,
-            quantile: None,
-            epoch: None,
-            estimate: None,
-            relative: None,
             low: comparison.low,
             high: comparison.high,
-            z: None,
-            ln_e: None,
-            highest_ln_e: None,
             p: Some(comparison.p),
             threshold: alpha,
-            alpha,
-            reached: false,
-            n_control: 0,
-            n_treatment: 0,
+            ..Test::new(self.name, Purpose::Goal, method, alpha)
         };
         fill(&mut test, self.metric, &all);
         test.z = Some(sign * comparison.statistic).filter(|z| z.is_finite());

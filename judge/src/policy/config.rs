@@ -1,5 +1,6 @@
 //! What a release wants judged, and how.
 
+use super::state::MOST_LOOKS;
 use crate::{fixed::Better, sequential::Spending};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -397,7 +398,7 @@ impl Policy {
         for (field, seconds) in [("look_every_s", self.look_every_s), ("cycle_s", self.cycle_s)] {
             problems.unless((1..=365 * DAY).contains(&seconds), field, "give seconds from 1 to a year");
         }
-        problems.unless((1..=10_000).contains(&self.most_looks), "most_looks", "give 1 to 10000 looks");
+        problems.unless((1..=MOST_LOOKS).contains(&self.most_looks), "most_looks", "give 1 to 1000 looks");
         problems.unless((1..=1_000).contains(&self.steps), "steps", "give 1 to 1000 steps");
         problems.unless((1..=100).contains(&self.candidates), "candidates", "give 1 to 100 candidates");
         problems.unless(self.n_star.is_none_or(is_positive), "n_star", "give a number of units above 0");

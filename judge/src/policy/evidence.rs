@@ -12,6 +12,7 @@ use crate::{
     sequential::{BetaBinomial, EventShare, QuantileTest, beta_binomial, mixture_rho, one_sided_ln_e, p_of},
     stats::{Histogram, Merge, Proportion},
 };
+use std::borrow::Cow;
 
 /// Prior weight of event shares.
 const C: f64 = 1.0;
@@ -124,26 +125,8 @@ impl<'a> Subject<'a> {
     }
 
     fn test(&self, spend: Spend, method: Method, ln_e: f64, alpha: f64) -> Test {
-        Test {
-            metric: self.name.to_owned(),
-            purpose: spend.purpose,
-            method,
-            quantile: None,
-            epoch: None,
-            estimate: None,
-            relative: None,
-            low: None,
-            high: None,
-            z: None,
-            ln_e: Some(ln_e),
-            highest_ln_e: None,
-            p: Some(p_of(ln_e)),
-            threshold: -alpha.ln(),
-            alpha,
-            reached: ln_e >= -alpha.ln(),
-            n_control: 0,
-            n_treatment: 0,
-        }
+        let test = Test::new(self.name, spend.purpose, method, alpha);
+        Test { ln_e: Some(ln_e), p: Some(p_of(ln_e)), reached: ln_e >= test.threshold, ..test }
     }
 
     /// Counts of treatment and of those it is compared with, and treatment's share among them.
@@ -170,23 +153,32 @@ impl<'a> Subject<'a> {
         }))
     }
 
-    fn worse_events(&self, spend: Spend) -> Result<Vec<Test>> {
-        let all_stable = self.policy.kill_baseline == KillBaseline::AllStable;
+    /// The evidence of all epochs: by the share of bad events that treatment has, and by
+    /// its rate alone where there is a ceiling. Epochs multiply: of units without an event nothing was seen yet.
+    fn event_tests(
+        &self,
+        spend: Spend,
+        all_stable: bool,
+        by_share: impl Fn(f64, u64, u64) -> Result<f64>,
+        by_rate: impl Fn(&BetaBinomial, f64, f64) -> f64,
+    ) -> Result<Vec<Test>> {
         let (mut share, mut compared) = (0.0, None::<(Proportion, Proportion)>);
-        let (mut ceiling, mut alone) = (0.0, Proportion::default());
-        let by_ceiling = self.metric.ceiling.map(ceiling_test).transpose()?;
+        let (mut rate, mut alone) = (0.0, Proportion::default());
+        let ceiling = self.metric.ceiling;
+        let ceiling =
+            ceiling.map(|ceiling| BetaBinomial::new(ceiling, beta_binomial::tuning(T_OPT, ALPHA_OPT)?));
+        let ceiling = ceiling.transpose()?;
         for (_, epoch, measurement) in self.measured() {
             let Some(counts) = self.events(epoch, measurement, all_stable)? else { continue };
             if let Some((stable, pi)) = counts.stable {
                 let m = stable.k.checked_add(counts.treatment.k).ok_or(Error::Overflow)?;
-                share +=
-                    EventShare::new(pi, self.metric.tolerance(), C)?.ln_e_worse(counts.treatment.k, m)?;
+                share += by_share(pi, counts.treatment.k, m)?;
                 let (a, b) = compared.unwrap_or_default();
                 compared = Some((a.merge(&stable)?, b.merge(&counts.treatment)?));
             }
             alone = alone.merge(&counts.treatment)?;
-            if let Some(test) = &by_ceiling {
-                ceiling += test.ln_e_above(counts.treatment.k as f64, counts.treatment.n as f64);
+            if let Some(test) = &ceiling {
+                rate += by_rate(test, counts.treatment.k as f64, counts.treatment.n as f64);
             }
         }
         let mut tests = Vec::new();
@@ -196,12 +188,18 @@ impl<'a> Subject<'a> {
             self.describe(&mut test)?;
             tests.push(test);
         }
-        if by_ceiling.is_some() && alone.n > 0 {
-            let mut test = self.test(spend, Method::Ceiling, ceiling, spend.alpha);
+        if ceiling.is_some() && alone.n > 0 {
+            let mut test = self.test(spend, Method::Ceiling, rate, spend.alpha);
             (test.estimate, test.n_treatment) = (alone.share(), alone.n);
             tests.push(test);
         }
         Ok(tests)
+    }
+
+    fn worse_events(&self, spend: Spend) -> Result<Vec<Test>> {
+        let all_stable = self.policy.kill_baseline == KillBaseline::AllStable;
+        let by_share = |pi, k, m| EventShare::new(pi, self.metric.tolerance(), C)?.ln_e_worse(k, m);
+        self.event_tests(spend, all_stable, by_share, BetaBinomial::ln_e_above)
     }
 
     /// The stratified difference against the concurrent control, for people.
@@ -227,10 +225,10 @@ impl<'a> Subject<'a> {
                 if *q > TAIL && (n_control.min(n_treatment) as f64) < TAIL_UNITS {
                     continue;
                 }
-                let ln_e = quantile_test(*q)?.ln_e_slower(&stable, &treatment, self.metric.tolerance())?;
+                let ln_e = quantile_test(*q)?.ln_e_slower(&stable, treatment, self.metric.tolerance())?;
                 let alpha = spend.alpha * epoch_share(index, self.policy.steps);
                 let mut test = self.test(spend, Method::Quantile, ln_e, alpha);
-                describe_quantile(&mut test, *q, epoch, &stable, &treatment);
+                describe_quantile(&mut test, *q, epoch, &stable, treatment);
                 tests.push(test);
             }
         }
@@ -299,38 +297,11 @@ impl<'a> Subject<'a> {
     }
 
     fn not_worse_events(&self, spend: Spend) -> Result<std::result::Result<Vec<Test>, String>> {
-        let (mut share, mut compared) = (0.0, None::<(Proportion, Proportion)>);
-        let (mut below, mut alone) = (0.0, Proportion::default());
-        let by_ceiling = self.metric.ceiling.map(ceiling_test).transpose()?;
-        for (_, epoch, measurement) in self.measured() {
-            let Some(counts) = self.events(epoch, measurement, false)? else { continue };
-            if let Some((stable, pi)) = counts.stable {
-                let m = stable.k.checked_add(counts.treatment.k).ok_or(Error::Overflow)?;
-                share +=
-                    EventShare::new(pi, self.metric.margin(), C)?.ln_e_not_worse(counts.treatment.k, m)?;
-                let (a, b) = compared.unwrap_or_default();
-                compared = Some((a.merge(&stable)?, b.merge(&counts.treatment)?));
-            }
-            alone = alone.merge(&counts.treatment)?;
-            if let Some(test) = &by_ceiling {
-                below += test.ln_e_below(counts.treatment.k as f64, counts.treatment.n as f64);
-            }
-        }
         // Either will do: below an acceptable rate, nobody minds the ratio. Both together get the level once.
-        let ways = 1.0 + f64::from(u8::from(by_ceiling.is_some()));
-        let alpha = spend.alpha / ways;
-        let mut tests = Vec::new();
-        if let Some((stable, treatment)) = compared {
-            let mut test = self.test(spend, Method::EventShare, share, alpha);
-            (test.n_control, test.n_treatment) = (stable.k, treatment.k);
-            self.describe(&mut test)?;
-            tests.push(test);
-        }
-        if by_ceiling.is_some() && alone.n > 0 {
-            let mut test = self.test(spend, Method::Ceiling, below, alpha);
-            (test.estimate, test.n_treatment) = (alone.share(), alone.n);
-            tests.push(test);
-        }
+        let ways = 1.0 + f64::from(u8::from(self.metric.ceiling.is_some()));
+        let spend = Spend { alpha: spend.alpha / ways, ..spend };
+        let by_share = |pi, k, m| EventShare::new(pi, self.metric.margin(), C)?.ln_e_not_worse(k, m);
+        let mut tests = self.event_tests(spend, false, by_share, BetaBinomial::ln_e_below)?;
         if tests.is_empty() {
             return Ok(Err("no data of both arms".to_owned()));
         }
@@ -349,9 +320,9 @@ impl<'a> Subject<'a> {
         };
         let mut tests = Vec::new();
         for q in self.metric.promote_quantiles() {
-            let ln_e = quantile_test(*q)?.ln_e_not_slower(&control, &treatment, self.metric.margin())?;
+            let ln_e = quantile_test(*q)?.ln_e_not_slower(&control, treatment, self.metric.margin())?;
             let mut test = self.test(spend, Method::Quantile, ln_e, spend.alpha);
-            describe_quantile(&mut test, *q, epoch, &control, &treatment);
+            describe_quantile(&mut test, *q, epoch, &control, treatment);
             tests.push(test);
         }
         Ok(Ok(tests))
@@ -364,27 +335,28 @@ struct Counts {
     stable: Option<(Proportion, f64)>,
 }
 
-fn ceiling_test(ceiling: f64) -> Result<BetaBinomial> {
-    BetaBinomial::new(ceiling, beta_binomial::tuning(T_OPT, ALPHA_OPT)?)
-}
-
-pub(super) fn quantile_test(q: f64) -> Result<QuantileTest> {
+fn quantile_test(q: f64) -> Result<QuantileTest> {
     QuantileTest::new(q, T_OPT, ALPHA_OPT)
 }
 
 /// What is compared with treatment's histogram, and that.
-fn histograms(measurement: &Measurement, all_stable: bool) -> Result<Option<(Histogram, Histogram)>> {
-    let histogram = |sample: &Option<Sample>| match sample {
-        None => Ok(None),
-        Some(Sample::Histogram(arm)) => Ok(Some(arm.clone())),
-        Some(_) => Err(Error::malformed("this kind of metric needs a histogram")),
-    };
-    let Some(treatment) = histogram(&measurement.treatment)? else { return Ok(None) };
-    let control = histogram(&measurement.control)?;
-    let rest = if all_stable { histogram(&measurement.rest)? } else { None };
+fn histograms(
+    measurement: &Measurement,
+    all_stable: bool,
+) -> Result<Option<(Cow<'_, Histogram>, &Histogram)>> {
+    fn histogram(sample: Option<&Sample>) -> Result<Option<&Histogram>> {
+        match sample {
+            None => Ok(None),
+            Some(Sample::Histogram(arm)) => Ok(Some(arm)),
+            Some(_) => Err(Error::malformed("this kind of metric needs a histogram")),
+        }
+    }
+    let Some(treatment) = histogram(measurement.treatment.as_ref())? else { return Ok(None) };
+    let control = histogram(measurement.control.as_ref())?;
+    let rest = if all_stable { histogram(measurement.rest.as_ref())? } else { None };
     let stable = match (control, rest) {
-        (Some(control), Some(rest)) => Some(control.merge(&rest)?),
-        (one, other) => one.or(other),
+        (Some(control), Some(rest)) => Some(Cow::Owned(control.merge(rest)?)),
+        (one, other) => one.or(other).map(Cow::Borrowed),
     };
     Ok(stable.map(|stable| (stable, treatment)))
 }

@@ -94,26 +94,7 @@ impl Subject<'_> {
         let all = Stratified::of(&strata);
         let Some(z) = all.z(self.metric) else { return Ok(Err("no variance".to_owned())) };
         let goal = state.goals.entry(self.name.to_owned()).or_default();
-        let mut test = Test {
-            metric: self.name.to_owned(),
-            purpose: Purpose::Goal,
-            method: Method::GroupSequential,
-            quantile: None,
-            epoch: None,
-            estimate: None,
-            relative: None,
-            low: None,
-            high: None,
-            z: None,
-            ln_e: None,
-            highest_ln_e: None,
-            p: None,
-            threshold: 0.0,
-            alpha,
-            reached: false,
-            n_control: 0,
-            n_treatment: 0,
-        };
+        let mut test = Test::new(self.name, Purpose::Goal, Method::GroupSequential, alpha);
         fill(&mut test, self.metric, &all);
         let mut finding = match self.policy.horizon {
             Horizon::Known => self.planned_look(&all, z, alpha, goal, test)?,
@@ -186,7 +167,6 @@ impl Subject<'_> {
         test.method = Method::ConfidenceSequence;
         (test.low, test.high) = (Some(low), Some(high));
         (test.ln_e, test.p) = (Some(cs.ln_e), Some(cs.p));
-        test.threshold = -alpha.ln();
         let sign = self.metric.better().sign();
         let (worst, best) = if sign > 0.0 { (low, high) } else { (-high, -low) };
         test.reached = worst > 0.0;

@@ -23,6 +23,7 @@ pub use snapshot::{Epoch, Gate, Measurement, Sample, Shares, Snapshot, StepCondi
 pub use state::{GoalState, Looks, State, Status};
 pub use verdict::{Action, Cause, Decision, Method, Purpose, Reason, Test, Verdict};
 
+pub(crate) use run::C_SRM;
 use run::Run;
 
 /// A policy that was checked, ready to judge.

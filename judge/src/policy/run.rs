@@ -11,7 +11,7 @@ use crate::sequential::{p_of, srm_ln_e};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Prior weight of the sample-ratio test: finds 5 % that are really 6 % within some 9,000 units.
-const C_SRM: f64 = 1_000.0;
+pub(crate) const C_SRM: f64 = 1_000.0;
 
 /// Share of the units in two arms from which on the data are not trusted, and the number that is no accident.
 const CONTAMINATED: f64 = 0.01;
@@ -192,25 +192,16 @@ impl<'a> Run<'a> {
                 let detail = format!("units {cells:?} do not come by the shares {shares:?}");
                 found.get_or_insert(of(Reason::Srm, detail));
             }
+            let srm = self.policy.alpha.srm;
             self.tests.push(Test {
-                metric: "units".to_owned(),
-                purpose: Purpose::Srm,
-                method: Method::DirichletMultinomial,
-                quantile: None,
                 epoch: Some(epoch.id.clone()),
-                estimate: None,
-                relative: None,
-                low: None,
-                high: None,
-                z: None,
                 ln_e: Some(ln_e),
                 highest_ln_e: Some(highest),
                 p: Some(p_of(highest)),
-                threshold,
-                alpha: self.policy.alpha.srm,
                 reached,
                 n_control: epoch.units.control,
                 n_treatment: epoch.units.treatment,
+                ..Test::new("units", Purpose::Srm, Method::DirichletMultinomial, srm)
             });
         }
         if both >= CONTAMINATED_UNITS && both as f64 > CONTAMINATED * all as f64 {

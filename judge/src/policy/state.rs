@@ -2,8 +2,8 @@
 
 use super::config::Seconds;
 use crate::{
-    error::Result,
-    sequential::{Boundary, Spending},
+    error::{Error, Result},
+    sequential::{Boundary, SAME_LOOK, Spending},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,14 +21,40 @@ pub enum Status {
     Degraded,
 }
 
+/// Looks that a release may have: with more, taking up a stored history would take minutes.
+pub(crate) const MOST_LOOKS: u32 = 1_000;
+
 /// A boundary with the times of its looks. Only the times are stored; the bounds follow from them, to the same bits.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
 pub struct Looks {
     times: Vec<f64>,
     /// Kept so that a look costs one step instead of all; for one level and shape of spending.
-    #[serde(skip)]
     warm: Option<(Spending, f64, bool, Boundary)>,
+}
+
+impl TryFrom<Vec<f64>> for Looks {
+    type Error = Error;
+
+    fn try_from(times: Vec<f64>) -> Result<Self> {
+        if times.len() > MOST_LOOKS as usize {
+            return Err(Error::malformed(format!("{} looks, of at most {MOST_LOOKS}", times.len())));
+        }
+        let mut last = 0.0;
+        for t in &times {
+            if !(*t > last + SAME_LOOK && t.is_finite()) {
+                return Err(Error::malformed(format!("a look at {t} after one at {last}: times ascend")));
+            }
+            last = *t;
+        }
+        Ok(Self { times, warm: None })
+    }
+}
+
+impl From<Looks> for Vec<f64> {
+    fn from(looks: Looks) -> Self {
+        looks.times
+    }
 }
 
 impl PartialEq for Looks {
@@ -74,7 +100,7 @@ impl Looks {
     /// Takes a look at `t` and returns its bound, and what has been spent of one side's level.
     ///
     /// # Errors
-    /// As [`Boundary::look`].
+    /// As [`Boundary::look`], and when there were [`MOST_LOOKS`].
     pub(crate) fn look(
         &mut self,
         spending: Spending,
@@ -83,6 +109,9 @@ impl Looks {
         t: f64,
     ) -> Result<(f64, f64)> {
         let known = self.times.len();
+        if known >= MOST_LOOKS as usize {
+            return Err(Error::TooLarge { what: "the number of looks".to_owned() });
+        }
         let boundary = self.boundary(spending, alpha, two_sided)?;
         let z = boundary.look(t)?;
         let spent = boundary.spent();

@@ -187,6 +187,32 @@ pub struct Test {
     pub n_treatment: u64,
 }
 
+impl Test {
+    /// Without numbers yet; the threshold of an e-value at level `alpha`.
+    pub(super) fn new(metric: &str, purpose: Purpose, method: Method, alpha: f64) -> Self {
+        Self {
+            metric: metric.to_owned(),
+            purpose,
+            method,
+            quantile: None,
+            epoch: None,
+            estimate: None,
+            relative: None,
+            low: None,
+            high: None,
+            z: None,
+            ln_e: None,
+            highest_ln_e: None,
+            p: None,
+            threshold: -alpha.ln(),
+            alpha,
+            reached: false,
+            n_control: 0,
+            n_treatment: 0,
+        }
+    }
+}
+
 /// A reason, and what it is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {

@@ -128,6 +128,8 @@ impl BetaBinomial {
 /// The confidence sequence of a proportion: all p with ln E(k; n, p, c) < ln(1/α), an interval that holds the truth at
 /// all times at once with probability 1 − α. Without trials it is [0, 1].
 ///
+/// Source: Robbins (1970); confseq.
+///
 /// # Errors
 /// When there are more events than units, `alpha` is no probability, or `c` not above 0.
 pub fn bernoulli_cs(arm: &Proportion, alpha: f64, c: f64) -> Result<(f64, f64)> {

@@ -194,6 +194,8 @@ impl Boundary {
 
 /// Bounds for looks at all of `times`.
 ///
+/// Source: Lan, DeMets (1983).
+///
 /// # Errors
 /// As [`Boundary::look`], and when a look comes after all information was used.
 pub fn boundary(spending: Spending, times: &[f64], alpha: f64, two_sided: bool) -> Result<Vec<f64>> {
@@ -237,6 +239,8 @@ fn equal(looks: usize) -> Result<Vec<f64>> {
 }
 
 /// Two-sided bounds C·shape(t) with C such that the total crossing probability is `alpha`.
+///
+/// Source: Pocock (1977); O'Brien, Fleming (1979).
 ///
 /// # Errors
 /// When `alpha` is no probability, or the times do not ascend.
@@ -287,6 +291,8 @@ impl Crossing {
 /// Chances to cross given bounds: Z ≥ `upper`, or Z ≤ `lower` where there are lower bounds, at ascending information
 /// `times`, under drift θ (Z at time t has the mean θ√t).
 ///
+/// Source: Armitage, McPherson, Rowe (1969).
+///
 /// # Errors
 /// When the lists have different lengths, the times do not ascend from above 0, or a number is NaN.
 pub fn crossing_probability(
@@ -334,6 +340,8 @@ pub struct Characteristics {
 
 /// What two-sided bounds at equally spaced looks do under drift θ.
 ///
+/// Source: Armitage, McPherson, Rowe (1969).
+///
 /// # Errors
 /// As [`crossing_probability`].
 pub fn characteristics(bounds: &[f64], drift: f64) -> Result<Characteristics> {
@@ -349,6 +357,8 @@ pub fn characteristics(bounds: &[f64], drift: f64) -> Result<Characteristics> {
 
 /// How many times the information of a fixed sample a design needs for the same power: R with power(θ√R) = `power`,
 /// θ = z_{1−α/2} + z_power. Two-sided, equally spaced looks.
+///
+/// Source: Jennison, Turnbull (2000).
 ///
 /// # Errors
 /// When a level is no probability, or there are no looks.

@@ -28,6 +28,8 @@ pub use spending::Spending;
 pub use srm::{dirichlet_multinomial_ln, multinomial_ln, srm_ln_e};
 
 /// min(1, e^−x): the p value of the e-value whose logarithm is `ln_e`.
+///
+/// Source: Ville (1939).
 #[must_use]
 pub fn p_of(ln_e: f64) -> f64 {
     (-ln_e).exp().min(1.0)

@@ -87,6 +87,8 @@ fn rho2(alpha: f64, n_star: f64) -> f64 {
 /// The same as a bound on |Z| at information time t: √((1 + r/t)(ln(1 + t/r) + 2 ln(1/α))), r = t_opt/(L + ln(1 + L)),
 /// L = −2 ln α.
 ///
+/// Source: as [`asymptotic_cs`].
+///
 /// # Errors
 /// When a time is not above 0 or `alpha` no probability.
 pub fn asymptotic_z_bound(t: f64, t_opt: f64, alpha: f64) -> Result<f64> {
@@ -97,6 +99,8 @@ pub fn asymptotic_z_bound(t: f64, t_opt: f64, alpha: f64) -> Result<f64> {
 }
 
 /// ρ = v_opt/(L + ln(1 + L)), L = 2 ln(1/α_opt); for the one-sided mixture pass 2α_opt.
+///
+/// Source: Howard et al. (2021); confseq.
 ///
 /// # Errors
 /// When `v_opt` is not above 0 or `alpha_opt` no probability.
@@ -113,6 +117,8 @@ fn mixture(s: f64, v: f64, rho: f64) -> Result<()> {
 
 /// Robbins' two-sided normal mixture for a sum `s` with variance `v`: ln E = ½ ln(ρ/(v + ρ)) + s²/(2(v + ρ)).
 ///
+/// Source: Robbins (1970).
+///
 /// # Errors
 /// When a number is not finite, or ρ not above 0.
 pub fn mixture_ln_e(s: f64, v: f64, rho: f64) -> Result<f64> {
@@ -121,6 +127,8 @@ pub fn mixture_ln_e(s: f64, v: f64, rho: f64) -> Result<f64> {
 }
 
 /// The bound on |s|: √((v + ρ)(ln(1 + v/ρ) + 2 ln(1/α))).
+///
+/// Source: Robbins (1970).
 ///
 /// # Errors
 /// When a number is outside of its range.
@@ -148,6 +156,8 @@ pub fn one_sided_ln_e(s: f64, v: f64, rho: f64) -> Result<f64> {
 }
 
 /// The s at which [`one_sided_ln_e`] reaches ln(1/α).
+///
+/// Source: Howard et al. (2021); confseq.
 ///
 /// # Errors
 /// When a number is outside of its range.

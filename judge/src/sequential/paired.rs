@@ -9,6 +9,8 @@ use crate::{
 /// ln E that the candidate's answer is the bad one in more than half of the pairs in which the versions disagree:
 /// G⁺(b; b + c, ½, 1). McNemar's test at every moment; exact, and with no assumption on how often answers are bad.
 ///
+/// Source: the beta-binomial of [`BetaBinomial`](super::BetaBinomial).
+///
 /// # Errors
 /// When a count overflows.
 pub fn paired_outcomes_ln_e(pairs: &PairedOutcomes) -> Result<f64> {
@@ -17,6 +19,8 @@ pub fn paired_outcomes_ln_e(pairs: &PairedOutcomes) -> Result<f64> {
 }
 
 /// The asymptotic confidence sequence of the mean of paired differences (candidate − stable).
+///
+/// Source: as [`asymptotic_cs`](super::asymptotic_cs).
 ///
 /// # Errors
 /// When there are fewer than two pairs, the differences do not vary, or a parameter is outside of its range.

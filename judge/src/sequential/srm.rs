@@ -46,6 +46,8 @@ pub fn srm_ln_e(counts: &[u64], weights: &[f64], c: f64) -> Result<f64> {
 
 /// ln of the Dirichlet-multinomial probability of `counts`, with its coefficient.
 ///
+/// Source: Lindon, Malek (2022); optimizely/ssrm.
+///
 /// # Errors
 /// When the numbers of cells differ, or a prior weight is not above 0.
 pub fn dirichlet_multinomial_ln(counts: &[u64], prior: &[f64]) -> Result<f64> {
@@ -63,6 +65,8 @@ pub fn dirichlet_multinomial_ln(counts: &[u64], prior: &[f64]) -> Result<f64> {
 }
 
 /// ln of the multinomial probability of `counts`, with its coefficient; weights are normalised.
+///
+/// Source: Lindon, Malek (2022); optimizely/ssrm.
 ///
 /// # Errors
 /// When the numbers of cells differ, or a weight is not above 0.

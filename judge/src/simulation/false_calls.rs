@@ -1,4 +1,4 @@
-use super::{Random, Share};
+use super::{Random, Share, random::count};
 use crate::{
     error::{Error, Result},
     fixed::{Moments, relative_lift},
@@ -7,7 +7,7 @@ use crate::{
         Reason, Role, Sample, Shares, Snapshot, State,
     },
     sequential::{Boundary, Sides, Spending, asymptotic_cs},
-    stats::{ArmUnits, Mean, Proportion},
+    stats::{ArmUnits, BUCKETS, Mean, Proportion, UnitBuckets},
 };
 
 /// What a unit's value is.
@@ -17,7 +17,14 @@ pub enum Data {
     Bernoulli(f64),
     /// e^(σ·normal).
     Lognormal(f64),
+    /// Failures over requests, of units with 5·e^(σ·normal) requests, rounded up. Half of a bad unit's requests fail, and one
+    /// unit in ten is bad; of the others' 1 % do. What has no guards takes requests for independent.
+    Requests(f64),
 }
+
+/// Share of bad units, and which share of a unit's requests fails, when it is bad and when it is not.
+const BAD: f64 = 0.1;
+const FAILING: [f64; 2] = [0.5, 0.01];
 
 impl Data {
     /// Mean, standard deviation and p99, which values are capped at.
@@ -29,6 +36,16 @@ impl Data {
                 let mean = (square / 2.0).exp();
                 (mean, mean * square.exp_m1().sqrt(), (2.326_347_874 * sigma).exp())
             }
+            // The plan is made for a number of units, whatever they vary by.
+            Self::Requests(_) => (BAD * FAILING[0] + (1.0 - BAD) * FAILING[1], 1.0, 1.0),
+        }
+    }
+
+    fn kind(self) -> MetricKind {
+        match self {
+            Self::Bernoulli(_) => MetricKind::Proportion,
+            Self::Lognormal(_) => MetricKind::Mean,
+            Self::Requests(_) => MetricKind::Ratio,
         }
     }
 }
@@ -51,6 +68,7 @@ pub enum Rule {
 struct Arm {
     ones: Proportion,
     mean: Mean,
+    buckets: UnitBuckets,
 }
 
 impl Arm {
@@ -63,12 +81,25 @@ impl Arm {
             Data::Lognormal(sigma) => {
                 (0..units).for_each(|_| self.mean.push(random.lognormal(sigma).min(cap)));
             }
+            Data::Requests(sigma) => (0..units).for_each(|_| self.visit(sigma, random)),
         }
+    }
+
+    /// All requests of one unit.
+    fn visit(&mut self, sigma: f64, random: &mut Random) {
+        let [bad, good] = FAILING;
+        let rate = if random.uniform() < BAD { bad } else { good };
+        let requests = count((5.0 * random.lognormal(sigma)).ceil());
+        let failed = random.binomial(requests, rate);
+        self.ones.n += requests;
+        self.ones.k += failed;
+        self.buckets.units += 1;
+        self.buckets.push(random.below(BUCKETS), failed as f64, requests as f64);
     }
 
     fn moments(&self, data: Data) -> Result<Moments> {
         match data {
-            Data::Bernoulli(_) => Moments::of_proportion(&self.ones),
+            Data::Bernoulli(_) | Data::Requests(_) => Moments::of_proportion(&self.ones),
             Data::Lognormal(_) => Moments::of_mean(&self.mean),
         }
     }
@@ -77,6 +108,7 @@ impl Arm {
         Some(match data {
             Data::Bernoulli(_) => Sample::Proportion(self.ones),
             Data::Lognormal(_) => Sample::Mean(self.mean),
+            Data::Requests(_) => Sample::Buckets(self.buckets.clone()),
         })
     }
 }
@@ -145,7 +177,6 @@ pub fn false_calls(
 /// The policy with this data as its only goal, planned for all units.
 fn judge_of(data: Data, rule: Rule, units: u64, share: f64) -> Result<Judge> {
     let (mean, sd, cap) = data.baseline();
-    let kind = if matches!(data, Data::Bernoulli(_)) { MetricKind::Proportion } else { MetricKind::Mean };
     // The effect for which the plan needs exactly these units: H_max = R·(z + z)²·σ²/MDE².
     let information = units as f64 * share * (1.0 - share);
     let quantiles = 1.959_963_984_540_054 + 0.841_621_233_572_914_3;
@@ -153,12 +184,12 @@ fn judge_of(data: Data, rule: Rule, units: u64, share: f64) -> Result<Judge> {
     let metric = Metric {
         mde: Some(Effect::Absolute(mde)),
         baseline: Some(Baseline { mean, sd: Some(sd) }),
-        cap: (kind == MetricKind::Mean).then_some(cap),
-        ..Metric::new(Role::Goal, kind)
+        cap: matches!(data, Data::Lognormal(_)).then_some(cap),
+        ..Metric::new(Role::Goal, data.kind())
     };
     let mut policy = Policy {
         horizon: if rule == Rule::Open { Horizon::Unknown } else { Horizon::Known },
-        most_looks: 10_000,
+        most_looks: 1_000,
         metrics: [("goal".to_owned(), metric)].into(),
         cycle_s: 1,
         ..Policy::default()
@@ -182,7 +213,5 @@ fn snapshot(data: Data, control: &Arm, treatment: &Arm, share: f64, look: u64) -
 
 /// As many units of treatment as belong to 10,000 of control.
 fn treated(share: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let units = (10_000.0 * share / (1.0 - share)).round() as u64;
-    units
+    count((10_000.0 * share / (1.0 - share)).round())
 }

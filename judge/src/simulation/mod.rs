@@ -3,17 +3,21 @@
 //! Everything is seeded, so that a figure can be computed again. Tests run them small, `halftone judge simulate` runs
 //! them large. Data are drawn by look, as sufficient statistics, wherever that has the same distribution.
 
+mod arrivals;
+mod classic;
 mod exact;
 mod false_calls;
 mod random;
 mod release;
 mod rollback;
 mod sample_ratio;
+mod version;
 
+pub use classic::simulate_classic;
 pub use exact::{PromoteRow, paths, peeking, power_curves, promote_table};
 pub use false_calls::{Data, Rule, false_calls};
 pub use random::Random;
-pub use release::{Outcome, Scenario, simulate_classic, simulate_release};
+pub use release::{End, Outcome, Released, Scenario, Ticks, simulate_release};
 pub use rollback::{Clusters, Fault, Latency, RollbackSpeed, false_rollbacks, latency_speed, rollback_speed};
 pub use sample_ratio::{srm_false_alarms, srm_speed};
 

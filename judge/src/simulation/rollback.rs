@@ -14,6 +14,17 @@ pub struct Fault {
     pub candidate: f64,
 }
 
+impl Fault {
+    /// The faults of judge.md 7.3.
+    pub const TABLE: [Self; 5] = [
+        Self { stable: 0.001, candidate: 0.5 },
+        Self { stable: 0.001, candidate: 0.2 },
+        Self { stable: 0.001, candidate: 0.05 },
+        Self { stable: 0.001, candidate: 0.01 },
+        Self { stable: 0.01, candidate: 0.05 },
+    ];
+}
+
 /// How fast a fault is found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RollbackSpeed {
@@ -77,14 +88,29 @@ fn summary(mut seconds: Vec<f64>, mut units: Vec<f64>) -> RollbackSpeed {
 }
 
 /// How much slower the candidate is, and by which quantiles that is looked for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency {
     /// Factor on a lognormal latency with σ = .5.
     pub factor: f64,
     /// Quantiles; each gets its part of the level.
-    pub quantiles: Vec<f64>,
+    pub quantiles: &'static [f64],
     /// What is tolerated.
     pub tolerance: f64,
+}
+
+impl Latency {
+    /// The slow candidates of judge.md 7.3.
+    pub const TABLE: [Self; 9] = [
+        Self { factor: 5.0, quantiles: &[0.5, 0.95], tolerance: 0.0 },
+        Self { factor: 5.0, quantiles: &[0.95], tolerance: 0.0 },
+        Self { factor: 5.0, quantiles: &[0.5], tolerance: 0.0 },
+        Self { factor: 2.0, quantiles: &[0.95], tolerance: 0.0 },
+        Self { factor: 2.0, quantiles: &[0.5], tolerance: 0.0 },
+        Self { factor: 2.0, quantiles: &[0.95], tolerance: 0.1 },
+        Self { factor: 2.0, quantiles: &[0.5], tolerance: 0.1 },
+        Self { factor: 1.5, quantiles: &[0.5], tolerance: 0.0 },
+        Self { factor: 1.2, quantiles: &[0.5], tolerance: 0.0 },
+    ];
 }
 
 /// How fast it is found that a candidate is slower, at level `alpha` for all quantiles together.
@@ -92,7 +118,7 @@ pub struct Latency {
 /// # Errors
 /// When a quantile or `alpha` is no probability.
 pub fn latency_speed(
-    latency: &Latency,
+    latency: Latency,
     all_stable: bool,
     alpha: f64,
     runs: u32,

@@ -1,10 +1,14 @@
 use super::{Random, Share, quantile};
-use crate::{error::Result, sequential::srm_ln_e};
+use crate::{
+    error::Result,
+    policy::{C_SRM, Levels},
+    sequential::srm_ln_e,
+};
 
-const C: f64 = 1_000.0;
-
-/// ln 1000.
-const ALARM: f64 = 6.907_755_278_982_137;
+/// ln E from which on the default policy gives an alarm.
+fn alarm() -> f64 {
+    -Levels::default().srm.ln()
+}
 
 /// Units until a cell that should get `share` and gets `real` raises the alarm, looked at every `step` units: median and
 /// 95 % quantile of `runs`; runs that take more than `most` units count as that.
@@ -19,7 +23,7 @@ pub fn srm_speed(share: f64, real: f64, step: u64, most: u64, runs: u32, seed: u
         while all < most {
             small += random.binomial(step, real);
             all += step;
-            if srm_ln_e(&[small, all - small], &[share, 1.0 - share], C)? >= ALARM {
+            if srm_ln_e(&[small, all - small], &[share, 1.0 - share], C_SRM)? >= alarm() {
                 break;
             }
         }
@@ -40,7 +44,7 @@ pub fn srm_false_alarms(share: f64, step: u64, looks: u32, runs: u32, seed: u64)
         for _ in 0..looks {
             small += random.binomial(step, share);
             all += step;
-            if srm_ln_e(&[small, all - small], &[share, 1.0 - share], C)? >= ALARM {
+            if srm_ln_e(&[small, all - small], &[share, 1.0 - share], C_SRM)? >= alarm() {
                 alarms.k += 1;
                 break;
             }

@@ -53,6 +53,8 @@ pub fn ln_upper_tail(t: f64, df: f64) -> Result<f64> {
 /// Above 1e4 degrees of freedom by the expansion t = z + (z³ + z)/(4ν) + (5z⁵ + 16z³ + 3z)/(96ν²) +
 /// (3z⁷ + 19z⁵ + 17z³ − 15z)/(384ν³) (Abramowitz & Stegun 26.7.5), below by the root of the tail.
 ///
+/// Source: Abramowitz, Stegun (1964), 26.7.5.
+///
 /// # Errors
 /// When `p` is not strictly between 0 and 1 or `df` not above 0.
 pub fn quantile(p: f64, df: f64) -> Result<f64> {

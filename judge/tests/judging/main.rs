@@ -5,5 +5,7 @@
 mod classic_policy;
 mod common;
 mod default_policy;
+mod edge_cases;
+mod hostile;
 mod must_not_promote;
 mod properties;

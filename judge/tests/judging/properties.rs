@@ -5,8 +5,8 @@ use halftone_judge::{
     Judge, Policy, Snapshot, State, Verdict,
     fixed::{self, Alternative, Better, Moments},
     policy::{
-        ClassicSettings, Decision, Effect, Epoch, Gate, Horizon, KillBaseline, Measurement, Metric,
-        MetricKind, PolicyKind, PromoteWhen, Role, Sample, Shares, StepConditions,
+        ClassicSettings, Decision, Effect, Epoch, Gate, GoalState, Horizon, KillBaseline, Looks, Measurement,
+        Metric, MetricKind, PolicyKind, PromoteWhen, Role, Sample, Shares, StepConditions,
     },
     sequential::{self, BetaBinomial, Boundary, EventShare, QuantileTest, Sides, Spending},
     special::{normal, student},
@@ -61,7 +61,7 @@ fn pairs() -> impl Strategy<Value = Pair> {
 fn histograms() -> impl Strategy<Value = Histogram> {
     let values = vec(prop_oneof![1e-5..100.0f64, number()], 0..40)
         .prop_map(|values| Histogram::of(Grid::default(), &values));
-    let counts = vec((-500..500i32, count()), 0..6);
+    let counts = vec((prop_oneof![3 => -500..500i32, 1 => any::<i32>()], count()), 0..6);
     prop_oneof![
         3 => values,
         1 => (counts, count(), count()).prop_map(|(counts, zero, infinite)| Histogram {
@@ -165,6 +165,51 @@ fn policies() -> impl Strategy<Value = Policy> {
     })
 }
 
+/// Any history that can be stored, of this policy or another.
+fn states() -> impl Strategy<Value = State> {
+    let finite = || number().prop_filter("a number", |x| x.is_finite());
+    let looks = vec(1e-4..0.5f64, 0..6).prop_map(|steps| {
+        let mut t = 0.0;
+        let add = |step| {
+            t += step;
+            t
+        };
+        steps.into_iter().map(add).collect::<Vec<f64>>()
+    });
+    let goal =
+        (option::of(finite()), option::of(finite()), looks.clone(), any::<bool>(), option::of(finite()));
+    let goal = goal.prop_map(|(max_information, mde, looks, won, low)| GoalState {
+        max_information,
+        mde,
+        looks: Looks::try_from(looks).unwrap(),
+        won,
+        low,
+        high: low,
+    });
+    let counters = (0..4_000_000u64, 0..2_000u32, 0..300u64, 0..5usize);
+    (
+        counters,
+        vec((select(NAMES.to_vec()), goal), 0..4),
+        looks,
+        vec((select(NAMES.to_vec()), finite()), 0..4),
+        any::<bool>(),
+    )
+        .prop_map(
+            |((elapsed_s, looks, period, spent_epochs), goals, non_inferior, evidence, planned)| State {
+                elapsed_s,
+                looks,
+                period,
+                looked_at_s: elapsed_s,
+                spent_epochs,
+                planned_s: planned.then_some(elapsed_s as f64),
+                goals: goals.into_iter().map(|(name, goal)| (name.to_owned(), goal)).collect(),
+                non_inferior: Looks::try_from(non_inferior).unwrap(),
+                evidence: evidence.into_iter().map(|(name, ln_e)| (format!("kill/{name}"), ln_e)).collect(),
+                ..State::default()
+            },
+        )
+}
+
 /// All numbers are numbers. (JSON would hide NaN as null.)
 fn is_sound(verdict: &Verdict, state: &State) -> bool {
     let numbers = verdict.tests.iter().flat_map(|test| {
@@ -203,9 +248,14 @@ proptest! {
 
     /// Any policy, data and history have a verdict, in numbers, that survives its JSON.
     #[test]
-    fn there_is_always_a_verdict(policy in policies(), snapshots in vec(snapshots(), 1..4)) {
+    fn there_is_always_a_verdict(
+        policy in policies(), snapshots in vec(snapshots(), 1..4), history in option::of(states()), same in any::<bool>(),
+    ) {
         if let Ok(judge) = Judge::new(policy) {
-            let mut state = State::default();
+            let mut state = history.unwrap_or_default();
+            if same {
+                state.policy_hash = judge.hash().to_owned();
+            }
             for snapshot in &snapshots {
                 let (verdict, next) = judge.judge(snapshot, state.clone());
                 prop_assert!(is_sound(&verdict, &next), "{verdict:#?}\n{next:#?}");

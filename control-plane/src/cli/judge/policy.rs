@@ -1,15 +1,17 @@
 use super::super::read as read_bytes;
 use anyhow::{Context, Result, bail};
-use halftone_compiler::{Tree, render};
+use halftone_compiler::{Subject, Tree, render};
 use halftone_judge::{Judge, Policy};
 use std::path::Path;
+
+const POLICY: Subject = Subject { one: "policy", many: "policies", start: "metrics:" };
 
 /// A policy from YAML or JSON. What is wrong is shown where it is.
 pub(super) fn read(path: &Path) -> Result<Judge> {
     let file = path.display().to_string();
     let text = String::from_utf8(read_bytes(path)?).with_context(|| format!("{file} is not UTF-8"))?;
     let problems = |shown: String| format!("the policy cannot be used\n{}", shown.trim_end());
-    let tree = match Tree::read(&text) {
+    let tree = match Tree::read(&text, POLICY) {
         Ok(tree) => tree,
         Err(found) => bail!(problems(render(&file, &text, &found))),
     };

@@ -5,8 +5,9 @@ use super::svg;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use halftone_judge::simulation::{
-    Clusters, Data, Fault, Latency, Rule, Scenario, Share, false_calls, false_rollbacks, latency_speed,
-    peeking, promote_table, rollback_speed, simulate_classic, simulate_release, srm_false_alarms, srm_speed,
+    Clusters, Data, End, Fault, Latency, RollbackSpeed, Rule, Scenario, Share, false_calls, false_rollbacks,
+    latency_speed, peeking, promote_table, rollback_speed, simulate_classic, simulate_release,
+    srm_false_alarms, srm_speed,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{fmt::Write, io::IsTerminal, path::PathBuf};
@@ -55,15 +56,14 @@ impl JudgeSimulateArgs {
     pub(super) fn run(&self) -> Result<()> {
         let all = What::value_variants();
         for what in if self.what.is_empty() { all } else { &self.what } {
-            let told = match what {
-                What::Rules => rules()?,
+            match what {
+                What::Rules => print(rules()?)?,
                 What::Release => self.release()?,
-                What::Classic => self.classic()?,
-                What::Rollback => self.rollback()?,
-                What::SampleRatio => self.sample_ratio()?,
-                What::Data => self.data()?,
-            };
-            print(told)?;
+                What::Classic => print(self.classic()?)?,
+                What::Rollback => print(self.rollback()?)?,
+                What::SampleRatio => print(self.sample_ratio()?)?,
+                What::Data => print(self.data()?)?,
+            }
         }
         if let Some(folder) = &self.draw {
             std::fs::create_dir_all(folder)
@@ -89,30 +89,43 @@ impl JudgeSimulateArgs {
         bar
     }
 
-    fn release(&self) -> Result<String> {
-        let mut out =
-            format!("default policy as a whole, {} runs of {LOOKS} looks after a ramp\n", self.runs);
+    /// Each of its scenarios takes minutes: it is told when it is there.
+    fn release(&self) -> Result<()> {
+        print(format!(
+            "default policy as a whole, {} releases: 14 days of ticks of a second after a day of ramp\n",
+            self.runs
+        ))?;
         let same = Scenario::same();
         for (name, scenario) in [
             ("no better, no worse", same),
-            ("better by the MDE", Scenario { conversion: 0.345, ..same }),
-            ("better by twice the MDE", Scenario { conversion: 0.39, ..same }),
-            ("errors 3 % to 12 %", Scenario { errors: 0.12, ..same }),
+            ("better by the MDE", Scenario { effect: 1.0, ..same }),
+            ("better by twice the MDE", Scenario { effect: 2.0, ..same }),
+            ("errors 2 % to 10 %", Scenario { errors: 0.1, ..same }),
             ("twice as slow", Scenario { latency: 2.0, ..same }),
+            ("five times as slow", Scenario { latency: 5.0, ..same }),
+            ("a tenth more units than its share", Scenario { routed: 1.1, ..same }),
         ] {
             let bar = self.bar(name, self.runs);
             let outcome = simulate_release(&scenario, self.runs, self.seed, || bar.inc(1))?;
             bar.finish_and_clear();
+            let mut out = format!("  {name}\n");
+            let ends =
+                [("promoted", End::Promoted), ("rolled back", End::RolledBack), ("invalid", End::Invalid)];
+            let shares = ends.map(|(name, end)| (name, outcome.share(end)));
+            for (name, share) in
+                shares.into_iter().chain([("promoted by p < .01 at any look", outcome.naive())])
+            {
+                let _ = writeln!(out, "    {name:<32} {}", percent(share));
+            }
+            let (median, late) = outcome.units();
             let _ = writeln!(
                 out,
-                "  {name:<24} promoted {}  rolled back {}  invalid {:>3}  information at the end {:.3}",
-                percent(outcome.promotions()),
-                percent(outcome.rollbacks()),
-                outcome.invalid,
-                outcome.information / f64::from(outcome.runs().max(1)),
+                "    at the end: information {:.3}, units of the candidate {median:.0} / {late:.0} (median / 95 %)",
+                outcome.information()
             );
+            print(out)?;
         }
-        Ok(out)
+        Ok(())
     }
 
     fn classic(&self) -> Result<String> {
@@ -133,43 +146,27 @@ impl JudgeSimulateArgs {
         let mut out = format!(
             "rollback, 100 requests/s, 5 % candidate, alpha .001, {runs} runs: candidate units, median / 95 %\n"
         );
-        let faults = [(0.001, 0.5), (0.001, 0.2), (0.001, 0.05), (0.001, 0.01), (0.01, 0.05)];
-        let bar = self.bar("faults", 12);
-        for (stable, candidate) in faults {
-            let fault = Fault { stable, candidate };
-            let all = rollback_speed(fault, true, 0.001, runs, self.seed)?;
-            let control = rollback_speed(fault, false, 0.001, runs, self.seed)?;
+        let bar = self.bar("rollback", 18);
+        let row = |out: &mut String, name: String, [all, control]: [RollbackSpeed; 2]| {
+            let ((units, late), (seconds, latest)) = (all.units, all.seconds);
+            let (of_control, late_control) = control.units;
             let _ = writeln!(
                 out,
-                "  errors {:>4} % to {:>4} %   all stable {:>5.0} / {:>5.0} ({:.0} / {:.0} s)   control {:>5.0} / {:>5.0}",
-                100.0 * stable,
-                100.0 * candidate,
-                all.units.0,
-                all.units.1,
-                all.seconds.0,
-                all.seconds.1,
-                control.units.0,
-                control.units.1,
+                "  {name:<40} all stable {units:>5.0} / {late:>5.0} ({seconds:.0} / {latest:.0} s)   control \
+                 {of_control:>5.0} / {late_control:>5.0}"
             );
             bar.inc(1);
+        };
+        for fault in Fault::TABLE {
+            let speed = |all_stable| rollback_speed(fault, all_stable, 0.001, runs, self.seed);
+            let name = format!("errors {} % to {} %", 100.0 * fault.stable, 100.0 * fault.candidate);
+            row(&mut out, name, [speed(true)?, speed(false)?]);
         }
-        for (factor, quantiles, tolerance) in [
-            (5.0, vec![0.5, 0.95], 0.0),
-            (5.0, vec![0.95], 0.0),
-            (5.0, vec![0.5], 0.0),
-            (2.0, vec![0.5], 0.0),
-            (2.0, vec![0.95], 0.0),
-            (2.0, vec![0.5], 0.1),
-            (1.5, vec![0.5], 0.0),
-        ] {
-            let latency = Latency { factor, quantiles, tolerance };
-            let speed = latency_speed(&latency, true, 0.001, runs.min(200), self.seed)?;
-            let _ = writeln!(
-                out,
-                "  latency x {factor}, {:?}, tolerance {tolerance}   all stable {:>5.0} / {:>5.0} ({:.0} / {:.0} s)",
-                latency.quantiles, speed.units.0, speed.units.1, speed.seconds.0, speed.seconds.1,
-            );
-            bar.inc(1);
+        for latency in Latency::TABLE {
+            let speed = |all_stable| latency_speed(latency, all_stable, 0.001, runs.min(400), self.seed);
+            let Latency { factor, quantiles, tolerance } = latency;
+            let name = format!("latency x {factor}, {quantiles:?}, tolerance {tolerance}");
+            row(&mut out, name, [speed(true)?, speed(false)?]);
         }
         let _ = writeln!(out, "sound releases rolled back, alpha .01");
         for (name, clusters, bad) in [
@@ -178,11 +175,9 @@ impl JudgeSimulateArgs {
             ("3 failures per bad unit, all count (a mistake)", Clusters::EveryEvent(3), 10_000),
             ("30 failures per bad unit, all count (a mistake)", Clusters::EveryEvent(30), 10_000),
         ] {
-            let _ = writeln!(
-                out,
-                "  {name:<48} {}",
-                percent(false_rollbacks(clusters, 0.01, bad, runs, self.seed)?)
-            );
+            let wrong = false_rollbacks(clusters, 0.01, bad, runs, self.seed)?;
+            let _ = writeln!(out, "  {name:<48} {}", percent(wrong));
+            bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(out)
@@ -193,11 +188,14 @@ impl JudgeSimulateArgs {
         let mut out = String::from(
             "sample ratio: units until a 5 % arm that gets another share is found, median / 95 %\n",
         );
+        let bar = self.bar("sample ratio", 3);
         for (real, most) in [(0.06, 200_000), (0.055, 400_000)] {
             let (median, late) = srm_speed(0.05, real, 100, most, runs, self.seed)?;
             let _ = writeln!(out, "  {:.1} %: {median:.0} / {late:.0}", 100.0 * real);
+            bar.inc(1);
         }
         let alarms = srm_false_alarms(0.05, 100, 1_000, runs, self.seed)?;
+        bar.finish_and_clear();
         let _ = writeln!(out, "  false alarms in 1000 looks: {}", percent(alarms));
         Ok(out)
     }
@@ -211,8 +209,10 @@ impl JudgeSimulateArgs {
             Data::Lognormal(0.5),
             Data::Lognormal(1.0),
             Data::Lognormal(2.0),
+            Data::Requests(1.0),
+            Data::Requests(1.5),
         ];
-        let bar = self.bar("data", 40);
+        let bar = self.bar("data", 56);
         for data in kinds {
             for share in [0.5, 0.05] {
                 let _ = write!(out, "  {:<16} {:>4} %", format!("{data:?}"), 100.0 * share);
