@@ -289,7 +289,7 @@ async fn requests_that_wait_are_run_together_and_get_their_own_answers() {
         batch: BatchLimits { size: 16, delay: Duration::from_millis(50) },
         ..Options::default()
     };
-    let models = crate::support::committed_models();
+    let models = committed_models();
     let server = Arc::new(Server::start(&models, &["digits:2"], options).await);
     let model = server.app.models.find("digits", None).unwrap();
     assert_eq!(
