@@ -76,7 +76,13 @@ impl Service {
     ) -> Result<proto::ModelInferResponse, Failure> {
         model.has_room()?;
         let call = Call::of(&model, request.metadata().as_ref(), request.extensions());
+        let is_compressed = request.metadata().contains_key("grpc-encoding");
         let message = request.into_inner();
+        // Until the answer is written. Of a compressed message only what came has been counted so far.
+        let mut reservation = self.0.budget.reserve();
+        if is_compressed {
+            reservation.grow(message.encoded_len())?;
+        }
         let prepare = async {
             let bound = model.bind(&call).await?;
             let model = Arc::clone(&model);

@@ -5,7 +5,10 @@ use pprof::{ProfilerGuardBuilder, Report};
 use prost::Message;
 use std::{
     collections::HashMap,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -107,6 +110,8 @@ impl Profile {
     /// # Errors
     /// When another one is being recorded, or the system does not let us.
     pub async fn record(duration: Duration, frequency: u16) -> Result<Self, Error> {
+        // Gone when nobody waits for the profile any more.
+        let (_waiting, left) = mpsc::channel::<()>();
         let recording = tokio::task::spawn_blocking(move || {
             let _alone = RECORDING.try_lock().map_err(|_| Error::Busy)?;
             let failed = |error: pprof::Error| Error::Failed(error.to_string());
@@ -116,7 +121,9 @@ impl Profile {
                 .build()
                 .map_err(failed)?;
             let begun = SystemTime::now();
-            std::thread::sleep(duration);
+            if left.recv_timeout(duration) == Err(RecvTimeoutError::Disconnected) {
+                return Err(Error::Failed("nobody waits for it".into()));
+            }
             let report = guard.report().build().map_err(failed)?;
             Ok(Self::of(&report, begun, duration, frequency))
         });
@@ -248,5 +255,14 @@ mod tests {
         let of_thread = profile.sample.iter().find(spins).unwrap();
         assert_eq!(text(of_thread.label[0].str), "spinner");
         assert_eq!(of_thread.value[1], of_thread.value[0] * 5_000_000);
+
+        // Who leaves takes the recording along: it does not keep others from theirs.
+        let long = Profile::record(Duration::from_secs(3600), 99);
+        tokio::time::timeout(Duration::from_millis(50), long).await.unwrap_err();
+        let begun = std::time::Instant::now();
+        while let Err(error) = Profile::record(Duration::from_millis(1), 99).await {
+            assert!(matches!(error, Error::Busy) && begun.elapsed() < Duration::from_secs(20), "{error:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     onnx::{self, SLOW},
-    support::{Answer, Options, Server, held_out, request},
+    support::{Answer, Options, Server, committed_models, held_out, request},
 };
 use halftone_inference::{model::Model, queue::BatchLimits};
 use halftone_proto::inference::{
@@ -18,6 +18,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+use tonic::{Code, codec::CompressionEncoding};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const INFER: &str = "/v2/models/slow/infer";
@@ -90,7 +91,7 @@ async fn a_full_queue_refuses_at_once_and_recovers() {
 
     let message = ModelInferRequest { model_name: "slow".into(), ..ModelInferRequest::default() };
     let status = server.grpc().await.model_infer(message).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(status.message(), "slow:1 is overloaded: its queue is full; try again later");
     assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
 
@@ -130,7 +131,7 @@ async fn what_comes_too_late_is_refused_in_time_and_never_run() {
     let soon = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(20_000)) };
     message.parameters.insert("timeout".into(), soon);
     let status = client.model_infer(message).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(!first.is_finished(), "refused while the worker was still busy, after {:?}", begun.elapsed());
     // The worker goes from the first to the last; in between there was nothing that anybody waited for.
     first.await.unwrap();
@@ -231,7 +232,7 @@ async fn bodies_take_no_more_than_their_budget() {
     let mut message = ModelInferRequest { model_name: "slow".into(), ..ModelInferRequest::default() };
     message.raw_input_contents = vec![vec![0; whole].into()];
     let status = server.grpc().await.model_infer(message).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (tonic::Code::ResourceExhausted, problem));
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, problem));
 
     // What is small still gets through, and with the last byte all is given back.
     assert_eq!(server.post(INFER, "{}").await.status, StatusCode::BAD_REQUEST);
@@ -239,6 +240,31 @@ async fn bodies_take_no_more_than_their_budget() {
     until("given back", || server.app.budget.has_room(3 << 20).is_ok()).await;
     let answer = server.post(INFER, vec![b' '; whole]).await;
     assert!(answer.error(400).starts_with("malformed request: "));
+}
+
+#[tokio::test]
+async fn compressed_messages_count_by_what_they_become() {
+    let message = || ModelInferRequest {
+        model_name: "digits".into(),
+        inputs: vec![InferInputTensor {
+            name: "pixels".into(),
+            datatype: "FP32".into(),
+            shape: vec![1024, 64],
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![vec![0; 1024 * 64 * 4].into()],
+        ..ModelInferRequest::default()
+    };
+    for (max_bodies, expected) in [(200 << 10, Code::ResourceExhausted), (300 << 10, Code::Ok)] {
+        let options = Options { max_bodies, ..Options::default() };
+        let server = Server::start(&committed_models(), &["digits:2"], options).await;
+        let mut client = server.grpc().await.send_compressed(CompressionEncoding::Gzip);
+        // What one took is given back before the next.
+        for _ in 0..2 {
+            let code = client.model_infer(message()).await.map_or_else(|status| status.code(), |_| Code::Ok);
+            assert_eq!(code, expected, "{max_bodies}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -263,7 +289,7 @@ async fn requests_that_wait_are_run_together_and_get_their_own_answers() {
         batch: BatchLimits { size: 16, delay: Duration::from_millis(50) },
         ..Options::default()
     };
-    let models = crate::support::committed_models();
+    let models = committed_models();
     let server = Arc::new(Server::start(&models, &["digits:2"], options).await);
     let model = server.app.models.find("digits", None).unwrap();
     assert_eq!(
