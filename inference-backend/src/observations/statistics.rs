@@ -6,6 +6,9 @@ use halftone_judge::{
 };
 use halftone_proto::v1;
 
+/// Values beyond it count as it: their squares, summed, would be no numbers, and nobody would take the batch.
+const LARGEST: f64 = 1e140;
+
 /// What is known of a metric of many requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
@@ -20,6 +23,7 @@ pub struct Statistics {
 impl Statistics {
     /// Takes one value more, in the unit of the metric, of this unit.
     pub fn push(&mut self, value: f64, unit: Option<u64>) {
+        let value = if value.is_finite() { value.clamp(-LARGEST, LARGEST) } else { value };
         self.mean.push(value);
         self.histogram.push(value);
         if let Some(unit) = unit {
@@ -119,4 +123,20 @@ fn decode_units(message: &v1::UnitSums) -> Result<UnitBuckets, String> {
             (numerator, denominator as f64);
     }
     Ok(units)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_large_values_are_what_is_sent_is_taken() {
+        let mut statistics = Statistics::default();
+        for value in [f64::MAX, f64::MIN, 1.0, f64::NAN, f64::INFINITY, f64::MAX] {
+            statistics.push(value, Some(7));
+        }
+        assert_eq!(Statistics::decode(&statistics.encode("output:y")).unwrap(), statistics);
+        assert_eq!((statistics.mean.n, statistics.mean.rejected), (4, 2));
+        assert!(statistics.mean.m2.is_finite());
+    }
 }
