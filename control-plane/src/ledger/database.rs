@@ -211,11 +211,16 @@ impl Database {
             let release = row.get(0)?;
             take(release, Loaded::Partition(row.get(1)?, records(release, row, 2)?))?;
         }
-        let mut statement = self.0.prepare("SELECT release, records FROM log ORDER BY id")?;
+        let mut log: BTreeMap<ReleaseId, Vec<Record>> = BTreeMap::new();
+        let mut statement = self.0.prepare("SELECT release, records FROM log")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let release = row.get(0)?;
-            take(release, Loaded::Log(records(release, row, 1)?))?;
+            log.entry(release).or_default().extend(records(release, row, 1)?);
+        }
+        for (release, mut records) in log {
+            records.sort_unstable_by(Record::order);
+            take(release, Loaded::Log(records))?;
         }
         Ok(())
     }
@@ -328,7 +333,9 @@ fn keep(connection: &Connection, batch: &Batch) -> Result<Kept, LedgerError> {
         added.records.extend(part.records.iter().map(|record| record.in_cell(index)));
         added.cells.push((index, cell));
     }
-    for (release, added) in &added {
+    for (release, added) in &mut added {
+        // Records of neighbouring units are taken in several times faster.
+        added.records.sort_unstable_by(Record::order);
         let mut records = Vec::with_capacity(added.records.len() * BYTES);
         added.records.iter().for_each(|record| records.extend(record.to_bytes()));
         if !records.is_empty() {
