@@ -199,7 +199,9 @@ async fn every_request_is_counted_once_and_every_unit() {
     let model = Series { model: "digits".into(), version: "3".into(), ..Series::default() };
     assert_eq!((count("latency", &model), units(&model)), (1, 0));
     assert_eq!(books.requests(), 180 + 1 + 2 + 1 + 2);
-    assert_eq!((books.again, books.omitted, books.bad_events.len()), (0, Default::default(), 0));
+    // The one that was on its way when it was told to stop may come twice, and is recognised.
+    assert!(books.again <= 1, "{} came again", books.again);
+    assert_eq!((books.omitted, books.bad_events.len()), (Default::default(), 0));
     // The same input has the same output, whatever it was batched with: the label, at least.
     let hashes: Vec<_> = logged.iter().filter_map(|line| line["model_output_hash"].as_str()).collect();
     assert_eq!(hashes.len(), 180 + 5, "one for each answer");
