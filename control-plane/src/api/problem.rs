@@ -62,6 +62,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "urn:halftone:problem:not-found", "Not found", detail)
     }
 
+    /// What is asked for does not fit to where things are.
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "urn:halftone:problem:conflict", "It is not possible now", detail)
+    }
+
     pub(crate) fn method_not_allowed(detail: impl Into<String>) -> Self {
         let kind = "urn:halftone:problem:method-not-allowed";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "The method is not allowed", detail)
@@ -118,6 +123,7 @@ impl Problem {
                 Self { errors: diagnostics, rendered, ..problem }
             }
             PublishError::NotFound(_) => Self::not_found(detail),
+            PublishError::HasReleases(_) => Self::conflict(detail),
             PublishError::Overlap(_) => Self::new(
                 StatusCode::CONFLICT,
                 "urn:halftone:problem:overlap",

@@ -99,7 +99,7 @@ pub(crate) async fn get(
     if is_known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    let source = ruleset.stored.source.clone();
+    let source = ruleset.stored.content.source.clone();
     let json = source.trim_start().starts_with('{');
     let content_type = if json { "application/json" } else { "application/yaml" };
     Ok((
