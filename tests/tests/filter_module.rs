@@ -444,6 +444,7 @@ fn agrees(native: Option<Decision<'_>>, wasm: &Outcome) -> Result<()> {
         experiments: experiments.collect(),
         overridden: native.overridden,
         held_out: native.held_out,
+        epoch: native.epoch,
         // The filter knows of neither.
         tenant: None,
         feature_version: None,
