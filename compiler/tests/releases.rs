@@ -51,7 +51,8 @@ fn told<'b>(decision: &Decision<'b>) -> (Option<&'b str>, Option<&'b str>, &'b s
     (decision.rule, decision.arm, decision.target, decision.epoch)
 }
 
-const TEXT: &str = "version: v1\ndefault: v0\nrules:\n- {name: gold, condition: user.tier == 'gold', target: v3}\n";
+const TEXT: &str =
+    "version: v1\ndefault: v0\nrules:\n- {name: gold, condition: user.tier == 'gold', target: v3}\n";
 
 #[test]
 fn without_releases_it_is_the_text_alone() {

@@ -130,6 +130,8 @@ pub enum PublishError {
 /// So many earlier forms of rulesets are known. A proxy that was away for longer has targets' clusters of which only their
 /// names are.
 const LATELY: usize = 8;
+/// So many revisions are searched for them after a restart: those of releases have none.
+const LOOKED_BACK: usize = 256;
 /// So many changes are watched that are not the newest one, each of other proxies.
 const WATCHED: usize = 64;
 
@@ -613,7 +615,11 @@ fn with(current: &Current, name: &str, ruleset: Option<(Content, Arc<Compiled>)>
     next.newest.retain(|older| !older.audience.meets(&concern.audience));
     next.newest.insert(0, concern);
     next.newest.truncate(WATCHED);
-    if let Some(before) = current.rulesets.get(name) {
+    let after = ruleset.as_ref().map(|(content, _)| content.source.clone());
+    // What releases take changes no cluster and no route.
+    if let Some(before) = current.rulesets.get(name)
+        && after.as_ref() != Some(&before.stored.content.source)
+    {
         next.lately.insert(0, routes(before));
         next.lately.truncate(LATELY);
     }
@@ -685,10 +691,19 @@ fn routes_of(compiled: &Compiled) -> RulesetRoutes {
 /// The forms that rulesets had before the last changes, newest first.
 fn lately(store: &dyn Store) -> Result<Vec<RulesetRoutes>, StoreError> {
     let mut lately = Vec::new();
-    for Revision { revision, ruleset, .. } in store.revisions(None, LATELY)? {
+    for Revision { revision, ruleset, .. } in store.revisions(None, LOOKED_BACK)? {
+        let before = store.content_before(&ruleset, revision)?;
+        let after = store.content_before(&ruleset, revision.saturating_add(1))?;
+        let source = |content: &Option<Content>| content.as_ref().map(|content| content.source.clone());
+        if source(&before) == source(&after) {
+            continue;
+        }
         // One that an earlier build took and this one does not is as good as forgotten.
-        let before = store.content_before(&ruleset, revision)?.map(|content| compiled(&ruleset, &content));
+        let before = before.map(|content| compiled(&ruleset, &content));
         lately.extend(before.and_then(Result::ok).map(|compiled| routes_of(&compiled)));
+        if lately.len() == LATELY {
+            break;
+        }
     }
     Ok(lately)
 }
@@ -709,8 +724,10 @@ mod tests {
     use super::*;
     use crate::store::{SqliteStore, State};
 
-    fn compiled(text: &str) -> (String, Arc<Compiled>) {
-        (text.to_owned(), Arc::new(compile(text, "digits").unwrap()))
+    fn content(text: &str) -> (Content, Arc<Compiled>) {
+        let content = Content { source: text.to_owned(), releases: Vec::new() };
+        let compiled = compiled("digits", &content).unwrap();
+        (content, compiled)
     }
 
     fn ruleset(target: &str, node_clusters: &str) -> String {
@@ -732,7 +749,7 @@ mod tests {
             audience: Audience::of_ruleset(&BTreeSet::from([cluster.to_owned()])),
         };
         let put = |current: &Current, name: &str, cluster: &str| {
-            with(current, name, Some(compiled(&ruleset("v1", cluster))))
+            with(current, name, Some(content(&ruleset("v1", cluster))))
         };
         let first = put(&nothing(), "european", "eu");
         assert_eq!(first.newest, [of(1, "eu")], "what there was before concerned those, too");
@@ -740,7 +757,7 @@ mod tests {
         assert_eq!(second.newest, [of(2, "us"), of(1, "eu")]);
         let third = put(&second, "european", "eu");
         assert_eq!(third.newest, [of(3, "eu"), of(2, "us")]);
-        let all = with(&third, "shared", Some(compiled("version: v1\nrules: []\n")));
+        let all = with(&third, "shared", Some(content("version: v1\nrules: []\n")));
         assert_eq!(all.newest, [Concern { revision: 4, audience: Audience::All }]);
     }
 
@@ -750,7 +767,7 @@ mod tests {
         let store = SqliteStore::open(&folder.path().join("halftone.db")).unwrap();
         let mut current = nothing();
         for target in ["old", "older", "new"] {
-            current = with(&current, "digits", Some(compiled(&ruleset(target, "eu"))));
+            current = with(&current, "digits", Some(content(&ruleset(target, "eu"))));
             let revision = Revision {
                 revision: current.revision,
                 created_at_ms: 0,
@@ -761,7 +778,7 @@ mod tests {
                 content_hash: String::new(),
                 bundle_bytes: 0,
             };
-            store.commit(&revision, Some(&ruleset(target, "eu"))).unwrap();
+            store.commit(&revision, Some(&content(&ruleset(target, "eu")).0), None).unwrap();
         }
         assert_ne!(store.load().unwrap(), State::default());
         let names: Vec<&str> = current.lately.iter().map(|routes| &*routes.targets[0].name).collect();

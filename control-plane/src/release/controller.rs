@@ -112,14 +112,15 @@ impl Controller {
         publisher: Publisher,
         nodes: Nodes,
         ledger: Arc<Ledger>,
-        ids: Ids,
         stored: Vec<StoredRelease>,
     ) -> Result<Self, StoreError> {
         let mut releases = BTreeMap::new();
         for StoredRelease { name, source, status } in stored {
             let spec = read(&source, Some(&name)).map_err(|problems| {
                 let shown = halftone_compiler::render(&name, &source, &problems);
-                StoreError::Incompatible(format!("the stored release {name:?} is not valid any more:\n{shown}"))
+                StoreError::Incompatible(format!(
+                    "the stored release {name:?} is not valid any more:\n{shown}"
+                ))
             })?;
             let looked = Looked { spec: Arc::new(spec), source: source.into(), status: Arc::new(status) };
             releases.insert(name, looked);
@@ -128,7 +129,9 @@ impl Controller {
             publisher,
             nodes,
             ledger,
-            ids,
+            ids: Arc::new(|| {
+                Ok(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string())
+            }),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
@@ -181,7 +184,8 @@ impl Controller {
             let observed = this.observed(&looked.spec).await?;
             let now_ms = now_ms();
             let current = this.0.publisher.current();
-            let actual = current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
+            let actual =
+                current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
             let outcomes = OutcomesByMetric::new();
             let moment = Moment {
                 known: Knowledge { observed: observed.as_ref(), outcomes: &outcomes, now_ms },
@@ -189,7 +193,9 @@ impl Controller {
                 seen: this.seen(&looked, observed.as_ref()),
             };
             let (next, decided) = tick(&looked.spec, &looked.status, &moment);
-            if retries.get(&name).is_some_and(|until| Instant::now() < *until) && next.phase == looked.status.phase {
+            if retries.get(&name).is_some_and(|until| Instant::now() < *until)
+                && next.phase == looked.status.phase
+            {
                 return Ok(());
             }
             retries.remove(&name);
@@ -246,7 +252,8 @@ impl Controller {
         let actual = current.releases_of(&spec.ruleset).iter().find(|release| release.name == spec.name);
         let wanted = shares.map(|shares| allocation(&spec, &next, shares, 0));
         // A pause keeps what is there, whatever that is; unless one of several candidates is taken back meanwhile.
-        let keeps = next.phase == Phase::Paused && decided.iter().all(|decided| decided.action != Action::Rollback);
+        let keeps =
+            next.phase == Phase::Paused && decided.iter().all(|decided| decided.action != Action::Rollback);
         let moves = !keeps && !is_in_force(wanted.as_ref(), actual);
         let is_news = !decided.is_empty() || moves;
         if !is_news && remembered(&next) == remembered(&looked.status) {
@@ -294,7 +301,8 @@ impl Controller {
                     last.revision = Some(revision);
                 }
                 let releases = arrange(current, &of.name, given, revision);
-                let stored = StoredRelease { name: of.name.clone(), source: source.to_string(), status: next.clone() };
+                let stored =
+                    StoredRelease { name: of.name.clone(), source: source.to_string(), status: next.clone() };
                 // Whoever waits for it is there, or is gone and needs it no more.
                 let _ = done.send(next);
                 (releases, ReleaseWrite::Put(Box::new(stored), records))
@@ -446,7 +454,9 @@ impl Controller {
             let _changing = this.0.changing.lock().await;
             let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
             let generation = looked.status.generation;
-            if !matches!(precondition, Precondition::None) && precondition != Precondition::Generation(generation) {
+            if !matches!(precondition, Precondition::None)
+                && precondition != Precondition::Generation(generation)
+            {
                 return Err(ControllerError::Precondition(Some(generation)));
             }
             let phase = looked.status.phase;
@@ -468,7 +478,8 @@ impl Controller {
             let write = ReleaseWrite::Delete(name.clone());
             if takes {
                 let of = name.clone();
-                let change = move |current: &[Release], revision| (arrange(current, &of, None, revision), write);
+                let change =
+                    move |current: &[Release], revision| (arrange(current, &of, None, revision), write);
                 this.0.publisher.allocate(ruleset, by, change).await?;
             } else {
                 this.0.publisher.note(write).await?;

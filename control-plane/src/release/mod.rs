@@ -16,6 +16,7 @@ mod source;
 pub mod spec;
 pub mod status;
 mod tick;
+pub mod view;
 
 pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
 pub use read::read;

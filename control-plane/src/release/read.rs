@@ -180,7 +180,8 @@ impl Reader<'_, '_> {
         }
         let asked = policy.contains_key("promote_when");
         let policy: Policy = self.deserialize("policy", Value::Object(policy))?;
-        let metrics: BTreeMap<String, halftone_judge::policy::Metric> = self.deserialize("metrics", metrics)?;
+        let metrics: BTreeMap<String, halftone_judge::policy::Metric> =
+            self.deserialize("metrics", metrics)?;
         let has_goal = metrics.values().any(|metric| metric.role == halftone_judge::policy::Role::Goal);
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Ok(Policy {
@@ -206,16 +207,25 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
         }
     }
     if spec.candidates.is_empty() || spec.candidates.len() > MOST_CANDIDATES {
-        let message = format!("{} candidates, and 1 to {MOST_CANDIDATES} are possible", spec.candidates.len());
+        let message =
+            format!("{} candidates, and 1 to {MOST_CANDIDATES} are possible", spec.candidates.len());
         wrong("candidates", message, "name the targets that are tried");
     }
     let mut known = BTreeSet::from([spec.stable.as_str()]);
     for (index, candidate) in spec.candidates.iter().enumerate() {
         let path = format!("candidates.{index}");
         if let Some(problem) = name_problem(candidate) {
-            wrong(&path, format!("the target {candidate:?} {problem}"), "use letters, digits, `.`, `_` and `-`");
+            wrong(
+                &path,
+                format!("the target {candidate:?} {problem}"),
+                "use letters, digits, `.`, `_` and `-`",
+            );
         } else if RESERVED.contains(&candidate.as_str()) {
-            wrong(&path, format!("`{candidate}` is what an arm of stable is called"), "give the target another name");
+            wrong(
+                &path,
+                format!("`{candidate}` is what an arm of stable is called"),
+                "give the target another name",
+            );
         } else if !known.insert(candidate) {
             let message = format!("`{candidate}` is stable or a candidate already");
             wrong(&path, message, "name each target once");
@@ -223,10 +233,18 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
     }
     match (spec.range, &spec.layer) {
         (Some(_), None) => {
-            wrong("range", "a range is a part of a layer, but no layer is named".to_owned(), "add `layer: name`");
+            wrong(
+                "range",
+                "a range is a part of a layer, but no layer is named".to_owned(),
+                "add `layer: name`",
+            );
         }
         (Some([start, end]), Some(_)) if !(0.0 <= start && start < end && end <= 1.0) => {
-            wrong("range", format!("from {start} to {end} is no range"), "give two ascending numbers from 0 to 1");
+            wrong(
+                "range",
+                format!("from {start} to {end} is no range"),
+                "give two ascending numbers from 0 to 1",
+            );
         }
         _ => {}
     }
@@ -244,9 +262,16 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
         let path = format!("steps.{index}.share");
         let share = step.share;
         if !(share > last && share < 1.0) {
-            wrong(&path, format!("a share of {share} after {last}"), "give shares between 0 and 1, each larger than the one before");
+            wrong(
+                &path,
+                format!("a share of {share} after {last}"),
+                "give shares between 0 and 1, each larger than the one before",
+            );
         } else if !Shares::leaves_control(spec, share) {
-            let message = format!("{} candidates with {share} each leave no control to compare with", spec.candidates.len());
+            let message = format!(
+                "{} candidates with {share} each leave no control to compare with",
+                spec.candidates.len()
+            );
             let help = "all candidates together have at most 1 less `watch.control`, so that nobody has to move back";
             wrong(&path, message, help);
         }

@@ -125,7 +125,8 @@ impl Judged {
         let judge = match Judge::new(self.policy.clone()) {
             Ok(judge) => judge,
             Err(problems) => {
-                let problems = problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message));
+                let problems =
+                    problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message));
                 return Replay::Refused(problems.collect::<Vec<_>>().join("; "));
             }
         };

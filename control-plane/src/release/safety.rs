@@ -73,7 +73,10 @@ mod tests {
         let mut safety = Safety::begun(1_000, 7);
         assert!(!safety.observe(Seen { applied: false, last_seen_ms: Some(900) }, 1_100));
         assert!(!safety.observe(Seen { applied: true, last_seen_ms: Some(1_200) }, 1_300));
-        assert!(!safety.observe(Seen { applied: true, last_seen_ms: Some(2_000) }, 4_000), "one was under way");
+        assert!(
+            !safety.observe(Seen { applied: true, last_seen_ms: Some(2_000) }, 4_000),
+            "one was under way"
+        );
         assert!(safety.observe(Seen { applied: true, last_seen_ms: Some(2_000) }, 5_000));
         assert_eq!((safety.safe_at_ms, safety.time_to_safe_ms), (Some(2_000), Some(1_000)));
     }

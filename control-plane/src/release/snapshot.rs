@@ -20,24 +20,24 @@ const REST: &str = "rest";
 
 /// A metric's outcomes in an arm of an epoch.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcomes {
+pub(super) struct Outcomes {
     /// The values of the units.
-    pub values: Mean,
+    pub(super) values: Mean,
     /// Units, and those with 1; for values of 0 and 1.
-    pub counts: Option<Proportion>,
+    pub(super) counts: Option<Proportion>,
 }
 
 /// Outcomes by metric, epoch and arm.
-pub type OutcomesByMetric = BTreeMap<String, BTreeMap<(u64, String), Outcomes>>;
+pub(super) type OutcomesByMetric = BTreeMap<String, BTreeMap<(u64, String), Outcomes>>;
 
 /// What is known of a release at a moment.
-pub struct Knowledge<'a> {
+pub(super) struct Knowledge<'a> {
     /// What was observed; `None` when nothing was.
-    pub observed: Option<&'a ReleaseObservations>,
+    pub(super) observed: Option<&'a ReleaseObservations>,
     /// What applications reported.
-    pub outcomes: &'a OutcomesByMetric,
+    pub(super) outcomes: &'a OutcomesByMetric,
     /// The moment: milliseconds since the Unix epoch.
-    pub now_ms: u64,
+    pub(super) now_ms: u64,
 }
 
 impl Knowledge<'_> {
@@ -48,9 +48,9 @@ impl Knowledge<'_> {
     /// When the release was first and last observed, in its own epochs.
     fn span(&self, status: &Status) -> Option<(u64, u64)> {
         let epochs = status.epochs.iter().filter_map(|epoch| self.epoch(epoch.epoch));
-        epochs.map(|epoch| (epoch.begun_ms, epoch.ended_ms)).reduce(|(begun, ended), (other, last)| {
-            (begun.min(other), ended.max(last))
-        })
+        epochs
+            .map(|epoch| (epoch.begun_ms, epoch.ended_ms))
+            .reduce(|(begun, ended), (other, last)| (begun.min(other), ended.max(last)))
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn last_seen(observed: Option<&ReleaseObservations>, spec: &Spec) -> 
 }
 
 /// What the judge is told of a candidate.
-pub fn snapshot(spec: &Spec, status: &Status, candidate: &str, known: &Knowledge<'_>) -> Snapshot {
+pub(super) fn snapshot(spec: &Spec, status: &Status, candidate: &str, known: &Knowledge<'_>) -> Snapshot {
     let span = known.span(status);
     let seconds = |since: u64| known.now_ms.saturating_sub(since) / 1_000;
     let elapsed = span.map_or(0, |(begun, _)| seconds(begun));
@@ -75,7 +75,9 @@ pub fn snapshot(spec: &Spec, status: &Status, candidate: &str, known: &Knowledge
             .epochs
             .iter()
             // Once everybody has the candidate, there is nothing to compare.
-            .filter(|epoch| epoch.shares.control > 0.0 && epoch.candidates.iter().any(|name| name == candidate))
+            .filter(|epoch| {
+                epoch.shares.control > 0.0 && epoch.candidates.iter().any(|name| name == candidate)
+            })
             .map(|epoch| of_epoch(spec, epoch, candidate, known))
             .collect(),
     }
@@ -91,7 +93,12 @@ fn gate(spec: &Spec, status: &Status, now_ms: u64) -> Gate {
     if is_final || matches!(status.phase, Phase::Promoted | Phase::Candidate) {
         return Gate::Final;
     }
-    Gate::Step(StepConditions { elapsed_s, least_s: step.hold.time.as_secs(), least_units: step.hold.units, approved })
+    Gate::Step(StepConditions {
+        elapsed_s,
+        least_s: step.hold.time.as_secs(),
+        least_units: step.hold.units,
+        approved,
+    })
 }
 
 fn of_epoch(spec: &Spec, epoch: &Epoch, candidate: &str, known: &Knowledge<'_>) -> policy::Epoch {

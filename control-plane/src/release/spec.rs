@@ -154,8 +154,11 @@ pub(crate) mod duration {
             (milliseconds / 1_000 % 60, "s"),
             (milliseconds % 1_000, "ms"),
         ];
-        let text: String =
-            parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+        let text: String = parts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, unit)| format!("{count}{unit}"))
+            .collect();
         if text.is_empty() { "0s".to_owned() } else { text }
     }
 }

@@ -184,9 +184,11 @@ impl Status {
         let promoted = self.phase == Phase::Promoted;
         self.candidates
             .iter()
-            .filter(move |(name, candidate)| {
-                if promoted { self.winner.as_ref() == Some(*name) } else { !candidate.dropped }
-            })
+            .filter(
+                move |(name, candidate)| {
+                    if promoted { self.winner.as_ref() == Some(*name) } else { !candidate.dropped }
+                },
+            )
             .map(|(name, _)| name.as_str())
     }
 
@@ -253,16 +255,21 @@ impl Status {
         };
         let gone = |of: &Spec| of.steps.iter().take(self.step + 1).map(|step| step.share).collect::<Vec<_>>();
         let metrics = |of: &Spec| {
-            let kinds = of.policy().metrics.iter().map(|(name, metric)| (name.clone(), metric.kind, metric.window_s));
+            let kinds =
+                of.policy().metrics.iter().map(|(name, metric)| (name.clone(), metric.kind, metric.window_s));
             (kinds.collect::<Vec<_>>(), of.sources.clone())
         };
         for (same, what) in [
             (shape(spec) == shape(other), "ruleset, stable, candidates, eligible, layer, range and before"),
-            (self.phase == Phase::Pending || gone(spec) == gone(other), "the shares of steps that were begun"),
+            (
+                self.phase == Phase::Pending || gone(spec) == gone(other),
+                "the shares of steps that were begun",
+            ),
             (metrics(spec) == metrics(other), "which metrics there are, their kinds, windows and sources"),
         ] {
             if !same {
-                let message = format!("a release that was created keeps {what}: abort it and create another one");
+                let message =
+                    format!("a release that was created keeps {what}: abort it and create another one");
                 return Err(NotAllowed(message));
             }
         }
@@ -298,7 +305,9 @@ impl Status {
             (Command::Abort | Command::Promote | Command::Pause, Promoted) => {
                 return refused("the candidate is stable already; `rollback` takes it back");
             }
-            (Command::Approve | Command::Resume, Promoted) => return refused("there is nothing left to wait for"),
+            (Command::Approve | Command::Resume, Promoted) => {
+                return refused("there is nothing left to wait for");
+            }
             (Command::Abort, _) => self.enter(Aborted, why, now_ms),
             (Command::Pause, Paused) => return refused("`resume` lets it go on"),
             (Command::Pause, Pending | Running | Candidate) => self.enter(Paused, why, now_ms),
@@ -307,13 +316,19 @@ impl Status {
                 self.enter(back, why, now_ms);
             }
             (Command::Resume, _) => return refused("only a paused release is resumed"),
-            (Command::Promote, Pending) => return refused("it has not begun, and nothing is known of the candidate"),
+            (Command::Promote, Pending) => {
+                return refused("it has not begun, and nothing is known of the candidate");
+            }
             (Command::Promote, Running | Candidate | Paused) => {
-                let mut tried = self.tried();
-                let winner = match (&self.winner, tried.next(), tried.next()) {
-                    (Some(winner), _, _) => winner.clone(),
-                    (None, Some(only), None) => only.to_owned(),
-                    _ => return refused("there are several candidates, and none has won: roll it back, or wait"),
+                let tried: Vec<&str> = self.tried().collect();
+                let winner = match (&self.winner, tried.as_slice()) {
+                    (Some(winner), _) => winner.clone(),
+                    (None, [only]) => (*only).to_owned(),
+                    _ => {
+                        return refused(
+                            "there are several candidates, and none has won: roll it back, or wait",
+                        );
+                    }
                 };
                 self.promote(&winner, why, now_ms);
             }
@@ -374,7 +389,10 @@ mod tests {
             (Resume, [None, None, None, Some(P::Running), None, None, None]),
             (Approve, [None, Some(P::Running), Some(P::Promoted), None, None, None, None]),
             (Promote, [None, Some(P::Promoted), Some(P::Promoted), Some(P::Promoted), None, None, None]),
-            (Abort, [Some(P::Aborted), Some(P::Aborted), Some(P::Aborted), Some(P::Aborted), None, None, None]),
+            (
+                Abort,
+                [Some(P::Aborted), Some(P::Aborted), Some(P::Aborted), Some(P::Aborted), None, None, None],
+            ),
             (
                 Rollback,
                 [

@@ -16,26 +16,26 @@ use halftone_judge::{
 use std::collections::BTreeMap;
 
 /// What is known at a moment.
-pub struct Moment<'a> {
+pub(super) struct Moment<'a> {
     /// What was observed, and when it is.
-    pub known: Knowledge<'a>,
+    pub(super) known: Knowledge<'a>,
     /// What the release takes of its ruleset in the revision in force.
-    pub actual: Option<&'a Release>,
+    pub(super) actual: Option<&'a Release>,
     /// What is known of the fleet; looked at while it returns to stable.
-    pub seen: Seen,
+    pub(super) seen: Seen,
 }
 
 /// What was decided.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Decided {
+pub(super) struct Decided {
     /// What to do.
-    pub action: Action,
+    pub(super) action: Action,
     /// Who decided.
-    pub by: &'static str,
+    pub(super) by: &'static str,
     /// Why, for people.
-    pub why: String,
+    pub(super) why: String,
     /// What the judge said of a candidate.
-    pub judged: Option<Judged>,
+    pub(super) judged: Option<Judged>,
 }
 
 const JUDGE: &str = "judge";
@@ -61,7 +61,7 @@ impl Decided {
 /// Goes on by one moment: the status after it, and what was decided, in order. At most the last of these changes the
 /// allocation.
 #[must_use]
-pub fn tick(spec: &Spec, status: &Status, moment: &Moment<'_>) -> (Status, Vec<Decided>) {
+pub(super) fn tick(spec: &Spec, status: &Status, moment: &Moment<'_>) -> (Status, Vec<Decided>) {
     let mut next = status.clone();
     let mut decided = Vec::new();
     if let Some(changed) = compare(&mut next, spec, moment) {
@@ -150,20 +150,23 @@ fn judge(spec: &Spec, status: &mut Status, moment: &Moment<'_>, decided: &mut Ve
     let mut verdicts = BTreeMap::new();
     let mut judged = BTreeMap::new();
     for name in &tried {
-        let Some(candidate) = status.candidates.get_mut(name) else { continue };
-        let snapshot = snapshot_of(spec, status, name, moment);
+        let snapshot = snapshot(spec, status, name, &moment.known);
         let Some(candidate) = status.candidates.get_mut(name) else { continue };
         let before = candidate.judge.clone();
         let (verdict, after) = spec.judge.judge(&snapshot, before.clone());
         candidate.judge = after.clone();
         verdicts.insert(name.clone(), verdict.clone());
         let policy = spec.policy().clone();
-        judged.insert(name.clone(), Judged { candidate: name.clone(), policy, snapshot, before, verdict, after });
+        judged.insert(
+            name.clone(),
+            Judged { candidate: name.clone(), policy, snapshot, before, verdict, after },
+        );
     }
     choose(&mut verdicts);
     for (name, verdict) in &verdicts {
         let Some(candidate) = status.candidates.get_mut(name) else { continue };
-        let is_news = verdict.look_due || !candidate.verdict.as_ref().is_some_and(|last| is_alike(last, verdict));
+        let is_news =
+            verdict.look_due || !candidate.verdict.as_ref().is_some_and(|last| is_alike(last, verdict));
         candidate.verdict = Some(verdict.clone());
         if is_news && let Some(judged) = judged.get(name) {
             decided.push(Decided::judged(Action::Note, judged));
@@ -171,12 +174,10 @@ fn judge(spec: &Spec, status: &mut Status, moment: &Moment<'_>, decided: &mut Ve
     }
     let Some(done) = follow(spec, status, &verdicts, &judged, now_ms) else { return };
     // What was done says it all.
-    decided.retain(|note| note.judged.as_ref().map(|of| &of.candidate) != done.judged.as_ref().map(|of| &of.candidate));
+    decided.retain(|note| {
+        note.judged.as_ref().map(|of| &of.candidate) != done.judged.as_ref().map(|of| &of.candidate)
+    });
     decided.push(done);
-}
-
-fn snapshot_of(spec: &Spec, status: &Status, candidate: &str, moment: &Moment<'_>) -> halftone_judge::Snapshot {
-    snapshot(spec, status, candidate, &moment.known)
 }
 
 /// Whether two verdicts say the same, with other numbers.

@@ -233,18 +233,21 @@ fn write(transaction: &Transaction<'_>, release: &ReleaseWrite) -> Result<(), St
     match release {
         ReleaseWrite::Put(release, records) => {
             let StoredRelease { name, source, status } = &**release;
-            transaction.prepare_cached(
-                "INSERT INTO releases VALUES (?1, ?2, ?3)
+            transaction
+                .prepare_cached(
+                    "INSERT INTO releases VALUES (?1, ?2, ?3)
                  ON CONFLICT (name) DO UPDATE SET source = excluded.source, status = excluded.status",
-            )?
-            .execute(params![name, source, text(status)?])?;
+                )?
+                .execute(params![name, source, text(status)?])?;
             for record in records {
                 let id = record.id.parse().map_err(|_| {
                     StoreError::Incompatible(format!("{:?} is no number of a record", record.id))
                 })?;
-                transaction
-                    .prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3)")?
-                    .execute(params![signed(id)?, name, text(record)?])?;
+                transaction.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3)")?.execute(params![
+                    signed(id)?,
+                    name,
+                    text(record)?
+                ])?;
             }
         }
         ReleaseWrite::Delete(name) => {
@@ -360,7 +363,9 @@ mod tests {
         store.commit(&revision(1, Action::Put, "a"), Some(&content("one")), None).unwrap();
         store.commit(&revision(2, Action::Put, "b"), Some(&content("two")), None).unwrap();
         store.commit(&revision(3, Action::Delete, "a"), None, None).unwrap();
-        let before = |ruleset, revision| store.content_before(ruleset, revision).unwrap().map(|content| content.source);
+        let before = |ruleset, revision| {
+            store.content_before(ruleset, revision).unwrap().map(|content| content.source)
+        };
         assert_eq!(before("a", 3).as_deref(), Some("one"));
         assert_eq!((before("a", 1), before("a", 4), before("b", 2)), (None, None, None));
         let rollback = Revision { undoes: Some(3), ..revision(4, Action::Rollback, "a") };
