@@ -199,8 +199,10 @@ impl Controller {
                 return Ok(());
             }
             retries.remove(&name);
+            // Every proxy refused to lose it, and will again for a while.
+            let came_back = looked.status.phase.is_ended() && actual.is_some();
             let done = this.commit(&looked, next, decided, "controller", now_ms).await;
-            if done.is_err() || this.release(&name).is_some_and(|looked| looked.status.phase.is_ended()) {
+            if done.is_err() || came_back {
                 retries.insert(name, Instant::now() + AGAIN);
             }
             done
@@ -502,7 +504,7 @@ impl Controller {
 
     /// The publisher.
     #[must_use]
-    pub(crate) fn publisher(&self) -> &Publisher {
+    pub fn publisher(&self) -> &Publisher {
         &self.0.publisher
     }
 
