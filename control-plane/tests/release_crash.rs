@@ -108,13 +108,13 @@ struct Process {
 }
 
 impl Process {
-    fn start(folder: &Path, gate: &[u8], dies_at: usize, after: bool) -> Self {
+    fn start(folder: &Path, gate: &Gate, dies_at: usize, after: bool) -> Self {
         let store = SqliteStore::open(&folder.join("halftone.db")).unwrap();
         let store = Arc::new(Dying { store, writes: AtomicUsize::new(0), dies_at, after });
         let limits = Limits { keep_days: 30, max_units: 100_000 };
         let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits).unwrap());
         let settings = ProxySettings::new("/filter.wasm");
-        let (publisher, stored) = Publisher::start(store.clone(), Gate::new(gate).unwrap(), settings).unwrap();
+        let (publisher, stored) = Publisher::start(store.clone(), gate.clone(), settings).unwrap();
         let controller = Controller::start(publisher, Nodes::new(), ledger.clone(), stored).unwrap();
         Self { store, ledger, controller }
     }
@@ -190,7 +190,7 @@ fn actions(store: &dyn Store) -> Vec<(String, Option<u64>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_between_any_two_steps_repeats_and_loses_nothing() {
-    let gate = std::fs::read(Paths::find().unwrap().filter).unwrap();
+    let gate = Gate::new(&std::fs::read(Paths::find().unwrap().filter).unwrap()).unwrap();
     let whole = tempfile::tempdir().unwrap();
     let process = Process::start(whole.path(), &gate, usize::MAX, false);
     assert!(go_on(&process, &mut 0, true).await);
