@@ -4,7 +4,8 @@
 //! To be read in this order: [`publisher`] (what a change goes through), [`node_clusters`]
 //! (what differs between proxies), [`gate`] and [`store`] (what it
 //! has to pass and where it is kept), [`api`] and [`xds`] (how changes come in and go out),
-//! [`rollback`] (when no proxy takes one), [`ledger`] (what came of requests), [`serve`] (how it all runs).
+//! [`rollback`] (when no proxy takes one), [`ledger`] (what came of requests), [`release`] (what is tried, and what follows
+//! from it), [`serve`] (how it all runs).
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -16,6 +17,7 @@ pub mod module;
 pub mod node_clusters;
 pub mod override_key;
 pub mod publisher;
+pub mod release;
 pub mod rollback;
 pub mod serve;
 pub mod store;
