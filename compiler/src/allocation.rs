@@ -30,8 +30,13 @@ impl Parts {
     fn of(rule: &Rule) -> Option<Self> {
         let (start, end) = range(rule);
         let control = rule.control_share();
-        // A whole range is what a rule without a weight takes.
-        let share = if rule.share == BUCKETS { (end - start).saturating_sub(control) } else { rule.share };
+        // A whole range is what a rule without a weight takes. A release has all that it says or none of it: a share that
+        // grows must take nobody from the candidates.
+        let share = match &rule.release {
+            _ if rule.share < BUCKETS => rule.share,
+            Some(_) => end - start,
+            None => (end - start).saturating_sub(control),
+        };
         (share.saturating_add(control) <= end - start).then_some(Self { start, end, share, control })
     }
 
