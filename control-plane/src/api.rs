@@ -5,6 +5,7 @@ mod bundle;
 mod etag;
 mod json;
 mod observations;
+mod outcomes;
 mod problem;
 mod rulesets;
 mod status;
@@ -49,6 +50,8 @@ pub fn router(
     let changes = put(rulesets::put)
         .delete(rulesets::delete)
         .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
+    let reports = outcomes::route(Arc::clone(&ledger))
+        .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
     Router::new()
         .route("/v1/rulesets", get(rulesets::list))
         .route("/v1/rulesets/{name}", changes.get(rulesets::get).post(rulesets::post))
@@ -57,6 +60,7 @@ pub fn router(
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
         .route("/v1/observations", get(observations::get))
+        .route("/v1/outcomes", reports)
         .layer(middleware::from_fn_with_state(token, auth::require_addressee))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))

@@ -189,7 +189,7 @@ struct Upload {
 
 impl Upload {
     fn new(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Self, Problem> {
-        let body = body.map_err(|rejection| Problem::body(&rejection))?;
+        let body = body.map_err(|rejection| Problem::body(&rejection, "a ruleset", super::MAX_BODY))?;
         let text = String::from_utf8(body.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Problem::bad_request(format!(

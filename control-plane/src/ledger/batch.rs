@@ -16,7 +16,7 @@ pub(super) type Source = [u8; 16];
 pub(super) const FORMER: Source = [0; 16];
 
 /// By how much clocks may differ, and how long a request may take on its way.
-const SKEW_MS: u64 = 10 * 60 * 1000;
+pub(super) const SKEW_MS: u64 = 10 * 60 * 1000;
 
 /// Bytes of a name.
 const MAX_NAME: usize = 512;
@@ -213,7 +213,7 @@ fn check_series(series: &Series) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     if name.len() > MAX_NAME {
         return Err(Refusal::new(format!("`{what}` has {} bytes; the most are {MAX_NAME}", name.len())));
     }
