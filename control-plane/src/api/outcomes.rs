@@ -175,7 +175,7 @@ fn answer(result: Result<Taken, LedgerError>) -> Result<(StatusCode, Answer), Pr
     match result.map_err(|error| Problem::not_taken(&error))? {
         Taken::New(kept) => Ok((StatusCode::CREATED, Answer { repeated: false, stored: kept.into() })),
         Taken::Repeated(kept) => Ok((StatusCode::OK, Answer { repeated: true, stored: kept.into() })),
-        Taken::Conflict(kept) => Err(Problem::conflict(kept.into())),
+        Taken::Conflict(kept) => Err(Problem::key_used(kept.into())),
     }
 }
 

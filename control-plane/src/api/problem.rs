@@ -107,7 +107,7 @@ impl Problem {
     }
 
     /// An outcome whose key another one has.
-    pub(crate) fn conflict(stored: Stored) -> Self {
+    pub(crate) fn key_used(stored: Stored) -> Self {
         let kind = "urn:halftone:problem:key-used";
         let problem = Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,

@@ -123,27 +123,28 @@ struct Keeping<'a> {
 impl Keeping<'_> {
     fn keep(&mut self, outcome: &Outcome) -> Result<Taken, LedgerError> {
         let release = self.release(outcome)?;
-        if self.terms.records >= self.terms.most {
-            // What is there already needs no room.
-            let known = release.map(|release| self.known(release, outcome)).transpose()?.flatten();
-            return known.ok_or(LedgerError::Full(self.terms.records));
+        let metric = release.map(|release| self.metric(release, outcome)).transpose()?.flatten();
+        let record = self.terms.ids.next();
+        let is_full = self.terms.records >= self.terms.most;
+        // What is there already needs no room and no name, and what is refused leaves none behind.
+        if (metric.is_none() || is_full || record.is_err())
+            && let Some(release) = release
+            && let Some(known) = self.known(release, outcome)?
+        {
+            return Ok(known);
         }
+        if is_full {
+            return Err(LedgerError::Full(self.terms.records));
+        }
+        let record = record?;
         let release = match release {
             Some(release) => release,
             None => self.new_release(outcome)?,
         };
-        let metric = self.metric(release, outcome);
-        let Some(metric) = metric? else {
-            let known = self.known(release, outcome)?;
-            return known.ok_or_else(|| {
-                let most = format!(
-                    "release {:?} has outcomes of {MAX_METRICS} metrics, which are the most",
-                    outcome.release
-                );
-                Refusal::new(most).into()
-            });
+        let metric = match metric {
+            Some(metric) => metric,
+            None => self.new_metric(release, outcome)?,
         };
-        let record = self.terms.ids.next()?;
         let now_ms = self.terms.now_ms;
         let time_ms = outcome.time_ms.unwrap_or(now_ms);
         let inserted = prepare(
@@ -229,32 +230,39 @@ impl Keeping<'_> {
         Ok(id)
     }
 
-    /// The number of the metric; `None` when it has none and can have none.
+    /// The number of the metric, when it has one.
     fn metric(&mut self, release: ReleaseId, outcome: &Outcome) -> Result<Option<u16>, StoreError> {
-        if let Some(metric) = self.metrics.get(&release).and_then(|of| of.get(&outcome.metric)) {
+        let name = &outcome.metric;
+        if let Some(metric) = self.metrics.get(&release).and_then(|of| of.get(name)) {
             return Ok(Some(*metric));
         }
-        let name = &outcome.metric;
-        let known: Option<u16> =
+        let metric =
             prepare(self.connection, "SELECT metric FROM outcome_metrics WHERE release = ?1 AND name = ?2")?
                 .query_row(params![release, name], |row| row.get(0))
                 .optional()?;
-        let metric = match known {
-            Some(metric) => metric,
-            None => {
-                let next: u16 =
-                    prepare(self.connection, "SELECT count(*) FROM outcome_metrics WHERE release = ?1")?
-                        .query_row([release], |row| row.get(0))?;
-                if next >= MAX_METRICS {
-                    return Ok(None);
-                }
-                prepare(self.connection, "INSERT INTO outcome_metrics VALUES (?1, ?2, ?3)")?
-                    .execute(params![release, next, name])?;
-                next
-            }
-        };
-        self.metrics.entry(release).or_default().insert(name.clone(), metric);
-        Ok(Some(metric))
+        if let Some(metric) = metric {
+            self.metrics.entry(release).or_default().insert(name.clone(), metric);
+        }
+        Ok(metric)
+    }
+
+    /// Gives the metric a number.
+    fn new_metric(&mut self, release: ReleaseId, outcome: &Outcome) -> Result<u16, LedgerError> {
+        let name = &outcome.metric;
+        let next: u16 = prepare(self.connection, "SELECT count(*) FROM outcome_metrics WHERE release = ?1")?
+            .query_row([release], |row| row.get(0))
+            .map_err(StoreError::from)?;
+        if next >= MAX_METRICS {
+            let release = &outcome.release;
+            let most =
+                format!("release {release:?} has outcomes of {MAX_METRICS} metrics, which are the most");
+            return Err(Refusal::new(most).into());
+        }
+        prepare(self.connection, "INSERT INTO outcome_metrics VALUES (?1, ?2, ?3)")?
+            .execute(params![release, next, name])
+            .map_err(StoreError::from)?;
+        self.metrics.entry(release).or_default().insert(name.clone(), next);
+        Ok(next)
     }
 }
 
