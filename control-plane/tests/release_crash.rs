@@ -211,7 +211,11 @@ async fn a_crash_between_any_two_steps_repeats_and_loses_nothing() {
             let process = Process::start(folder.path(), &gate, usize::MAX, false);
             assert!(finished || go_on(&process, &mut sequence, until_safe).await);
             let count = if until_safe { wanted.len() } else { wanted.len() - 1 };
-            assert_eq!(actions(&*process.store), first(count), "it died at write {dies_at}, after it: {after}");
+            assert_eq!(
+                actions(&*process.store),
+                first(count),
+                "it died at write {dies_at}, after it: {after}"
+            );
             let revisions = process.store.revisions(None, 100).unwrap();
             assert_eq!(revisions.len(), 6, "the text, four allocations, and none: {revisions:?}");
         }
