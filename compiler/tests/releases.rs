@@ -187,6 +187,19 @@ fn thirds_are_everybody() {
     assert_eq!(counts(&found).into_keys().collect::<Vec<_>>(), ["a", "b", "c"]);
 }
 
+#[test]
+fn halves_of_an_odd_range_fit_into_it() {
+    let halves = Release {
+        layer: Some("models".into()),
+        range: Some([0.0, 0.333_333]),
+        ..release("halves", 0.333_333 / 2.0, 0.333_333 / 2.0)
+    };
+    let compiled = compiled("version: v1\nlayers: {models: }\nrules: []\n", &[halves]);
+    let slices = &compiled.ruleset.rules[0].enrolment.allocation.as_ref().unwrap().slices;
+    let ends: Vec<_> = slices.iter().map(|slice| (slice.start, slice.end)).collect();
+    assert_eq!(ends, [(0, 166_667), (166_667, 333_333)]);
+}
+
 /// Two releases, each for a tier of its own: so that each unit can be asked for both.
 fn pair(layers: [Option<&str>; 2], ranges: [Option<[f64; 2]>; 2]) -> VerifiedBundle {
     let of = |name: &str, tier: &str, at: usize| Release {
