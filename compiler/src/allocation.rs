@@ -2,7 +2,7 @@
 
 use crate::{
     diagnostic::{Code, Diagnostics},
-    document::{CONTROL_ARM, Document, Forced, Layer, Override, Rule, Spanned, TREATMENT},
+    document::{CONTROL_ARM, Document, Forced, Layer, Override, ReleaseParts, Rule, Spanned, TREATMENT},
     suggest::did_you_mean,
 };
 use halftone_rules::{
@@ -12,14 +12,67 @@ use halftone_rules::{
 };
 use std::collections::{BTreeMap, HashSet};
 
+/// The arm of a release whose units get no candidate and are not compared.
+pub(crate) const REST_ARM: &str = "rest";
+
+/// How many buckets a rule has, and for what.
+struct Parts {
+    start: u32,
+    end: u32,
+    /// From the start upwards.
+    share: u32,
+    /// From the end downwards.
+    control: u32,
+}
+
+impl Parts {
+    /// `None` when they are more than there are in the range.
+    fn of(rule: &Rule) -> Option<Self> {
+        let (start, end) = range(rule);
+        let control = rule.control_share();
+        // A whole range is what a rule without a weight takes. A release has all that it says or none of it: a share that
+        // grows must take nobody from the candidates.
+        let share = match &rule.release {
+            _ if rule.share < BUCKETS => rule.share,
+            Some(_) => end - start,
+            None => (end - start).saturating_sub(control),
+        };
+        (share.saturating_add(control) <= end - start).then_some(Self { start, end, share, control })
+    }
+
+    /// The buckets between.
+    fn rest(&self) -> u32 {
+        self.end - self.start - self.share - self.control
+    }
+}
+
+/// Whether a rule takes every unit for which its condition holds, at all times.
+pub(crate) fn takes_every_unit(rule: &Rule, layers: &[Layer]) -> bool {
+    let held_out = rule
+        .layer
+        .as_ref()
+        .is_some_and(|name| layers.iter().any(|layer| layer.name == name.value && layer.holdout > 0));
+    let parts = Parts::of(rule).is_some_and(|parts| rule.release.is_some() || parts.rest() == 0);
+    range(rule) == (0, BUCKETS) && parts && !held_out && rule.schedule.is_none()
+}
+
+fn range(rule: &Rule) -> (u32, u32) {
+    rule.range.as_ref().map_or((0, BUCKETS), |range| range.value)
+}
+
 /// The arms of a rule. `target` finds a target's index.
 pub(crate) fn arms(rule: &Rule, default: u16, target: impl Fn(&Spanned<String>) -> u16) -> Vec<Arm> {
     let named = |name: &str, target| Arm { name: name.into(), target };
     let of = |name: &Option<Spanned<String>>| name.as_ref().map_or(default, &target);
+    let own = rule.arms.iter().map(|arm| named(&arm.name.value, of(&arm.target)));
+    if let (Some(ReleaseParts { stable, .. }), Some(parts)) = (&rule.release, Parts::of(rule)) {
+        let stable = target(stable);
+        let control = (parts.control > 0).then(|| named(CONTROL_ARM, stable));
+        let rest = (parts.rest() > 0).then(|| named(REST_ARM, stable));
+        return own.chain(control).chain(rest).collect();
+    }
     match &rule.control {
-        _ if !rule.arms.is_empty() => {
-            rule.arms.iter().map(|arm| named(&arm.name.value, of(&arm.target))).collect()
-        }
+        _ if !rule.arms.is_empty() => own.collect(),
         Some(control) => vec![named(TREATMENT, of(&rule.target)), named(CONTROL_ARM, of(&control.target))],
         None => vec![named("", of(&rule.target))],
     }
@@ -28,27 +81,32 @@ pub(crate) fn arms(rule: &Rule, default: u16, target: impl Fn(&Spanned<String>) 
 /// The buckets that a rule or an experiment takes; `None` when it takes everybody, with a unit or without.
 ///
 /// What it gives to units grows from the start of its range upwards, its control from the end downwards: a larger share
-/// only ever adds units.
+/// only ever adds units. A release takes what is between, too.
 pub(crate) fn allocation(
     rule: &Rule,
     layers: &[Layer],
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Allocation> {
-    let (start, end) = rule.range.as_ref().map_or((0, BUCKETS), |range| range.value);
-    let control = rule.control.as_ref().map_or(0, |control| control.share);
-    // A whole range is what a rule without a weight takes.
-    let share = if rule.share == BUCKETS { (end - start).saturating_sub(control) } else { rule.share };
-    if share.saturating_add(control) > end - start {
+    let Some(parts) = Parts::of(rule) else {
+        let (start, end) = range(rule);
         let whole = f64::from(end - start) / f64::from(BUCKETS);
+        let (what, whose) = match &rule.release {
+            Some(_) => ("the candidates' shares", "release"),
+            None => ("the weight", "rule"),
+        };
         let message = format!(
-            "the weight and the control are more than the {whole} of the buckets that belong to the rule"
+            "{what} and the control are more than the {whole} of the buckets that belong to the {whose}"
         );
         let help = "make one of them smaller, or the range larger";
         diagnostics.report_with_help(Code::WeightOutOfRange, &rule.span, message, help);
         return None;
-    }
-    if rule.arms.len() > MAX_ARMS {
-        let message = format!("{} arms, but at most {MAX_ARMS} are allowed", rule.arms.len());
+    };
+    let rest = rule.release.as_ref().map_or(0, |_| parts.rest());
+    let Parts { start, end, share, control } = parts;
+    let arms = rule.arms.len();
+    let all_arms = if rule.release.is_some() { arms + 2 } else { arms };
+    if all_arms > MAX_ARMS {
+        let message = format!("{all_arms} arms, but at most {MAX_ARMS} are allowed");
         diagnostics.report(Code::TooLarge, &rule.span, message);
         return None;
     }
@@ -59,8 +117,15 @@ pub(crate) fn allocation(
     if share > 0 {
         slices.push(Slice { start, end: start + share, division: division(rule) });
     }
+    // What follows the arms of its own, which are one where none are written.
+    let further = u16::try_from(arms.max(1)).unwrap_or(u16::MAX);
+    let whole = |arm| vec![Share { end: BUCKETS, arm }];
+    if rest > 0 {
+        let arm = if control > 0 { further + 1 } else { further };
+        slices.push(Slice { start: start + share, end: end - control, division: whole(arm) });
+    }
     if control > 0 {
-        slices.push(Slice { start: end - control, end, division: vec![Share { end: BUCKETS, arm: 1 }] });
+        slices.push(Slice { start: end - control, end, division: whole(further) });
     }
     let space = match (&rule.layer, &rule.seed) {
         (Some(name), _) => match layers.iter().position(|layer| layer.name == name.value) {
@@ -113,7 +178,6 @@ pub(crate) fn check_layers(document: &Document, diagnostics: &mut Diagnostics<'_
             layers.entry(&layer.value).or_default().push(rule);
         }
     }
-    let range = |rule: &Rule| rule.range.as_ref().map_or((0, BUCKETS), |range| range.value);
     for (layer, mut rules) in layers {
         rules.sort_by_key(|rule| range(rule));
         // Those that start before the current one ends, and may therefore overlap with it.
@@ -190,9 +254,13 @@ fn forced(
         Forced::Rule(name) => ("rule", name, &document.rules),
         Forced::Experiment(name) => ("experiment", name, &document.experiments),
     };
-    let Some(at) = entries.iter().position(|entry| entry.name == name.value) else {
+    // A release is not in the text, which has to stand without it.
+    let written_there = |entry: &&Rule| entry.release.is_none();
+    let same = |entry: &Rule| written_there(&entry) && entry.name == name.value;
+    let Some(at) = entries.iter().position(same) else {
         let message = format!("there is no {what} `{}`", name.value);
-        let help = did_you_mean(&name.value, entries.iter().map(|entry| entry.name.as_str()));
+        let names = entries.iter().filter(written_there).map(|entry| entry.name.as_str());
+        let help = did_you_mean(&name.value, names);
         diagnostics.report_with_help(Code::UnknownReference, &name.span, message, help);
         return None;
     };

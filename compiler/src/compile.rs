@@ -7,6 +7,7 @@ use crate::{
     expression::{Checker, Lowering, Names, Node, Optimisation},
     lint::lint,
     program::{self, Program},
+    release::{Appended, Release},
     suggest::did_you_mean,
     target::{TargetSettings, TargetSpec},
     yaml,
@@ -88,23 +89,26 @@ pub fn compile_file(text: &str, fallback: &str) -> Result<Compiled, Vec<Diagnost
 /// # Errors
 /// As [`compile`].
 pub fn compile_with(text: &str, name: &str, optimisation: Optimisation) -> Result<Compiled, Vec<Diagnostic>> {
-    compile_document(text, |_| name.to_owned(), optimisation)
+    compile_document(text, |_| name.to_owned(), optimisation, &[])
 }
 
 fn compile_as(text: &str, name: impl FnOnce(&Document) -> String) -> Result<Compiled, Vec<Diagnostic>> {
-    compile_document(text, name, Optimisation::Full)
+    compile_document(text, name, Optimisation::Full, &[])
 }
 
-fn compile_document(
+pub(crate) fn compile_document(
     text: &str,
     name: impl FnOnce(&Document) -> String,
     optimisation: Optimisation,
+    releases: &[Release],
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let mut diagnostics = Diagnostics::new(text);
+    let appended = Appended::new(text, releases);
+    let mut diagnostics = appended.diagnostics();
     let compiled = yaml::parse(text, yaml::RULESET, &mut diagnostics)
         .and_then(|root| document::read(text, root, &mut diagnostics))
-        .and_then(|document| {
+        .and_then(|mut document| {
             let name = name(&document);
+            appended.insert(&mut document, &mut diagnostics);
             Assembly { document, name, optimisation, diagnostics: &mut diagnostics }.run()
         });
     match compiled {
@@ -198,6 +202,7 @@ impl Assembly<'_, '_> {
                 guard,
                 enrolment,
                 arms: arms(rule, default, target),
+                epoch: rule.release.as_ref().map_or(0, |release| release.epoch),
             });
         }
         let mut experiments = Vec::with_capacity(document.experiments.len());

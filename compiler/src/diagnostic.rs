@@ -58,6 +58,8 @@ codes! {
     SameScope = "E0212";
     /// A duration or a count that is no such thing, or outside of what proxies can take.
     OutOfRange = "E0213";
+    /// A release that no unit can reach, because of what is before it.
+    Unreachable = "E0214";
     /// A condition that does not parse.
     ConditionSyntax = "E0301";
     /// A feature of CEL that is outside of the subset.
@@ -156,15 +158,31 @@ pub struct Diagnostic {
     span: Span,
 }
 
-/// Collects the problems of one text.
+/// What stands behind a ruleset's text and is no part of it.
+pub(crate) struct Appendix<'a> {
+    /// Where it begins; what is before belongs to the text, or to the appendix before.
+    pub(crate) start: usize,
+    /// The release whose condition it is.
+    pub(crate) release: &'a str,
+}
+
+/// Collects the problems of one text, and of releases behind it.
 pub(crate) struct Diagnostics<'a> {
     text: &'a str,
+    /// In ascending order of their starts.
+    appendices: Vec<Appendix<'a>>,
     found: Vec<Diagnostic>,
 }
 
 impl<'a> Diagnostics<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, found: Vec::new() }
+        Self::with_releases(text, Vec::new())
+    }
+
+    /// Of a text that goes on with a line feed and a condition for each of the releases. What is wrong with one of those
+    /// is reported at the text's beginning, and says which release it is about.
+    pub(crate) fn with_releases(text: &'a str, appendices: Vec<Appendix<'a>>) -> Self {
+        Self { text, appendices, found: Vec::new() }
     }
 
     pub(crate) fn report(&mut self, code: Code, span: &Span, message: impl Into<String>) {
@@ -183,25 +201,43 @@ impl<'a> Diagnostics<'a> {
 
     fn push(&mut self, code: Code, span: &Span, message: &str, help: Option<&str>) {
         if !self.is_full() {
-            let place = place(self.text, span);
+            let (span, message) = match self.in_release(span) {
+                Some(place) => (0..0, format!("{place}: {message}")),
+                None => (span.clone(), message.to_owned()),
+            };
             self.found.push(Diagnostic {
                 severity: code.severity(),
                 code,
-                place,
-                message: brief(message),
+                place: place(self.text, &span),
+                message: brief(&message),
                 help: help.map(brief),
-                span: span.clone(),
+                span,
             });
         }
+    }
+
+    /// Which release something is about, and where in its condition, in words; `None` for what stands in the text.
+    fn in_release(&self, span: &Span) -> Option<String> {
+        let at = self.appendices.partition_point(|appendix| appendix.start <= span.start).checked_sub(1)?;
+        let Appendix { start, release } = self.appendices.get(at)?;
+        let name = format!("release `{release}`");
+        // The line feed stands for the release itself.
+        let Some(offset) = span.start.checked_sub(start + 1) else { return Some(name) };
+        let condition = self.text.get(start + 1..).unwrap_or_default();
+        Some(match line_and_column(condition, offset) {
+            (1, column) => format!("{name}, column {column} of its condition"),
+            (line, column) => format!("{name}, line {line}, column {column} of its condition"),
+        })
     }
 
     pub(crate) fn text(&self) -> &'a str {
         self.text
     }
 
-    /// The line on which something starts.
-    pub(crate) fn line(&self, span: &Span) -> usize {
-        line_and_column(self.text, span.start).0
+    /// Where something starts, in words.
+    pub(crate) fn place_in_words(&self, span: &Span) -> String {
+        let in_text = || format!("line {}", line_and_column(self.text, span.start).0);
+        self.in_release(span).unwrap_or_else(in_text)
     }
 
     /// Whether whatever else is found is left out.

@@ -102,7 +102,8 @@ impl Section<'_> {
             })
         };
         let arms: Vec<String> = (0..).take(rule.arms.len()).map(arm).collect();
-        writeln!(f, "  rule {index} {} -> {}", rule.name, arms.join(", "))?;
+        let epoch = if rule.epoch > 0 { format!(", epoch {}", rule.epoch) } else { String::new() };
+        writeln!(f, "  rule {index} {} -> {}{epoch}", rule.name, arms.join(", "))?;
         if let Some(guard) = rule.guard {
             writeln!(f, "    guard {}", self.guard(guard))?;
         }

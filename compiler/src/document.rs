@@ -7,7 +7,7 @@ mod shape;
 mod target;
 mod unit_cookie;
 
-pub(crate) use enrolment::{CONTROL_ARM, TREATMENT};
+pub(crate) use enrolment::{CONTROL_ARM, TREATMENT, less_than_a_bucket};
 pub(crate) use reader::read;
 pub use shape::json_schema;
 
@@ -49,6 +49,8 @@ pub(crate) struct Document {
     pub(crate) experiments: Vec<Rule>,
     pub(crate) overrides: Vec<Override>,
     pub(crate) unit_cookie: Option<UnitCookie>,
+    /// Identifiers that expressions have so far: the next one's.
+    pub(crate) next_id: usize,
 }
 
 impl Document {
@@ -57,7 +59,8 @@ impl Document {
         let of_rules = self.rules.iter().flat_map(|rule| {
             let arms = rule.arms.iter().filter_map(|arm| arm.target.as_ref());
             let control = rule.control.as_ref().and_then(|control| control.target.as_ref());
-            rule.target.iter().chain(arms).chain(control)
+            let stable = rule.release.as_ref().map(|release| &release.stable);
+            rule.target.iter().chain(arms).chain(control).chain(stable)
         });
         let of_overrides = self.overrides.iter().filter_map(|other| match &other.forced {
             Forced::Target(target) => Some(target),
@@ -125,6 +128,27 @@ pub(crate) struct Rule {
     /// In buckets of the layer, the end not included.
     pub(crate) range: Option<Spanned<(u32, u32)>>,
     pub(crate) schedule: Option<Schedule>,
+    /// Only of a rule that is a release: its arms are the candidates, and its share is that of all of them.
+    pub(crate) release: Option<ReleaseParts>,
+}
+
+impl Rule {
+    /// The buckets of its control.
+    pub(crate) fn control_share(&self) -> u32 {
+        let control = self.control.as_ref().map(|control| control.share);
+        control.or(self.release.as_ref().map(|release| release.control)).unwrap_or(0)
+    }
+}
+
+/// What a release has and other rules have not.
+#[derive(Debug)]
+pub(crate) struct ReleaseParts {
+    /// Above 0.
+    pub(crate) epoch: u64,
+    /// In buckets.
+    pub(crate) control: u32,
+    /// Where its control goes, and whoever gets no candidate.
+    pub(crate) stable: Spanned<String>,
 }
 
 /// An arm of a rule or an experiment.

@@ -34,6 +34,9 @@ pub struct Explanation {
     /// The arm of the rule, when it has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arm: Option<String>,
+    /// The epoch of the release that the rule is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// Why, as `OpenFeature` names it.
     pub reason: &'static str,
 }
@@ -90,6 +93,7 @@ pub fn explain(bundle: &VerifiedBundle, request: &impl Request, now: Timestamp) 
         held_out: decision.held_out,
         target: decision.target.into(),
         arm: decision.arm.map(ToOwned::to_owned),
+        epoch: Some(decision.epoch).filter(|epoch| *epoch > 0),
         reason: decision.reason.name(),
     })
 }

@@ -5,7 +5,7 @@ mod split;
 mod target;
 
 use crate::{
-    allocation::coincide,
+    allocation::{coincide, takes_every_unit},
     compile::DEFAULT_TARGET,
     diagnostic::{Code, Diagnostics},
     document::{Document, Rule},
@@ -31,12 +31,21 @@ pub(crate) fn lint(
     diagnostics: &mut Diagnostics<'_>,
 ) {
     let forced: HashSet<&str> = document.forced_entries().map(|name| name.value.as_str()).collect();
-    let mut cover = Cover::default();
+    let (mut cover, mut cover_of_units) = (Cover::default(), Cover::default());
     for (rule, condition) in document.rules.iter().zip(conditions) {
-        never_matches(rule, condition.as_ref(), &cover, &forced, lowering, diagnostics);
+        if rule.release.is_some()
+            && let Some(earlier) = cover_of_units.covers(condition.as_ref(), lowering)
+        {
+            unreachable(rule, earlier, document, diagnostics);
+        } else {
+            never_matches(rule, condition.as_ref(), &cover, &forced, lowering, diagnostics);
+        }
+        let condition = condition.as_ref().filter(|node| constant(node, lowering) != Some(Ok(true)));
         if takes_all(rule) {
-            let condition = condition.as_ref().filter(|node| constant(node, lowering) != Some(Ok(true)));
             cover.add(&rule.name, condition, lowering);
+        }
+        if takes_every_unit(rule, &document.layers) {
+            cover_of_units.add(&rule.name, condition, lowering);
         }
     }
     let nothing = Cover::default();
@@ -48,7 +57,10 @@ pub(crate) fn lint(
     for rule in document.rules.iter().chain(&document.experiments) {
         if let Some(condition) = &rule.condition {
             visit(condition, &mut |expr| negative_remainder(expr, checker, diagnostics));
-            split::effective_share(rule, condition, diagnostics);
+            // A release has its share for a while only, and says so.
+            if rule.release.is_none() {
+                split::effective_share(rule, condition, diagnostics);
+            }
         }
     }
     overlapping(document, conditions, lowering, diagnostics);
@@ -66,7 +78,20 @@ fn takes_all(rule: &Rule) -> bool {
         && rule.arms.len() < 2
         && rule.layer.is_none()
         && rule.control.is_none()
+        && rule.control_share() == 0
         && rule.schedule.is_none()
+}
+
+/// A release that could see no unit would be waited for in vain.
+fn unreachable(release: &Rule, earlier: &str, document: &Document, diagnostics: &mut Diagnostics<'_>) {
+    let message = format!("no unit reaches it: `{earlier}` before it takes every one that it could");
+    let of_text = document.rules.iter().any(|rule| rule.name == earlier && rule.release.is_none());
+    let help = if of_text {
+        format!("write `before: {earlier}`, or narrow that rule")
+    } else {
+        format!("narrow the condition of `{earlier}`, or put both into a layer, each with a range")
+    };
+    diagnostics.report_with_help(Code::Unreachable, &release.span, message, help);
 }
 
 /// Calls `f` on the expression and everything in it.
@@ -91,7 +116,10 @@ fn never_matches(
             format!("it can never match: `{earlier}` before it takes every request that it could"),
             "move it up, or narrow the other one",
         )
-    } else if rule.share == 0 && rule.control.as_ref().is_none_or(|control| control.share == 0) {
+    } else if rule.share == 0
+        && rule.release.is_none()
+        && rule.control.as_ref().is_none_or(|control| control.share == 0)
+    {
         (Code::NeverMatches, "it can never match: its weight is 0".into(), "remove it, or raise its weight")
     } else {
         match condition.map(|node| constant(node, lowering)) {
@@ -165,7 +193,9 @@ fn overlapping(
     lowering: &Lowering,
     diagnostics: &mut Diagnostics<'_>,
 ) {
-    let compares = |rule: &Rule| rule.arms.len() > 1 || rule.control.is_some();
+    let compares = |rule: &Rule| {
+        rule.arms.len() > 1 || rule.control.is_some() || (rule.release.is_some() && !takes_all(rule))
+    };
     let entries: Vec<(&Rule, bool, Option<&Node>)> = document
         .rules
         .iter()

@@ -7,13 +7,15 @@ mod json;
 mod observations;
 mod outcomes;
 mod problem;
+mod releases;
 mod rulesets;
 mod status;
+mod upload;
 mod wait;
 
 pub use auth::Token;
 
-use crate::{ledger::Ledger, publisher::Publisher, xds::Nodes};
+use crate::{ledger::Ledger, publisher::Publisher, release::Controller, xds::Nodes};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -31,17 +33,23 @@ const MAX_BODY: usize = halftone_compiler::MAX_TEXT_BYTES;
 /// What the handlers work on.
 #[derive(Clone)]
 pub(crate) struct Api {
-    publisher: Publisher,
+    controller: Controller,
     nodes: Nodes,
     ledger: Arc<Ledger>,
     /// Ends, with its sender, when the server is to stop: requests that wait for something answer then.
     stopping: watch::Receiver<()>,
 }
 
+impl Api {
+    fn publisher(&self) -> &Publisher {
+        self.controller.publisher()
+    }
+}
+
 /// All endpoints. With a `token`, requests that change something have to bring it; reading and checking are free.
 /// When the sender of `stopping` goes away, no request waits any longer.
 pub fn router(
-    publisher: Publisher,
+    controller: Controller,
     nodes: Nodes,
     ledger: Arc<Ledger>,
     token: Option<Token>,
@@ -50,9 +58,18 @@ pub fn router(
     let changes = put(rulesets::put)
         .delete(rulesets::delete)
         .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
+    let of_releases = put(releases::put)
+        .delete(releases::delete)
+        .post(releases::post)
+        .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
     let reports = outcomes::route(Arc::clone(&ledger))
         .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
     Router::new()
+        .route("/v1/releases", get(releases::list))
+        .route("/v1/releases/{name}", of_releases.get(releases::get))
+        .route("/v1/releases/{name}/decisions", get(releases::decisions_of))
+        .route("/v1/decisions", get(releases::decisions))
+        .route("/v1/decisions/{id}", get(releases::decision))
         .route("/v1/rulesets", get(rulesets::list))
         .route("/v1/rulesets/{name}", changes.get(rulesets::get).post(rulesets::post))
         .route("/v1/schemas/ruleset.json", get(rulesets::schema))
@@ -67,7 +84,7 @@ pub fn router(
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Api { publisher, nodes, ledger, stopping })
+        .with_state(Api { controller, nodes, ledger, stopping })
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -3,10 +3,12 @@
 use crate::{
     gate::{Gate, GateError},
     node_clusters::{Audience, PerNodeCluster},
-    store::{Action, Revision, Store, StoreError, StoredRuleset},
+    store::{Action, Content, ReleaseWrite, Revision, Store, StoreError, StoredRelease, StoredRuleset},
     xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError, plugin_configuration},
 };
-use halftone_compiler::{Compiled, Diagnostic, LinkError, compile, limits::MAX_NODE_CLUSTERS, link};
+use halftone_compiler::{
+    Compiled, Diagnostic, LinkError, Release, compile_released, limits::MAX_NODE_CLUSTERS, link,
+};
 use halftone_rules::codec::{self, BundleError};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,6 +116,9 @@ pub enum PublishError {
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Releases run in the ruleset.
+    #[error("releases take requests of the ruleset: {}; abort or delete them first", .0.join(", "))]
+    HasReleases(Vec<String>),
     /// Too many others wait for the same.
     #[error("too many rulesets are being checked")]
     Busy,
@@ -125,6 +130,8 @@ pub enum PublishError {
 /// So many earlier forms of rulesets are known. A proxy that was away for longer has targets' clusters of which only their
 /// names are.
 const LATELY: usize = 8;
+/// So many revisions are searched for them after a restart: those of releases have none.
+const LOOKED_BACK: usize = 256;
 /// So many changes are watched that are not the newest one, each of other proxies.
 const WATCHED: usize = 64;
 
@@ -166,11 +173,15 @@ struct Proven {
 }
 
 impl Publisher {
-    /// Takes up what the store holds and publishes it. Blocks.
+    /// Takes up what the store holds and publishes it. The releases are for whoever looks after them. Blocks.
     ///
     /// # Errors
     /// When the store does not answer, or holds what would not be published today.
-    pub fn start(store: Arc<dyn Store>, gate: Gate, settings: ProxySettings) -> Result<Self, PublishError> {
+    pub fn start(
+        store: Arc<dyn Store>,
+        gate: Gate,
+        settings: ProxySettings,
+    ) -> Result<(Self, Vec<StoredRelease>), PublishError> {
         let state = store.load()?;
         let mut current = Current {
             revision: state.revision,
@@ -179,17 +190,20 @@ impl Publisher {
             lately: lately(&*store)?,
         };
         for stored in state.rulesets {
-            let compiled = compile(&stored.source, &stored.name).map_err(|diagnostics| {
-                let text = halftone_compiler::render(&stored.name, &stored.source, &diagnostics);
-                PublishError::Internal(format!(
-                    "the stored ruleset {:?} does not compile:\n{text}",
-                    stored.name
-                ))
+            let compiled = compiled(&stored.name, &stored.content).map_err(|error| match error {
+                PublishError::Invalid(diagnostics) => {
+                    let text = halftone_compiler::render(&stored.name, &stored.content.source, &diagnostics);
+                    PublishError::Internal(format!(
+                        "the stored ruleset {:?} does not compile:\n{text}",
+                        stored.name
+                    ))
+                }
+                other => other,
             })?;
-            current.rulesets.insert(stored.name.clone(), Ruleset { stored, compiled: Arc::new(compiled) });
+            current.rulesets.insert(stored.name.clone(), Ruleset { stored, compiled });
         }
         let proven = prove(current, &gate, &settings)?;
-        Ok(Self(Arc::new(Inner {
+        let publisher = Self(Arc::new(Inner {
             store,
             gate,
             settings,
@@ -200,7 +214,8 @@ impl Publisher {
             store_well: std::sync::Mutex::default(),
             current: watch::Sender::new(Arc::new(proven.current)),
             bundles: watch::Sender::new(Arc::new(proven.bundles)),
-        })))
+        }));
+        Ok((publisher, state.releases))
     }
 
     /// What is in force.
@@ -260,8 +275,9 @@ impl Publisher {
         blocking(move || {
             // The work does not end when the one who asked goes away.
             let _turn = turn;
-            let compiled = Arc::new(compile(&source, &name).map_err(PublishError::Invalid)?);
-            let next = with(&current, &name, Some((source, compiled.clone())));
+            let content = Content { source, releases: current.releases_of(&name).to_vec() };
+            let compiled = compiled(&name, &content)?;
+            let next = with(&current, &name, Some((content, compiled.clone())));
             prove(next, &this.0.gate, &this.0.settings)?;
             Ok(compiled)
         })
@@ -298,14 +314,14 @@ impl Publisher {
         }
         let mut last = None;
         for Revision { revision, ruleset, .. } in undone {
-            let compiled = match self.0.store.source_before(&ruleset, revision)? {
-                Some(source) => {
-                    let compiled = Arc::new(compile(&source, &ruleset).map_err(PublishError::Invalid)?);
-                    Some((source, compiled))
+            let before = match self.0.store.content_before(&ruleset, revision)? {
+                Some(content) => {
+                    let compiled = compiled(&ruleset, &content)?;
+                    Some((content, compiled))
                 }
                 None => None,
             };
-            let next = with(&current, &ruleset, compiled);
+            let next = with(&current, &ruleset, before);
             if !next.newest.first().is_some_and(|undo| undo.audience.meets(&refusing)) {
                 // Others may have taken it, and those who refused never saw it.
                 continue;
@@ -313,7 +329,7 @@ impl Publisher {
             let proven = prove(next, &self.0.gate, &self.0.settings)?;
             let actor = "control-plane".to_owned();
             let change = Change { action: Action::Rollback, ruleset, actor, undoes: Some(revision) };
-            let kept = self.keep(&proven, change)?;
+            let kept = self.keep(&proven, change, None)?;
             current = Arc::new(proven.current.clone());
             last = Some((proven, kept));
         }
@@ -355,7 +371,12 @@ impl Publisher {
     }
 
     /// Puts a proven state into the store.
-    fn keep(&self, proven: &Proven, change: Change) -> Result<Revision, PublishError> {
+    fn keep(
+        &self,
+        proven: &Proven,
+        change: Change,
+        release: Option<&ReleaseWrite>,
+    ) -> Result<Revision, PublishError> {
         let Change { action, ruleset, actor, undoes } = change;
         let bundle = proven.bundles.others();
         let content_hash = codec::stored_content_hash(&bundle.bytes).unwrap_or_default();
@@ -369,8 +390,8 @@ impl Publisher {
             content_hash: format!("{content_hash:016x}"),
             bundle_bytes: bundle.bytes.len() as u64,
         };
-        let source = proven.current.rulesets.get(&revision.ruleset).map(|ruleset| &*ruleset.stored.source);
-        let kept = self.0.store.commit(&revision, source);
+        let content = proven.current.rulesets.get(&revision.ruleset).map(|ruleset| &ruleset.stored.content);
+        let kept = self.0.store.commit(&revision, content, release);
         *self.store_well() = kept.is_ok().then(Instant::now);
         kept?;
         Ok(revision)
@@ -400,25 +421,108 @@ impl Publisher {
     ) -> Result<Published, PublishError> {
         let (this, name) = (self.clone(), name.to_owned());
         let change = async move {
-            let (compiled, name) = blocking(move || {
-                let compiled = source.map(|source| match compile(&source, &name) {
-                    Ok(compiled) => Ok((source, Arc::new(compiled))),
-                    Err(diagnostics) => Err(PublishError::Invalid(diagnostics)),
+            let current = this.current();
+            let (given, name) = blocking(move || {
+                let given = source.map(|source| {
+                    let content = Content { source, releases: current.releases_of(&name).to_vec() };
+                    let compiled = compiled(&name, &content)?;
+                    Ok::<_, PublishError>((content, compiled))
                 });
-                Ok((compiled.transpose()?, name))
+                Ok((given.transpose()?, name))
             })
             .await?;
             let _changing = this.0.changing.lock().await;
-            this.apply(name, compiled, precondition, actor).await
+            this.apply(name, given, precondition, actor).await
         };
         tokio::spawn(change).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// Changes what releases take of a ruleset, and keeps what changes of a release in the same transaction. `change` is
+    /// told what they take and which revision this will be. The answer is the revision.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; nothing has changed then.
+    pub(crate) async fn allocate(
+        &self,
+        ruleset: String,
+        actor: String,
+        change: impl FnOnce(&[Release], u64) -> (Vec<Release>, ReleaseWrite) + Send + 'static,
+    ) -> Result<u64, PublishError> {
+        let this = self.clone();
+        let allocation = async move {
+            let _changing = this.0.changing.lock().await;
+            let publisher = this.clone();
+            blocking(move || {
+                let current = publisher.current();
+                let Some(before) = current.rulesets.get(&ruleset) else {
+                    return Err(PublishError::NotFound(ruleset));
+                };
+                let (releases, write) = change(&before.stored.content.releases, current.revision + 1);
+                let content = Content { source: before.stored.content.source.clone(), releases };
+                let compiled = compiled(&ruleset, &content)?;
+                let next = with(&current, &ruleset, Some((content, compiled)));
+                let proven = prove(next, &publisher.0.gate, &publisher.0.settings)?;
+                let change = Change { action: Action::Release, ruleset, actor, undoes: None };
+                let revision = publisher.keep(&proven, change, Some(&write))?;
+                publisher.publish(proven, &revision);
+                Ok(revision.revision)
+            })
+            .await
+        };
+        tokio::spawn(allocation).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// Whether a ruleset could have these releases: all that [`Self::allocate`] does but keep and publish.
+    ///
+    /// # Errors
+    /// Those that [`Self::allocate`] would have.
+    pub(crate) async fn could_have(
+        &self,
+        ruleset: String,
+        change: impl FnOnce(&[Release], u64) -> Vec<Release> + Send + 'static,
+    ) -> Result<(), PublishError> {
+        let this = self.clone();
+        blocking(move || {
+            let current = this.current();
+            let Some(before) = current.rulesets.get(&ruleset) else {
+                return Err(PublishError::NotFound(ruleset));
+            };
+            let stored = &before.stored.content;
+            let releases = change(&stored.releases, current.revision + 1);
+            let content = Content { source: stored.source.clone(), releases };
+            let compiled = compiled(&ruleset, &content)?;
+            prove(with(&current, &ruleset, Some((content, compiled))), &this.0.gate, &this.0.settings)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Keeps what changes of a release without changing what it takes.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub(crate) async fn note(&self, write: ReleaseWrite) -> Result<(), PublishError> {
+        let this = self.clone();
+        blocking(move || Ok(this.0.store.note(&write)?)).await
+    }
+
+    /// Asks the store.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) async fn stored<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, PublishError> {
+        let store = self.0.store.clone();
+        blocking(move || Ok(ask(&*store)?)).await
     }
 
     /// For the holder of the lock.
     async fn apply(
         &self,
         name: String,
-        compiled: Option<(String, Arc<Compiled>)>,
+        given: Option<(Content, Arc<Compiled>)>,
         precondition: Precondition,
         actor: String,
     ) -> Result<Published, PublishError> {
@@ -434,9 +538,13 @@ impl Publisher {
         if !holds {
             return Err(PublishError::Precondition(since));
         }
-        match (before, &compiled) {
+        match (before, &given) {
             (None, None) => return Err(PublishError::NotFound(name)),
-            (Some(before), Some((source, _))) if before.stored.source == *source => {
+            (Some(before), None) if !before.stored.content.releases.is_empty() => {
+                let names = before.stored.content.releases.iter().map(|release| release.name.clone());
+                return Err(PublishError::HasReleases(names.collect()));
+            }
+            (Some(before), Some((content, _))) if before.stored.content.source == content.source => {
                 let warnings = before.compiled.warnings.clone();
                 return Ok(Published {
                     revision: before.stored.revision,
@@ -450,9 +558,20 @@ impl Publisher {
         let created = before.is_none();
         let this = self.clone();
         blocking(move || {
-            let action = if compiled.is_some() { Action::Put } else { Action::Delete };
-            let proven = prove(with(&current, &name, compiled), &this.0.gate, &this.0.settings)?;
-            let revision = this.keep(&proven, Change { action, ruleset: name, actor, undoes: None })?;
+            let action = if given.is_some() { Action::Put } else { Action::Delete };
+            let given = match given {
+                // Other rules may give a release other units: what was observed before is not added to that.
+                Some((Content { source, .. }, _)) if !current.releases_of(&name).is_empty() => {
+                    let mut releases = current.releases_of(&name).to_vec();
+                    releases.iter_mut().for_each(|release| release.epoch = current.revision + 1);
+                    let content = Content { source, releases };
+                    let compiled = compiled(&name, &content)?;
+                    Some((content, compiled))
+                }
+                given => given,
+            };
+            let proven = prove(with(&current, &name, given), &this.0.gate, &this.0.settings)?;
+            let revision = this.keep(&proven, Change { action, ruleset: name, actor, undoes: None }, None)?;
             let ruleset = proven.current.rulesets.get(&revision.ruleset);
             let warnings = ruleset.map(|ruleset| ruleset.compiled.warnings.clone()).unwrap_or_default();
             this.publish(proven, &revision);
@@ -460,6 +579,19 @@ impl Publisher {
         })
         .await
     }
+}
+
+impl Current {
+    /// What releases take of a ruleset.
+    pub(crate) fn releases_of(&self, ruleset: &str) -> &[Release] {
+        self.rulesets.get(ruleset).map_or(&[], |ruleset| &ruleset.stored.content.releases)
+    }
+}
+
+/// What becomes of a ruleset.
+fn compiled(name: &str, content: &Content) -> Result<Arc<Compiled>, PublishError> {
+    let compiled = compile_released(&content.source, name, &content.releases);
+    compiled.map(Arc::new).map_err(PublishError::Invalid)
 }
 
 /// What the store is to know of a change besides its outcome.
@@ -471,7 +603,7 @@ struct Change {
 }
 
 /// The state after `current` in which the ruleset is as given, or gone.
-fn with(current: &Current, name: &str, ruleset: Option<(String, Arc<Compiled>)>) -> Current {
+fn with(current: &Current, name: &str, ruleset: Option<(Content, Arc<Compiled>)>) -> Current {
     let audience = |compiled: &Compiled| Audience::of_ruleset(&compiled.node_clusters);
     let before = current.rulesets.get(name).map(|ruleset| audience(&ruleset.compiled));
     let after = ruleset.as_ref().map(|(_, compiled)| audience(compiled));
@@ -483,13 +615,20 @@ fn with(current: &Current, name: &str, ruleset: Option<(String, Arc<Compiled>)>)
     next.newest.retain(|older| !older.audience.meets(&concern.audience));
     next.newest.insert(0, concern);
     next.newest.truncate(WATCHED);
-    if let Some(before) = current.rulesets.get(name) {
+    let after = ruleset.as_ref().map(|(content, _)| content.source.clone());
+    // What releases take changes no cluster and no route.
+    if let Some(before) = current.rulesets.get(name)
+        && after.as_ref() != Some(&before.stored.content.source)
+    {
         next.lately.insert(0, routes(before));
         next.lately.truncate(LATELY);
     }
     match ruleset {
-        Some((source, compiled)) => {
-            let stored = StoredRuleset { name: name.into(), source, revision: next.revision };
+        Some((content, compiled)) => {
+            let before = current.rulesets.get(name).map(|ruleset| &ruleset.stored);
+            let same = before.filter(|before| before.content.source == content.source);
+            let revision = same.map_or(next.revision, |before| before.revision);
+            let stored = StoredRuleset { name: name.into(), content, revision };
             next.rulesets.insert(name.into(), Ruleset { stored, compiled });
         }
         None => {
@@ -552,10 +691,19 @@ fn routes_of(compiled: &Compiled) -> RulesetRoutes {
 /// The forms that rulesets had before the last changes, newest first.
 fn lately(store: &dyn Store) -> Result<Vec<RulesetRoutes>, StoreError> {
     let mut lately = Vec::new();
-    for Revision { revision, ruleset, .. } in store.revisions(None, LATELY)? {
+    for Revision { revision, ruleset, .. } in store.revisions(None, LOOKED_BACK)? {
+        let before = store.content_before(&ruleset, revision)?;
+        let after = store.content_before(&ruleset, revision.saturating_add(1))?;
+        let source = |content: &Option<Content>| content.as_ref().map(|content| content.source.clone());
+        if source(&before) == source(&after) {
+            continue;
+        }
         // One that an earlier build took and this one does not is as good as forgotten.
-        let before = store.source_before(&ruleset, revision)?.map(|source| compile(&source, &ruleset));
+        let before = before.map(|content| compiled(&ruleset, &content));
         lately.extend(before.and_then(Result::ok).map(|compiled| routes_of(&compiled)));
+        if lately.len() == LATELY {
+            break;
+        }
     }
     Ok(lately)
 }
@@ -576,8 +724,10 @@ mod tests {
     use super::*;
     use crate::store::{SqliteStore, State};
 
-    fn compiled(text: &str) -> (String, Arc<Compiled>) {
-        (text.to_owned(), Arc::new(compile(text, "digits").unwrap()))
+    fn content(text: &str) -> (Content, Arc<Compiled>) {
+        let content = Content { source: text.to_owned(), releases: Vec::new() };
+        let compiled = compiled("digits", &content).unwrap();
+        (content, compiled)
     }
 
     fn ruleset(target: &str, node_clusters: &str) -> String {
@@ -599,7 +749,7 @@ mod tests {
             audience: Audience::of_ruleset(&BTreeSet::from([cluster.to_owned()])),
         };
         let put = |current: &Current, name: &str, cluster: &str| {
-            with(current, name, Some(compiled(&ruleset("v1", cluster))))
+            with(current, name, Some(content(&ruleset("v1", cluster))))
         };
         let first = put(&nothing(), "european", "eu");
         assert_eq!(first.newest, [of(1, "eu")], "what there was before concerned those, too");
@@ -607,7 +757,7 @@ mod tests {
         assert_eq!(second.newest, [of(2, "us"), of(1, "eu")]);
         let third = put(&second, "european", "eu");
         assert_eq!(third.newest, [of(3, "eu"), of(2, "us")]);
-        let all = with(&third, "shared", Some(compiled("version: v1\nrules: []\n")));
+        let all = with(&third, "shared", Some(content("version: v1\nrules: []\n")));
         assert_eq!(all.newest, [Concern { revision: 4, audience: Audience::All }]);
     }
 
@@ -617,7 +767,7 @@ mod tests {
         let store = SqliteStore::open(&folder.path().join("halftone.db")).unwrap();
         let mut current = nothing();
         for target in ["old", "older", "new"] {
-            current = with(&current, "digits", Some(compiled(&ruleset(target, "eu"))));
+            current = with(&current, "digits", Some(content(&ruleset(target, "eu"))));
             let revision = Revision {
                 revision: current.revision,
                 created_at_ms: 0,
@@ -628,7 +778,7 @@ mod tests {
                 content_hash: String::new(),
                 bundle_bytes: 0,
             };
-            store.commit(&revision, Some(&ruleset(target, "eu"))).unwrap();
+            store.commit(&revision, Some(&content(&ruleset(target, "eu")).0), None).unwrap();
         }
         assert_ne!(store.load().unwrap(), State::default());
         let names: Vec<&str> = current.lately.iter().map(|routes| &*routes.targets[0].name).collect();

@@ -7,8 +7,9 @@ use crate::{
     module::ModuleArgs,
     override_key,
     publisher::Publisher,
+    release::Controller,
     rollback,
-    store::SqliteStore,
+    store::{SqliteStore, StoredRelease},
     xds::{self, Nodes, ProxySettings, TraceOwner},
 };
 use anyhow::{Context, bail};
@@ -75,7 +76,7 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
-    let (publisher, ledger, _lock) = {
+    let Started { publisher, ledger, stored, _lock } = {
         let (data, filter) = (args.data.clone(), args.module.here()?);
         let (settings, limits) = (settings(&args)?, args.observations);
         tokio::task::spawn_blocking(move || start(&data, &filter, settings, limits)).await??
@@ -98,7 +99,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     };
 
     let (stop, stopping) = watch::channel(());
-    let router = api::router(publisher.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
+    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), stored)?;
+    let router = api::router(controller.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
         let mut stopping = stopping.clone();
@@ -127,6 +129,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         () = shutdown => {}
         ended = &mut rest => { ended.context("the REST server")??; bail!("the REST server stopped by itself") }
         () = rollback::watch(publisher.clone(), nodes) => {}
+        () = controller.run() => {}
         ended = &mut xds => { ended.context("the xDS server")??; bail!("the xDS server stopped by itself") }
     }
     tracing::info!("stopping");
@@ -156,13 +159,16 @@ fn settings(args: &ServeArgs) -> anyhow::Result<ProxySettings> {
     })
 }
 
-/// The publisher, the ledger, and the lock on their files: released when dropped.
-fn start(
-    data: &Path,
-    filter: &Path,
-    settings: ProxySettings,
-    limits: Limits,
-) -> anyhow::Result<(Publisher, Arc<Ledger>, File)> {
+/// What is kept in the folder.
+struct Started {
+    publisher: Publisher,
+    ledger: Arc<Ledger>,
+    stored: Vec<StoredRelease>,
+    /// On the files: released when dropped.
+    _lock: File,
+}
+
+fn start(data: &Path, filter: &Path, settings: ProxySettings, limits: Limits) -> anyhow::Result<Started> {
     let wasm = std::fs::read(filter)
         .with_context(|| format!("the filter module {} cannot be read", filter.display()))?;
     let gate = Gate::new(&wasm).with_context(|| format!("{} is not the filter module", filter.display()))?;
@@ -174,7 +180,8 @@ fn start(
     let path = data.join("ledger.db");
     let ledger = Ledger::open(&path, limits)
         .with_context(|| format!("the ledger {} cannot be opened", path.display()))?;
-    Ok((Publisher::start(Arc::new(store), gate, settings)?, Arc::new(ledger), lock))
+    let (publisher, stored) = Publisher::start(Arc::new(store), gate, settings)?;
+    Ok(Started { publisher, ledger: Arc::new(ledger), stored, _lock: lock })
 }
 
 /// Two control planes on one store would publish past each other. The kernel releases the lock however

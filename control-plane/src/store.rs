@@ -6,6 +6,8 @@ mod sqlite;
 pub use sqlite::SqliteStore;
 pub(crate) use sqlite::{signed, unsigned};
 
+use crate::release::{DecisionRecord, Status};
+use halftone_compiler::Release;
 use serde::Serialize;
 
 /// What a change did to a ruleset.
@@ -18,17 +20,48 @@ pub enum Action {
     Delete,
     /// Took an earlier change to it back, because every proxy refused the revision.
     Rollback,
+    /// Changed what a release takes of it.
+    Release,
 }
 
-/// A ruleset as it was uploaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a ruleset is made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Content {
+    /// Its text, YAML or JSON, as it was uploaded.
+    pub source: String,
+    /// What releases take of it, in the order in which they are tried.
+    pub releases: Vec<Release>,
+}
+
+/// A ruleset, and since when it is in force.
+#[derive(Clone, Debug, PartialEq)]
 pub struct StoredRuleset {
     /// Its name.
     pub name: String,
-    /// Its text, YAML or JSON.
-    pub source: String,
-    /// The revision that brought it in its present form.
+    /// What it is made of.
+    pub content: Content,
+    /// The revision that brought its text in its present form.
     pub revision: u64,
+}
+
+/// A release as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRelease {
+    /// Its name.
+    pub name: String,
+    /// Its text, as it was uploaded.
+    pub source: String,
+    /// Where it is.
+    pub status: Status,
+}
+
+/// What changes of releases, all of it or nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReleaseWrite {
+    /// The release is as given, and this was decided.
+    Put(Box<StoredRelease>, Vec<DecisionRecord>),
+    /// The release and its records are gone.
+    Delete(String),
 }
 
 /// One change, and the audit log's entry about it.
@@ -54,12 +87,14 @@ pub struct Revision {
 }
 
 /// Everything that is in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// The newest revision; 0 before the first change.
     pub revision: u64,
     /// In ascending order of their names.
     pub rulesets: Vec<StoredRuleset>,
+    /// In ascending order of their names.
+    pub releases: Vec<StoredRelease>,
 }
 
 /// Why the store did not do what was asked.
@@ -128,18 +163,29 @@ pub trait Store: Send + Sync + 'static {
     /// When the database does not answer.
     fn load(&self) -> Result<State, StoreError>;
 
-    /// Makes `revision` the newest: all of it is kept when this returns, or nothing. `source` is the
-    /// ruleset's new text; `None` when it is gone.
+    /// Makes `revision` the newest: all of it is kept when this returns, or nothing. `content` is what the ruleset is made
+    /// of now; `None` when it is gone. `release` is what changes of a release at the same time.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the newest revision is not the one before `revision`.
-    fn commit(&self, revision: &Revision, source: Option<&str>) -> Result<(), StoreError>;
+    fn commit(
+        &self,
+        revision: &Revision,
+        content: Option<&Content>,
+        release: Option<&ReleaseWrite>,
+    ) -> Result<(), StoreError>;
 
-    /// The ruleset's text before `revision`; `None` if it did not exist.
+    /// Keeps what changes of a release, without a revision.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    fn note(&self, release: &ReleaseWrite) -> Result<(), StoreError>;
+
+    /// What the ruleset was made of before `revision`; `None` if it did not exist.
     ///
     /// # Errors
     /// When the database does not answer.
-    fn source_before(&self, ruleset: &str, revision: u64) -> Result<Option<String>, StoreError>;
+    fn content_before(&self, ruleset: &str, revision: u64) -> Result<Option<Content>, StoreError>;
 
     /// Whether a change could be kept: writes, but nothing new.
     ///
@@ -152,4 +198,21 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When the database does not answer.
     fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, StoreError>;
+
+    /// The newest records below `before`, newest first, of a release or of all; as JSON.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn records(
+        &self,
+        release: Option<&str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError>;
+
+    /// A record, as JSON.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn record(&self, id: u64) -> Result<Option<String>, StoreError>;
 }

@@ -76,7 +76,7 @@ async fn what_the_gate_stops_is_neither_kept_nor_published() {
     let refused = Publisher::start(store(), refusing, settings());
     assert!(matches!(refused, Err(PublishError::Gate(_))));
 
-    let publisher = Publisher::start(store(), Gate::new(&filter()).unwrap(), settings()).unwrap();
+    let (publisher, _) = Publisher::start(store(), Gate::new(&filter()).unwrap(), settings()).unwrap();
     let resources = publisher.resources();
     let invalid = "version: v1\nrules:\n  - {name: a, condition: user.id > 'x', target: v2}\n";
     let precondition = halftone_control_plane::publisher::Precondition::None;

@@ -134,6 +134,8 @@ pub struct Rule {
     pub enrolment: Enrolment,
     /// What a unit is given; the allocation says which one.
     pub arms: Vec<Arm>,
+    /// When it is a release, the epoch that it is in: while that stays, so does what it takes; 0 when it is none.
+    pub epoch: u64,
 }
 
 /// One of the things that a rule gives to units.

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// The first bytes of every bundle. No JSON or YAML text starts like this.
 pub const MAGIC: [u8; 4] = *b"HTNB";
 /// Version of the container and the payload. A reader refuses every other one.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;
 
 const HASHED_HEADER: usize = 18;
 const HEADER: usize = 26;

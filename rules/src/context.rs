@@ -31,6 +31,8 @@ pub fn header_value(decision: &Decision<'_>, timestamp_ms: u64) -> Vec<u8> {
     }
     message.uint64(11, u64::from(decision.overridden));
     message.uint64(12, u64::from(decision.held_out));
+    // 13 and 14, tenant and feature version, are not known here.
+    message.uint64(15, decision.epoch);
     let mut header = vec![0; message.0.len().saturating_mul(4).div_ceil(3)];
     // It fits.
     let length = URL_SAFE_NO_PAD.encode_slice(&message.0, &mut header).unwrap_or_default();
@@ -66,6 +68,10 @@ pub fn access_log_value(decision: &Decision<'_>) -> Vec<u8> {
     }
     text.extend_from_slice(b" revision=");
     push_decimal(&mut text, decision.revision);
+    if decision.epoch > 0 {
+        text.extend_from_slice(b" epoch=");
+        push_decimal(&mut text, decision.epoch);
+    }
     if let Some(bucket) = decision.bucket {
         text.extend_from_slice(b" bucket=");
         push_decimal(&mut text, bucket.into());

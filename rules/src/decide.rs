@@ -54,6 +54,8 @@ pub struct Decision<'a> {
     pub rule: Option<&'a str>,
     /// Name of the rule's arm, when it has several.
     pub arm: Option<&'a str>,
+    /// The epoch of the release that the rule is; 0 when it is none.
+    pub epoch: u64,
     /// Name of the target.
     pub target: &'a str,
     /// [`unit_hash`] of the unit, when the request has one.
@@ -93,7 +95,7 @@ impl PartialEq for Decision<'_> {
                 decision.ruleset,
                 decision.revision,
                 decision.rule,
-                decision.arm,
+                (decision.arm, decision.epoch),
                 decision.target,
                 decision.unit_hash,
                 decision.bucket,
@@ -210,6 +212,7 @@ impl VerifiedBundle {
             revision: self.bundle().revision,
             rule: None,
             arm: None,
+            epoch: 0,
             target: ruleset.targets.get(usize::from(ruleset.default))?,
             unit_hash: unit.map(unit_hash),
             bucket: None,
@@ -363,6 +366,7 @@ impl<'b, R: Request, O: Observer> Decider<'b, '_, '_, R, O> {
     fn take(&self, rule: &'b Rule, arm: &'b Arm, decision: &mut Decision<'b>) -> Option<()> {
         decision.rule = Some(&rule.name);
         decision.arm = Some(arm.name.as_str()).filter(|name| !name.is_empty());
+        decision.epoch = rule.epoch;
         decision.target = self.ruleset.targets.get(usize::from(arm.target))?;
         Some(())
     }

@@ -268,6 +268,7 @@ mod tests {
             held_out: true,
             tenant: Some(name()),
             feature_version: Some(name()),
+            epoch: u64::MAX,
         };
         let read = |context: &EvaluationContext| {
             let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());

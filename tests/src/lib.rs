@@ -23,4 +23,6 @@ pub use edge::{Edge, EdgeOptions, closing_soon};
 pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};
 pub use process::{Process, command, launched};
-pub use stack::{Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name};
+pub use stack::{
+    Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name, observed,
+};

@@ -29,7 +29,8 @@ pub struct Paths {
     pub filter_on_proxy: Option<PathBuf>,
     /// More flags for `halftone serve`.
     pub serve_flags: Vec<OsString>,
-    /// More flags for `halftone-inference`; `{version}` stands for the version that it serves.
+    /// More flags for `halftone-inference`; `{version}` stands for the version that it serves, and `{xds}` for the address
+    /// of the stack's xDS server.
     pub inference_flags: Vec<String>,
     /// The program, with arguments, that becomes `halftone serve`; empty: it is started directly.
     pub serve_launcher: Vec<OsString>,

@@ -486,6 +486,25 @@ impl Stack {
         Ok(stack)
     }
 
+    /// As [`start_with`](Self::start_with), with the first `versions` versions of the model, whose backends report ten times
+    /// a second what they observe.
+    ///
+    /// # Errors
+    /// When something does not get ready.
+    pub async fn start_observed(
+        mut paths: Paths,
+        versions: u16,
+        envoys: usize,
+        workers: usize,
+    ) -> Result<Self> {
+        let temporary = tempfile::Builder::new().prefix("halftone-").tempdir()?;
+        let folder = temporary.path().to_owned();
+        paths.inference_flags.extend(observed(&folder, Duration::from_millis(100)));
+        let mut stack = Self::assemble(paths, &folder, Ports::default(), versions, envoys, workers).await?;
+        stack._temporary = Some(temporary);
+        Ok(stack)
+    }
+
     /// Starts everything with logs and store in `folder`, with the first `versions` versions of the model.
     ///
     /// # Errors
@@ -501,7 +520,7 @@ impl Stack {
     }
 
     async fn assemble(
-        paths: Paths,
+        mut paths: Paths,
         folder: &Path,
         ports: Ports,
         versions: u16,
@@ -509,6 +528,8 @@ impl Stack {
         workers: usize,
     ) -> Result<Self> {
         let control_plane = ControlPlane::start(&paths, folder, ports.rest, ports.xds).await?;
+        let xds = control_plane.xds.to_string();
+        paths.inference_flags.iter_mut().for_each(|flag| *flag = flag.replace("{xds}", &xds));
         let mut stack = Self {
             envoys: Vec::new(),
             backends: Vec::new(),
@@ -652,6 +673,17 @@ impl Stack {
             self.targets()
         )
     }
+}
+
+/// Flags of a backend that reports what it observes to the control plane beside it, this often.
+#[must_use]
+pub fn observed(folder: &Path, interval: Duration) -> Vec<String> {
+    let spool = folder.join("spool-{version}");
+    vec![
+        "--observations-to=http://{xds}".to_owned(),
+        format!("--observations-dir={}", spool.display()),
+        format!("--observations-interval-ms={}", interval.as_millis()),
+    ]
 }
 
 fn remove(file: &Path) -> Result<()> {

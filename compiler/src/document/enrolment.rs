@@ -7,7 +7,7 @@ use super::{
     shape::{ARM, CONTROL, EXPERIMENT, EXPERIMENT_ARM, LAYER, OVERRIDE, RULE, Shape},
 };
 use crate::{
-    diagnostic::{Code, Span},
+    diagnostic::{Code, Diagnostics, Span},
     expression::{Expr, SourceMap, parse, timestamp},
     limits::MAX_CONDITION_BYTES,
     yaml::{Kind, Node, quoted},
@@ -147,6 +147,7 @@ impl Reader<'_, '_> {
             layer,
             range,
             schedule,
+            release: None,
         })
     }
 
@@ -320,7 +321,7 @@ impl Reader<'_, '_> {
         let number = text.value.parse::<f64>().ok();
         let share = number.and_then(share);
         if let (Some(number), Some(share)) = (number, share) {
-            self.less_than_a_bucket(number, share, what, &text.span);
+            less_than_a_bucket(number, share, what, &text.span, self.diagnostics);
         } else {
             let message = format!("the {what} {} is not a number from 0 to 1", text.value);
             let help = match text.value.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()) {
@@ -332,20 +333,6 @@ impl Reader<'_, '_> {
         share
     }
 
-    /// Reports a share that is not 0 and not 1, but counts as the one bucket that is next to it.
-    fn less_than_a_bucket(&mut self, number: f64, share: u32, what: &str, span: &Span) {
-        if (number * f64::from(BUCKETS)).round() == f64::from(share) {
-            return;
-        }
-        let message = format!("the {what} {number:?} counts as {share} of {BUCKETS} buckets");
-        let help = if share == 1 {
-            "write 0 if nobody is meant, and at least 0.000001 otherwise"
-        } else {
-            "write 1 if everybody is meant, and at most 0.999999 otherwise"
-        };
-        self.diagnostics.report_with_help(Code::ShareOfABucket, span, message, help);
-    }
-
     fn seed(&mut self, node: &Node) -> Option<String> {
         let seed = self.text(node, "`seed`")?;
         if seed.value.is_empty() || seed.value.len() > MAX_SEED_BYTES {
@@ -355,4 +342,24 @@ impl Reader<'_, '_> {
         }
         Some(seed.value)
     }
+}
+
+/// Reports a share that is not 0 and not 1, but counts as the one bucket that is next to it.
+pub(crate) fn less_than_a_bucket(
+    number: f64,
+    share: u32,
+    what: &str,
+    span: &Span,
+    diagnostics: &mut Diagnostics<'_>,
+) {
+    if (number * f64::from(BUCKETS)).round() == f64::from(share) {
+        return;
+    }
+    let message = format!("the {what} {number:?} counts as {share} of {BUCKETS} buckets");
+    let help = if share == 1 {
+        "write 0 if nobody is meant, and at least 0.000001 otherwise"
+    } else {
+        "write 1 if everybody is meant, and at most 0.999999 otherwise"
+    };
+    diagnostics.report_with_help(Code::ShareOfABucket, span, message, help);
 }

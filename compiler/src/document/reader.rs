@@ -50,6 +50,7 @@ pub(crate) fn read(text: &str, root: Node, diagnostics: &mut Diagnostics<'_>) ->
             .unwrap_or_default(),
         overrides: fields.optional("overrides").map(|node| reader.overrides(node)).unwrap_or_default(),
         unit_cookie: fields.optional("unit_cookie").and_then(|node| reader.unit_cookie(node)),
+        next_id: reader.next_id,
     })
 }
 

@@ -88,6 +88,7 @@ mod tests {
             guard: None,
             enrolment: Enrolment { condition, ..Enrolment::default() },
             arms: vec![Arm { name: String::new(), target: 1 }],
+            epoch: 0,
         }];
         let bundle = VerifiedBundle::new(Bundle::new(1, vec![ruleset])).expect("verifies");
         let decision = bundle.decide(&Nothing, Timestamp(0), &mut Never).expect("decides");

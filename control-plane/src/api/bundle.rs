@@ -40,7 +40,7 @@ pub(crate) async fn get(
     if wait > MAX_WAIT_SECONDS {
         return Err(Problem::bad_request(format!("`wait` is at most {MAX_WAIT_SECONDS} seconds")));
     }
-    let (mut bundles, mut stopping) = (api.publisher.bundles(), api.stopping);
+    let (mut bundles, mut stopping) = (api.publisher().bundles(), api.stopping);
     let unknown = async {
         // An error means that the publisher is gone; then nothing new can come.
         let _ = bundles.wait_for(|bundles| !is_known(&headers, &etag(bundles.of(&node_cluster)))).await;

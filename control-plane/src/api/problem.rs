@@ -1,7 +1,10 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
 use super::{json, outcomes::Stored};
-use crate::{gate::GateError, ledger::LedgerError, publisher::PublishError, store::StoreError};
+use crate::{
+    gate::GateError, ledger::LedgerError, publisher::PublishError, release::ControllerError,
+    store::StoreError,
+};
 use axum::{
     extract::rejection::BytesRejection,
     http::{HeaderValue, StatusCode, header},
@@ -64,6 +67,11 @@ impl Problem {
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "urn:halftone:problem:not-found", "Not found", detail)
+    }
+
+    /// What is asked for does not fit to where things are.
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "urn:halftone:problem:conflict", "It is not possible now", detail)
     }
 
     pub(crate) fn method_not_allowed(detail: impl Into<String>) -> Self {
@@ -151,29 +159,81 @@ impl Problem {
         Self { detail: format!("{} ({hint})", self.detail), ..self }
     }
 
+    /// A change of a release that was not made. `name` and `source` are the release's.
+    pub(crate) fn release(error: ControllerError, name: &str, source: &str) -> Self {
+        let detail = error.to_string();
+        match error {
+            ControllerError::Invalid(diagnostics) => {
+                let kind = "urn:halftone:problem:invalid-release";
+                Self::invalid(kind, "The release is not valid", name, source, diagnostics)
+            }
+            ControllerError::NotFound(_) => Self::not_found(detail),
+            ControllerError::NotAllowed(_) => Self::conflict(detail),
+            ControllerError::Precondition(generation) => {
+                let detail = match generation {
+                    Some(generation) => format!("the release is at generation {generation}; read it again"),
+                    None => "the release does not exist".into(),
+                };
+                let kind = "urn:halftone:problem:precondition";
+                Self::new(StatusCode::PRECONDITION_FAILED, kind, "The release has changed", detail)
+            }
+            // The text is right, and its ruleset cannot have it: places are in the ruleset's text, and mean nothing.
+            ControllerError::Publish(PublishError::Invalid(diagnostics)) => {
+                let kind = "urn:halftone:problem:invalid-release";
+                let first = diagnostics.first().map_or(String::new(), |first| {
+                    let help = first.help.as_ref().map_or(String::new(), |help| format!(": {help}"));
+                    format!("{}{help}", first.message)
+                });
+                Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    kind,
+                    "The ruleset cannot have the release",
+                    first,
+                )
+            }
+            ControllerError::Id(_) => {
+                tracing::error!(release = name, error = detail, "a change was not made");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "urn:halftone:problem:ids",
+                    "The control plane has no numbers for records",
+                    detail,
+                )
+            }
+            ControllerError::Publish(error) => Self::publish(error, name, source),
+        }
+    }
+
+    fn invalid(
+        kind: &'static str,
+        title: &'static str,
+        name: &str,
+        source: &str,
+        diagnostics: Vec<Diagnostic>,
+    ) -> Self {
+        let detail = diagnostics.first().map_or(String::new(), |first| {
+            let more = match diagnostics.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            format!("line {}, column {}: {}{more}", first.place.line, first.place.column, first.message)
+        });
+        let rendered = Some(render(name, source, &diagnostics));
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail);
+        Self { errors: diagnostics, rendered, ..problem }
+    }
+
     /// A change that was not made. `name` and `source` are the ruleset's.
     pub(crate) fn publish(error: PublishError, name: &str, source: &str) -> Self {
         const UNPROCESSABLE: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
         let detail = error.to_string();
         match error {
             PublishError::Invalid(diagnostics) => {
-                let first = diagnostics.first();
-                let detail = first.map_or(detail, |first| {
-                    let more = match diagnostics.len() - 1 {
-                        0 => String::new(),
-                        more => format!(" (and {more} more)"),
-                    };
-                    format!(
-                        "line {}, column {}: {}{more}",
-                        first.place.line, first.place.column, first.message
-                    )
-                });
-                let rendered = Some(render(name, source, &diagnostics));
                 let kind = "urn:halftone:problem:invalid-ruleset";
-                let problem = Self::new(UNPROCESSABLE, kind, "The ruleset is not valid", detail);
-                Self { errors: diagnostics, rendered, ..problem }
+                Self::invalid(kind, "The ruleset is not valid", name, source, diagnostics)
             }
             PublishError::NotFound(_) => Self::not_found(detail),
+            PublishError::HasReleases(_) => Self::conflict(detail),
             PublishError::Overlap(_) => Self::new(
                 StatusCode::CONFLICT,
                 "urn:halftone:problem:overlap",

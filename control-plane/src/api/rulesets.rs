@@ -1,14 +1,21 @@
 //! `/v1/rulesets`.
 
-use super::{Api, etag::is_known, json::Json, problem::Problem, wait::Wait};
+use super::{
+    Api,
+    etag::is_known,
+    json::Json,
+    problem::Problem,
+    upload::{Name, Upload},
+    wait::Wait,
+};
 use crate::{
-    publisher::{Precondition, PublishError, Published},
+    publisher::{Precondition, Published},
     xds::Fleet,
 };
 use axum::{
     body::Bytes,
-    extract::{ConnectInfo, FromRequestParts, Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::{ConnectInfo, State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use halftone_compiler::{Compiled, Diagnostic};
@@ -17,20 +24,6 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 /// The suffix of a name that asks for a check without a change.
 const VALIDATE: &str = ":validate";
-
-/// The ruleset's name in the path.
-pub(crate) struct Name(String);
-
-impl<S: Send + Sync> FromRequestParts<S> for Name {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(name)) => Ok(Self(name)),
-            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
-        }
-    }
-}
 
 /// A ruleset in a listing.
 #[derive(Serialize)]
@@ -78,7 +71,7 @@ pub(crate) struct Changed {
 }
 
 pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<Listed>> {
-    let current = api.publisher.current();
+    let current = api.publisher().current();
     Json(current.rulesets.values().map(|r| Listed::new(&r.compiled, r.stored.revision)).collect())
 }
 
@@ -93,13 +86,13 @@ pub(crate) async fn get(
     Name(name): Name,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let current = api.publisher.current();
+    let current = api.publisher().current();
     let ruleset = current.rulesets.get(&name).ok_or_else(|| unknown(&name))?;
     let tag = etag(ruleset.stored.revision);
     if is_known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    let source = ruleset.stored.source.clone();
+    let source = ruleset.stored.content.source.clone();
     let json = source.trim_start().starts_with('{');
     let content_type = if json { "application/json" } else { "application/yaml" };
     Ok((
@@ -117,13 +110,13 @@ pub(crate) async fn put(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let upload = Upload::new(&headers, body)?;
+    let upload = Upload::new("ruleset", &headers, body)?;
     let precondition = precondition(&headers)?;
     let published = api
-        .publisher
+        .publisher()
         .put(&name, upload.text.clone(), precondition, client.ip().to_string())
         .await
-        .map_err(|error| upload.refused(error, &name))?;
+        .map_err(|error| upload.refused(Problem::publish(error, &name, &upload.text)))?;
     Ok(changed(&api, name, published, &wait).await)
 }
 
@@ -136,7 +129,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
     let published = api
-        .publisher
+        .publisher()
         .delete(&name, precondition, client.ip().to_string())
         .await
         .map_err(|error| Problem::publish(error, &name, ""))?;
@@ -155,13 +148,13 @@ pub(crate) async fn post(
             "use PUT to upload, or POST to {name}{VALIDATE} to check"
         )));
     };
-    let upload = Upload::new(&headers, body)?;
+    let upload = Upload::new("ruleset", &headers, body)?;
     let compiled = api
-        .publisher
+        .publisher()
         .validate(name, upload.text.clone())
         .await
-        .map_err(|error| upload.refused(error, name))?;
-    Ok(Json(Listed::new(&compiled, api.publisher.current().revision)))
+        .map_err(|error| upload.refused(Problem::publish(error, name, &upload.text)))?;
+    Ok(Json(Listed::new(&compiled, api.publisher().current().revision)))
 }
 
 fn unknown(name: &str) -> Problem {
@@ -178,39 +171,6 @@ async fn changed(api: &Api, name: String, published: Published, wait: &Wait) -> 
 
 fn etag(revision: u64) -> String {
     format!("\"{revision}\"")
-}
-
-/// The text of a ruleset that came in.
-struct Upload {
-    text: String,
-    /// Whether it came as `curl -d` sends files: as a form, and without a single line break.
-    lines_joined: bool,
-}
-
-impl Upload {
-    fn new(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Self, Problem> {
-        let body = body.map_err(|rejection| Problem::body(&rejection, "a ruleset", super::MAX_BODY))?;
-        let text = String::from_utf8(body.into()).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            Problem::bad_request(format!(
-                "the ruleset is not UTF-8: byte {at} does not belong to a character"
-            ))
-        })?;
-        let form =
-            headers.get(header::CONTENT_TYPE).is_some_and(|t| t == "application/x-www-form-urlencoded");
-        let lines_joined = form && !text.is_empty() && !text.contains('\n');
-        Ok(Self { text, lines_joined })
-    }
-
-    /// Why it was not taken.
-    fn refused(&self, error: PublishError, name: &str) -> Problem {
-        let problem = Problem::publish(error, name, &self.text);
-        if self.lines_joined {
-            return problem
-                .with_hint("all of it is one line: curl's -d joins lines, --data-binary keeps them");
-        }
-        problem
-    }
 }
 
 /// `If-Match` with an entity tag of ours or `*`, and `If-None-Match: *`.

@@ -31,9 +31,12 @@ pub(crate) async fn revisions(
     const MOST: usize = 1_000;
     let Query(page) = page.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let limit = page.limit.unwrap_or(DEFAULT).min(MOST);
-    let revisions =
-        api.publisher.revisions(page.before, limit).await.map_err(|error| Problem::publish(error, "", ""))?;
-    Ok(Json(Revisions { current: api.publisher.current().revision, revisions }))
+    let revisions = api
+        .publisher()
+        .revisions(page.before, limit)
+        .await
+        .map_err(|error| Problem::publish(error, "", ""))?;
+    Ok(Json(Revisions { current: api.publisher().current().revision, revisions }))
 }
 
 pub(crate) async fn nodes(State(api): State<Api>) -> Json<Vec<NodeStatus>> {
@@ -47,6 +50,6 @@ pub(crate) async fn healthz() -> &'static str {
 
 /// The store takes writes, so changes can be made.
 pub(crate) async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
-    api.publisher.ready().await.map_err(|error| Problem::publish(error, "", ""))?;
+    api.publisher().ready().await.map_err(|error| Problem::publish(error, "", ""))?;
     Ok("ready\n")
 }

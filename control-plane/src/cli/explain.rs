@@ -144,6 +144,7 @@ fn text(explanation: &Explanation) -> Result<String, std::fmt::Error> {
     let forced = if explanation.overridden { ", an override names the unit" } else { "" };
     let held_out = if explanation.held_out { ", the unit is held out" } else { "" };
     let arm = explanation.arm.as_ref().map(|arm| format!(", arm {arm}")).unwrap_or_default();
-    writeln!(text, "-> {} ({}{arm}{forced}{held_out})", explanation.target, explanation.reason)?;
+    let epoch = explanation.epoch.map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
+    writeln!(text, "-> {} ({}{arm}{epoch}{forced}{held_out})", explanation.target, explanation.reason)?;
     Ok(text)
 }

@@ -1,8 +1,9 @@
 //! An outcome: what an application learned of a unit later, a click, a label, a rating.
 
 use super::Refusal;
-use super::batch::{SKEW_MS, check_name};
+use super::batch::check_name;
 use crate::ids::Id;
+use halftone_proto::CLOCK_TOLERANCE_MS;
 use std::time::Duration;
 
 /// How outcomes are evaluated: a new number when the same outcome would be kept as another value.
@@ -60,7 +61,7 @@ impl Outcome {
         // The database knows one zero.
         self.value += 0.0;
         if let Some(time_ms) = self.time_ms {
-            if time_ms > now_ms + SKEW_MS {
+            if time_ms > now_ms + CLOCK_TOLERANCE_MS {
                 let ahead = (time_ms - now_ms) / 1000;
                 return Err(Refusal::new(format!(
                     "`time` is {ahead} s in the future: set the sender's clock"

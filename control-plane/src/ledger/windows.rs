@@ -8,6 +8,7 @@ use super::tally::Cell;
 use super::{Ledger, Units, lock};
 use crate::store::StoreError;
 use halftone_judge::stats::{Mean, Proportion};
+use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
@@ -18,7 +19,8 @@ use std::{
 const AT_ONCE: usize = 16;
 
 /// Which of a unit's outcomes is its value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Aggregate {
     /// The earliest; of one time the one with the smaller hash of its key.
     #[default]
@@ -30,7 +32,8 @@ pub enum Aggregate {
 }
 
 /// What a unit without an outcome counts as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Missing {
     /// 0: nothing happened, as with conversions.
     Zero,

@@ -1,16 +1,17 @@
 //! The store in one SQLite file.
 
 use super::{
-    Action, Revision, State, Store, StoreError, StoredRuleset,
+    Action, Content, ReleaseWrite, Revision, State, Store, StoreError, StoredRelease, StoredRuleset,
     file::{self, Schema},
 };
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2] };
+const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3] };
 
 const CREATE: &str = "
     CREATE TABLE revisions (
@@ -22,17 +23,46 @@ const CREATE: &str = "
         content_hash  TEXT NOT NULL,
         bundle_bytes  INTEGER NOT NULL,
         source        TEXT,
-        undoes        INTEGER
+        undoes        INTEGER,
+        releases      TEXT
     ) STRICT;
     CREATE TABLE rulesets (
         name     TEXT PRIMARY KEY,
         revision INTEGER NOT NULL REFERENCES revisions (revision),
-        source   TEXT NOT NULL
+        source   TEXT NOT NULL,
+        releases TEXT NOT NULL DEFAULT '[]'
     ) STRICT;
+    CREATE TABLE releases (
+        name   TEXT PRIMARY KEY,
+        source TEXT NOT NULL,
+        status TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE records (
+        id      INTEGER PRIMARY KEY,
+        release TEXT NOT NULL REFERENCES releases (name) ON DELETE CASCADE,
+        record  TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX records_by_release ON records (release, id);
 ";
 
 /// What the schema before lacks.
 const FROM_1_TO_2: &str = "ALTER TABLE revisions ADD COLUMN undoes INTEGER;";
+/// The same: releases.
+const FROM_2_TO_3: &str = "
+    ALTER TABLE revisions ADD COLUMN releases TEXT;
+    ALTER TABLE rulesets ADD COLUMN releases TEXT NOT NULL DEFAULT '[]';
+    CREATE TABLE releases (
+        name   TEXT PRIMARY KEY,
+        source TEXT NOT NULL,
+        status TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE records (
+        id      INTEGER PRIMARY KEY,
+        release TEXT NOT NULL REFERENCES releases (name) ON DELETE CASCADE,
+        record  TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX records_by_release ON records (release, id);
+";
 
 /// A store in one file.
 pub struct SqliteStore(Mutex<Connection>);
@@ -57,17 +87,30 @@ impl Store for SqliteStore {
         let mut connection = self.connection();
         let transaction = connection.transaction()?;
         let mut statement =
-            transaction.prepare("SELECT name, revision, source FROM rulesets ORDER BY name")?;
+            transaction.prepare("SELECT name, revision, source, releases FROM rulesets ORDER BY name")?;
         let rulesets = statement
             .query_map([], |row| {
-                Ok(StoredRuleset { name: row.get(0)?, revision: unsigned(row, 1)?, source: row.get(2)? })
+                let content = Content { source: row.get(2)?, releases: parsed(row, 3)? };
+                Ok(StoredRuleset { name: row.get(0)?, revision: unsigned(row, 1)?, content })
             })?
             .collect::<Result<_, _>>()?;
         drop(statement);
-        Ok(State { revision: newest(&transaction)?, rulesets })
+        let mut statement = transaction.prepare("SELECT name, source, status FROM releases ORDER BY name")?;
+        let releases = statement
+            .query_map([], |row| {
+                Ok(StoredRelease { name: row.get(0)?, source: row.get(1)?, status: parsed(row, 2)? })
+            })?
+            .collect::<Result<_, _>>()?;
+        drop(statement);
+        Ok(State { revision: newest(&transaction)?, rulesets, releases })
     }
 
-    fn commit(&self, revision: &Revision, source: Option<&str>) -> Result<(), StoreError> {
+    fn commit(
+        &self,
+        revision: &Revision,
+        content: Option<&Content>,
+        release: Option<&ReleaseWrite>,
+    ) -> Result<(), StoreError> {
         let mut connection = self.connection();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if newest(&transaction)?.checked_add(1) != Some(revision.revision) {
@@ -75,8 +118,10 @@ impl Store for SqliteStore {
         }
         let undoes = revision.undoes.map(signed).transpose()?;
         let number = signed(revision.revision)?;
+        let source = content.map(|content| content.source.as_str());
+        let releases = content.map(|content| text(&content.releases)).transpose()?;
         transaction.execute(
-            "INSERT INTO revisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO revisions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 number,
                 signed(revision.created_at_ms)?,
@@ -86,30 +131,48 @@ impl Store for SqliteStore {
                 revision.content_hash,
                 signed(revision.bundle_bytes)?,
                 source,
-                undoes
+                undoes,
+                releases
             ],
         )?;
         match source {
             Some(source) => transaction.execute(
-                "INSERT INTO rulesets VALUES (?1, ?2, ?3)
-                 ON CONFLICT (name) DO UPDATE SET revision = excluded.revision, source = excluded.source",
-                params![revision.ruleset, number, source],
+                // The text is as old as it is, whatever releases do.
+                "INSERT INTO rulesets VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (name) DO UPDATE SET
+                    revision = iif(source = excluded.source, revision, excluded.revision),
+                    source = excluded.source, releases = excluded.releases",
+                params![revision.ruleset, number, source, releases],
             )?,
             None => transaction.execute("DELETE FROM rulesets WHERE name = ?1", [&revision.ruleset])?,
         };
+        if let Some(release) = release {
+            write(&transaction, release)?;
+        }
         Ok(transaction.commit()?)
     }
 
-    fn source_before(&self, ruleset: &str, revision: u64) -> Result<Option<String>, StoreError> {
+    fn note(&self, release: &ReleaseWrite) -> Result<(), StoreError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        write(&transaction, release)?;
+        Ok(transaction.commit()?)
+    }
+
+    fn content_before(&self, ruleset: &str, revision: u64) -> Result<Option<Content>, StoreError> {
         let connection = self.connection();
-        let source: Option<Option<String>> = connection
+        let content = connection
             .query_row(
-                "SELECT source FROM revisions WHERE ruleset = ?1 AND revision < ?2 ORDER BY revision DESC LIMIT 1",
+                "SELECT source, ifnull(releases, '[]') FROM revisions WHERE ruleset = ?1 AND revision < ?2
+                 ORDER BY revision DESC LIMIT 1",
                 params![ruleset, signed(revision)?],
-                |row| row.get(0),
+                |row| {
+                    let Some(source) = row.get::<_, Option<String>>(0)? else { return Ok(None) };
+                    Ok(Some(Content { source, releases: parsed(row, 1)? }))
+                },
             )
             .optional()?;
-        Ok(source.flatten())
+        Ok(content.flatten())
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -139,6 +202,72 @@ impl Store for SqliteStore {
         })?;
         Ok(revisions.collect::<Result<_, _>>()?)
     }
+
+    fn records(
+        &self,
+        release: Option<&str>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT record FROM records WHERE (?1 IS NULL OR release = ?1) AND id < ?2 ORDER BY id DESC LIMIT ?3",
+        )?;
+        let before = before.and_then(|id| i64::try_from(id).ok()).unwrap_or(i64::MAX);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let records = statement.query_map(params![release, before, limit], |row| row.get(0))?;
+        Ok(records.collect::<Result<_, _>>()?)
+    }
+
+    fn record(&self, id: u64) -> Result<Option<String>, StoreError> {
+        let connection = self.connection();
+        let record = connection
+            .query_row("SELECT record FROM records WHERE id = ?1", [signed(id)?], |row| row.get(0))
+            .optional()?;
+        Ok(record)
+    }
+}
+
+/// Writes what changes of a release.
+fn write(transaction: &Transaction<'_>, release: &ReleaseWrite) -> Result<(), StoreError> {
+    match release {
+        ReleaseWrite::Put(release, records) => {
+            let StoredRelease { name, source, status } = &**release;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO releases VALUES (?1, ?2, ?3)
+                 ON CONFLICT (name) DO UPDATE SET source = excluded.source, status = excluded.status",
+                )?
+                .execute(params![name, source, text(status)?])?;
+            for record in records {
+                let id = record.id.parse().map_err(|_| {
+                    StoreError::Incompatible(format!("{:?} is no number of a record", record.id))
+                })?;
+                transaction.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3)")?.execute(params![
+                    signed(id)?,
+                    name,
+                    text(record)?
+                ])?;
+            }
+        }
+        ReleaseWrite::Delete(name) => {
+            transaction.execute("DELETE FROM releases WHERE name = ?1", [name])?;
+        }
+    }
+    Ok(())
+}
+
+/// As it is kept.
+fn text(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Incompatible(error.to_string()))
+}
+
+/// What was kept.
+fn parsed<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
 }
 
 fn newest(connection: &Connection) -> Result<u64, StoreError> {
@@ -155,12 +284,13 @@ fn name_of(action: Action) -> &'static str {
         Action::Put => "put",
         Action::Delete => "delete",
         Action::Rollback => "rollback",
+        Action::Release => "release",
     }
 }
 
 fn action(row: &Row<'_>, column: usize) -> rusqlite::Result<Action> {
     let name: String = row.get(column)?;
-    [Action::Put, Action::Delete, Action::Rollback]
+    [Action::Put, Action::Delete, Action::Rollback, Action::Release]
         .into_iter()
         .find(|action| name_of(*action) == name)
         .ok_or_else(|| rusqlite::Error::InvalidColumnType(column, name, rusqlite::types::Type::Text))
@@ -193,6 +323,10 @@ mod tests {
         }
     }
 
+    fn content(source: &str) -> Content {
+        Content { source: source.into(), releases: Vec::new() }
+    }
+
     #[test]
     fn what_was_committed_is_there_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
@@ -200,19 +334,19 @@ mod tests {
         {
             let store = SqliteStore::open(&path).unwrap();
             assert_eq!(store.load().unwrap(), State::default());
-            store.commit(&revision(1, Action::Put, "b"), Some("one")).unwrap();
-            store.commit(&revision(2, Action::Put, "a"), Some("two")).unwrap();
-            store.commit(&revision(3, Action::Put, "b"), Some("three")).unwrap();
+            store.commit(&revision(1, Action::Put, "b"), Some(&content("one")), None).unwrap();
+            store.commit(&revision(2, Action::Put, "a"), Some(&content("two")), None).unwrap();
+            store.commit(&revision(3, Action::Put, "b"), Some(&content("three")), None).unwrap();
         }
         let store = SqliteStore::open(&path).unwrap();
         let ruleset = |name: &str, source: &str, revision| StoredRuleset {
             name: name.into(),
-            source: source.into(),
+            content: content(source),
             revision,
         };
         let rulesets = vec![ruleset("a", "two", 2), ruleset("b", "three", 3)];
-        assert_eq!(store.load().unwrap(), State { revision: 3, rulesets });
-        store.commit(&revision(4, Action::Delete, "b"), None).unwrap();
+        assert_eq!(store.load().unwrap(), State { revision: 3, rulesets, releases: Vec::new() });
+        store.commit(&revision(4, Action::Delete, "b"), None, None).unwrap();
         assert_eq!(store.load().unwrap().rulesets, [ruleset("a", "two", 2)]);
         let numbers = |before, limit| -> Vec<u64> {
             store.revisions(before, limit).unwrap().into_iter().map(|r| r.revision).collect()
@@ -226,16 +360,18 @@ mod tests {
     fn a_rollback_and_what_it_goes_back_to_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("halftone.db")).unwrap();
-        store.commit(&revision(1, Action::Put, "a"), Some("one")).unwrap();
-        store.commit(&revision(2, Action::Put, "b"), Some("two")).unwrap();
-        store.commit(&revision(3, Action::Delete, "a"), None).unwrap();
-        let before = |ruleset, revision| store.source_before(ruleset, revision).unwrap();
+        store.commit(&revision(1, Action::Put, "a"), Some(&content("one")), None).unwrap();
+        store.commit(&revision(2, Action::Put, "b"), Some(&content("two")), None).unwrap();
+        store.commit(&revision(3, Action::Delete, "a"), None, None).unwrap();
+        let before = |ruleset, revision| {
+            store.content_before(ruleset, revision).unwrap().map(|content| content.source)
+        };
         assert_eq!(before("a", 3).as_deref(), Some("one"));
         assert_eq!((before("a", 1), before("a", 4), before("b", 2)), (None, None, None));
         let rollback = Revision { undoes: Some(3), ..revision(4, Action::Rollback, "a") };
-        store.commit(&rollback, Some("one")).unwrap();
+        store.commit(&rollback, Some(&content("one")), None).unwrap();
         assert_eq!(store.revisions(None, 1).unwrap(), [rollback]);
-        assert_eq!(store.load().unwrap().rulesets[0].source, "one");
+        assert_eq!(store.load().unwrap().rulesets[0].content.source, "one");
     }
 
     #[test]
@@ -243,16 +379,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("halftone.db");
         let store = SqliteStore::open(&path).unwrap();
-        store.commit(&revision(1, Action::Put, "a"), Some("one")).unwrap();
+        store.commit(&revision(1, Action::Put, "a"), Some(&content("one")), None).unwrap();
         drop(store);
         let connection = Connection::open(&path).unwrap();
         connection
-            .execute_batch("ALTER TABLE revisions DROP COLUMN undoes; PRAGMA user_version = 1;")
+            .execute_batch(
+                "ALTER TABLE revisions DROP COLUMN undoes; ALTER TABLE revisions DROP COLUMN releases;
+                 ALTER TABLE rulesets DROP COLUMN releases; DROP TABLE records; DROP TABLE releases;
+                 PRAGMA user_version = 1;",
+            )
             .unwrap();
         drop(connection);
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.revisions(None, 1).unwrap(), [revision(1, Action::Put, "a")]);
-        store.commit(&revision(2, Action::Delete, "a"), None).unwrap();
+        store.commit(&revision(2, Action::Delete, "a"), None, None).unwrap();
     }
 
     #[test]
@@ -264,11 +404,11 @@ mod tests {
         let pages: i64 = store.connection().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
         store.connection().pragma_update(None, "max_page_count", pages).unwrap();
         let large = "x".repeat(100_000);
-        let full = store.commit(&revision(1, Action::Put, "a"), Some(&large)).unwrap_err();
+        let full = store.commit(&revision(1, Action::Put, "a"), Some(&content(&large)), None).unwrap_err();
         assert!(full.is_full() && full.remedy().contains("make room"), "{full}");
         assert_eq!(store.load().unwrap(), State::default());
         store.connection().pragma_update(None, "max_page_count", 10_000).unwrap();
-        store.commit(&revision(1, Action::Put, "a"), Some(&large)).unwrap();
+        store.commit(&revision(1, Action::Put, "a"), Some(&content(&large)), None).unwrap();
         store.connection().pragma_update(None, "query_only", true).unwrap();
         let read_only = store.check().unwrap_err();
         assert!(!read_only.is_full() && read_only.remedy().contains("look at the disk"), "{read_only}");
@@ -279,10 +419,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("halftone.db");
         let (one, other) = (SqliteStore::open(&path).unwrap(), SqliteStore::open(&path).unwrap());
-        one.commit(&revision(1, Action::Put, "a"), Some("one")).unwrap();
-        let refused = other.commit(&revision(1, Action::Put, "b"), Some("two"));
+        one.commit(&revision(1, Action::Put, "a"), Some(&content("one")), None).unwrap();
+        let refused = other.commit(&revision(1, Action::Put, "b"), Some(&content("two")), None);
         assert!(matches!(refused, Err(StoreError::Conflict(1))), "{refused:?}");
-        let skipped = other.commit(&revision(3, Action::Put, "b"), Some("two"));
+        let skipped = other.commit(&revision(3, Action::Put, "b"), Some(&content("two")), None);
         assert!(matches!(skipped, Err(StoreError::Conflict(3))), "{skipped:?}");
         assert_eq!(other.load().unwrap().revision, 1);
     }

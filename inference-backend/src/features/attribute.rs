@@ -141,6 +141,7 @@ mod tests {
             held_out: false,
             tenant: Some("acme".into()),
             feature_version: Some("7".into()),
+            epoch: 3,
         };
         for (name, expected) in [
             ("timestamp_ms", "1"),

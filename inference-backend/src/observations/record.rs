@@ -92,7 +92,8 @@ impl Record {
         let of = |(release, arm): (&str, &str)| Series {
             ruleset: context.ruleset.clone(),
             release: release.to_owned(),
-            epoch: context.revision,
+            // Other rules may change while a release stays in its epoch; what is no release has the revision alone.
+            epoch: if context.epoch > 0 { context.epoch } else { context.revision },
             arm: arm.to_owned(),
             target: context.target.clone(),
             ..plain.clone()

@@ -86,8 +86,8 @@ impl Checker {
         let (var, _) = self.attributes.get(index)?;
         let span = self.fixed.get(&index).filter(|span| *span != here)?;
         let name = &self.names.used().get(index)?.name;
-        let (line, ty) = (diagnostics.line(span), self.resolved(*var).with_article());
-        Some(format!("`{name}` is {ty} because of line {line}"))
+        let (place, ty) = (diagnostics.place_in_words(span), self.resolved(*var).with_article());
+        Some(format!("`{name}` is {ty} because of {place}"))
     }
 
     /// What to do about two operands of different types.

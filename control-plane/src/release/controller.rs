@@ -1,0 +1,580 @@
+//! Looks after all releases: one moment after the other, and what people want in between.
+
+use super::{
+    allocation::{allocation, arrange, epoch_of},
+    read,
+    record::{Action, DecisionRecord},
+    safety::{Safety, Seen},
+    snapshot::{Knowledge, OutcomesByMetric, last_seen, outcomes},
+    spec::Spec,
+    status::{Command, NotAllowed, Phase, Status},
+    tick::{Decided, Moment, is_in_force, tick},
+};
+use crate::{
+    ids::IdError,
+    ledger::{Ledger, ReleaseObservations},
+    publisher::{PublishError, Publisher},
+    store::{ReleaseWrite, StoreError, StoredRelease},
+    xds::Nodes,
+};
+use halftone_compiler::{Diagnostic, Release};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+/// Between two looks at all releases.
+const TICK: Duration = Duration::from_secs(1);
+/// Between two tries to take an allocation back that every proxy refused to lose.
+const AGAIN: Duration = Duration::from_secs(10);
+/// How much longer than adding up outcomes the time until the next time is.
+const PACE: u32 = 20;
+/// Releases at most.
+const MOST: usize = 1_000;
+
+/// A release that is looked after.
+#[derive(Clone)]
+pub struct Looked {
+    /// What it is to do.
+    pub spec: Arc<Spec>,
+    /// The same, as it was uploaded.
+    pub source: Arc<str>,
+    /// Where it is.
+    pub status: Arc<Status>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The text has problems.
+    #[error("the release has {} problems", .0.len())]
+    Invalid(Vec<Diagnostic>),
+    /// There is no such release.
+    #[error("there is no release {0:?}")]
+    NotFound(String),
+    /// Where the release is does not allow it.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
+    /// It is not what it was when the client read it.
+    #[error("the release is at generation {0:?}")]
+    Precondition(Option<u64>),
+    /// There is no number for a record.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The ruleset cannot have it, or the store does not take it.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+impl From<StoreError> for ControllerError {
+    fn from(error: StoreError) -> Self {
+        Self::Publish(error.into())
+    }
+}
+
+/// What has to be true of a release for a change to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// It is at this generation.
+    Generation(u64),
+    /// It does not exist.
+    Absent,
+}
+
+/// Looks after all releases. Cheap to clone.
+#[derive(Clone)]
+pub struct Controller(Arc<Inner>);
+
+struct Inner {
+    publisher: Publisher,
+    nodes: Nodes,
+    ledger: Arc<Ledger>,
+    /// Held by the one change that is under way.
+    changing: Mutex<Work>,
+    /// What readers see, by name. Told of every change.
+    releases: watch::Sender<Arc<BTreeMap<String, Looked>>>,
+}
+
+/// What is known from one moment to the next, by release.
+#[derive(Default)]
+struct Work {
+    /// When a release may be looked at again that could not go on.
+    retries: BTreeMap<String, Instant>,
+    /// What was reported, and when to ask again.
+    outcomes: BTreeMap<String, (Instant, OutcomesByMetric)>,
+}
+
+impl Controller {
+    /// Takes up what the store holds.
+    ///
+    /// # Errors
+    /// When a stored release would not be taken today.
+    pub fn start(
+        publisher: Publisher,
+        nodes: Nodes,
+        ledger: Arc<Ledger>,
+        stored: Vec<StoredRelease>,
+    ) -> Result<Self, StoreError> {
+        let mut releases = BTreeMap::new();
+        for StoredRelease { name, source, status } in stored {
+            let spec = read(&source, Some(&name)).map_err(|problems| {
+                let shown = halftone_compiler::render(&name, &source, &problems);
+                StoreError::Incompatible(format!(
+                    "the stored release {name:?} is not valid any more:\n{shown}"
+                ))
+            })?;
+            let looked = Looked { spec: Arc::new(spec), source: source.into(), status: Arc::new(status) };
+            releases.insert(name, looked);
+        }
+        Ok(Self(Arc::new(Inner {
+            publisher,
+            nodes,
+            ledger,
+            changing: Mutex::default(),
+            releases: watch::Sender::new(Arc::new(releases)),
+        })))
+    }
+
+    /// All releases, now and after each change.
+    #[must_use]
+    pub fn releases(&self) -> watch::Receiver<Arc<BTreeMap<String, Looked>>> {
+        self.0.releases.subscribe()
+    }
+
+    /// A release.
+    #[must_use]
+    pub fn release(&self, name: &str) -> Option<Looked> {
+        self.0.releases.borrow().get(name).cloned()
+    }
+
+    /// Looks at all releases once a second, for as long as it is polled.
+    pub async fn run(&self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.tick_all().await;
+        }
+    }
+
+    /// Looks at all releases.
+    pub async fn tick_all(&self) {
+        let names: Vec<String> = self.0.releases.borrow().keys().cloned().collect();
+        for name in names {
+            if let Err(error) = self.tick(&name).await {
+                tracing::error!(release = name, %error, "a release could not go on: it is tried again in a second");
+            }
+        }
+    }
+
+    /// Looks at a release. A change that began goes on when nobody waits for it.
+    async fn tick(&self, name: &str) -> Result<(), ControllerError> {
+        let looked = self.release(name).ok_or_else(|| ControllerError::NotFound(name.to_owned()))?;
+        if looked.status.phase == Phase::Promoted && looked.status.settled && self.is_settled(&looked)
+            || looked.status.phase.is_ended() && self.is_safe(&looked)
+        {
+            return Ok(());
+        }
+        let (this, name) = (self.clone(), name.to_owned());
+        let ticking = async move {
+            let mut work = this.0.changing.lock().await;
+            let Some(looked) = this.release(&name) else { return Ok(()) };
+            let now_ms = now_ms();
+            let observed = this.observed(&looked.spec).await?;
+            let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
+            let current = this.0.publisher.current();
+            let actual =
+                current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
+            let moment = Moment {
+                known: Knowledge { observed: observed.as_ref(), outcomes, now_ms },
+                actual,
+                seen: this.seen(&looked, observed.as_ref()),
+            };
+            let (next, decided) = tick(&looked.spec, &looked.status, &moment);
+            if work.retries.get(&name).is_some_and(|until| Instant::now() < *until)
+                && next.phase == looked.status.phase
+            {
+                return Ok(());
+            }
+            work.retries.remove(&name);
+            // Every proxy refused to lose it, and will again for a while.
+            let came_back = looked.status.phase.is_ended() && actual.is_some();
+            let done = this.commit(&looked, next, decided, "controller", now_ms).await;
+            if done.is_err() || came_back {
+                work.retries.insert(name, Instant::now() + AGAIN);
+            }
+            done
+        };
+        tokio::spawn(ticking).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// Whether nothing is left to do for a release that is settled.
+    fn is_settled(&self, looked: &Looked) -> bool {
+        let current = self.0.publisher.current();
+        let actual = current.releases_of(&looked.spec.ruleset).iter().find(|of| of.name == looked.spec.name);
+        actual.map(|actual| actual.epoch) == looked.status.epochs.last().map(|epoch| epoch.epoch)
+    }
+
+    /// Whether nothing is left to do for a release that ended.
+    fn is_safe(&self, looked: &Looked) -> bool {
+        let current = self.0.publisher.current();
+        let gone = current.releases_of(&looked.spec.ruleset).iter().all(|of| of.name != looked.spec.name);
+        gone && looked.status.safety.as_ref().is_none_or(|safety| safety.safe_at_ms.is_some())
+    }
+
+    async fn observed(&self, spec: &Spec) -> Result<Option<ReleaseObservations>, ControllerError> {
+        let (ledger, ruleset, name) = (self.0.ledger.clone(), spec.ruleset.clone(), spec.name.clone());
+        let read = tokio::task::spawn_blocking(move || ledger.release(&ruleset, &name)).await;
+        Ok(read.map_err(|error| PublishError::Internal(error.to_string()))??)
+    }
+
+    /// What was reported of a release. Adding up takes time with many units: never more than a twentieth of it.
+    async fn outcomes<'a>(
+        &self,
+        looked: &Looked,
+        work: &'a mut Work,
+        now_ms: u64,
+    ) -> Result<&'a OutcomesByMetric, ControllerError> {
+        let name = looked.spec.name.clone();
+        let (again, known) = work.outcomes.entry(name).or_insert_with(|| (Instant::now(), BTreeMap::new()));
+        let begun = Instant::now();
+        if !looked.status.phase.is_ended() && begun >= *again {
+            let (ledger, spec) = (self.0.ledger.clone(), looked.spec.clone());
+            let read = tokio::task::spawn_blocking(move || outcomes(&ledger, &spec, now_ms)).await;
+            *known = read.map_err(|error| PublishError::Internal(error.to_string()))??;
+            *again = begun + PACE * begun.elapsed();
+        }
+        Ok(known)
+    }
+
+    fn seen(&self, looked: &Looked, observed: Option<&ReleaseObservations>) -> Seen {
+        let applied = looked.status.safety.as_ref().is_some_and(|safety| {
+            let fleet = self.0.nodes.fleet(safety.revision);
+            fleet.applied == fleet.proxies
+        });
+        Seen { applied, last_seen_ms: last_seen(observed, &looked.spec) }
+    }
+
+    /// Puts a status in force: with the records of what was decided, and with the revision that it takes, in one
+    /// transaction. For the holder of the lock.
+    async fn commit(
+        &self,
+        looked: &Looked,
+        mut next: Status,
+        decided: Vec<Decided>,
+        by: &str,
+        now_ms: u64,
+    ) -> Result<(), ControllerError> {
+        let spec = looked.spec.clone();
+        let shares = next.shares(&spec);
+        let current = self.0.publisher.current();
+        let actual = current.releases_of(&spec.ruleset).iter().find(|release| release.name == spec.name);
+        let wanted = shares.map(|shares| allocation(&spec, &next, shares, 0));
+        // A pause keeps what is there, whatever that is; unless one of several candidates is taken back meanwhile.
+        let keeps =
+            next.phase == Phase::Paused && decided.iter().all(|decided| decided.action != Action::Rollback);
+        let moves = !keeps && !is_in_force(wanted.as_ref(), actual);
+        let is_news = !decided.is_empty() || moves;
+        if !is_news && remembered(&next) == remembered(&looked.status) {
+            self.show(&spec.name, Some(Looked { status: Arc::new(next), ..looked.clone() }), false);
+            return Ok(());
+        }
+        next.generation += u64::from(is_news);
+        let from = looked.status.phase;
+        let mut records = Vec::with_capacity(decided.len());
+        for decided in decided {
+            records.push(DecisionRecord {
+                id: self.0.ledger.ids().next()?.to_string(),
+                release: spec.name.clone(),
+                at_ms: now_ms,
+                by: if decided.by == "controller" { by.to_owned() } else { decided.by.to_owned() },
+                action: decided.action,
+                why: decided.why,
+                from,
+                to: next.phase,
+                step: next.step,
+                revision: None,
+                time_to_safe_ms: match decided.action {
+                    Action::Safe => next.safety.as_ref().and_then(|safety| safety.time_to_safe_ms),
+                    _ => None,
+                },
+                judged: decided.judged,
+            });
+        }
+        let source = looked.source.clone();
+        let told: Vec<(Action, String)> =
+            records.iter().map(|record| (record.action, record.why.clone())).collect();
+        let status = if moves {
+            let (done, written) = tokio::sync::oneshot::channel();
+            let of = spec.clone();
+            let change = move |current: &[Release], revision: u64| {
+                let given = next.shares(&of).map(|shares| allocation(&of, &next, shares, revision));
+                if let Some(open) = next.epochs.last_mut() {
+                    open.until_ms.get_or_insert(now_ms);
+                }
+                match &given {
+                    Some(given) => next.epochs.push(epoch_of(given, of.width(), now_ms)),
+                    None => next.safety = Some(Safety::begun(now_ms, revision)),
+                }
+                if let Some(last) = records.last_mut() {
+                    last.revision = Some(revision);
+                }
+                let releases = arrange(current, &of.name, given, revision);
+                let stored =
+                    StoredRelease { name: of.name.clone(), source: source.to_string(), status: next.clone() };
+                // Whoever waits for it is there, or is gone and needs it no more.
+                let _ = done.send(next);
+                (releases, ReleaseWrite::Put(Box::new(stored), records))
+            };
+            self.0.publisher.allocate(spec.ruleset.clone(), by.to_owned(), change).await?;
+            written.await.map_err(|error| PublishError::Internal(error.to_string()))?
+        } else {
+            let stored =
+                StoredRelease { name: spec.name.clone(), source: source.to_string(), status: next.clone() };
+            self.0.publisher.note(ReleaseWrite::Put(Box::new(stored), records)).await?;
+            next
+        };
+        for (action, why) in told {
+            tracing::info!(release = spec.name, ?action, phase = status.phase.name(), by, why, "decided");
+        }
+        self.show(&spec.name, Some(Looked { status: Arc::new(status), ..looked.clone() }), is_news);
+        Ok(())
+    }
+
+    /// Shows readers a release as it is now. `tell`: who waits for changes is told.
+    fn show(&self, name: &str, looked: Option<Looked>, tell: bool) {
+        self.0.releases.send_if_modified(|releases| {
+            let mut next = (**releases).clone();
+            match looked {
+                Some(looked) => next.insert(name.to_owned(), looked),
+                None => next.remove(name),
+            };
+            *releases = Arc::new(next);
+            tell
+        });
+    }
+
+    /// Reads a text as the release of this name, and looks whether its ruleset could have it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(&self, name: &str, source: &str) -> Result<Spec, ControllerError> {
+        let spec = read(source, Some(name)).map_err(ControllerError::Invalid)?;
+        let status = Status::new(&spec, 0);
+        let shares = super::shares::Shares::of_step(&spec, 0);
+        let (of, first) = (spec.clone(), allocation(&spec, &status, shares, 1));
+        self.0
+            .publisher
+            .could_have(spec.ruleset.clone(), move |current, revision| {
+                let before = current.iter().find(|release| release.name == of.name);
+                let given = before.cloned().unwrap_or(Release { epoch: revision, ..first });
+                arrange(current, &of.name, Some(given), revision)
+            })
+            .await?;
+        Ok(spec)
+    }
+
+    /// Creates a release, or replaces the text of one that has not ended. The answer says whether it is new, and whether
+    /// anything changed.
+    ///
+    /// # Errors
+    /// See [`ControllerError`]; nothing has changed then.
+    pub async fn put(
+        &self,
+        name: &str,
+        source: String,
+        precondition: Precondition,
+        by: String,
+    ) -> Result<Put, ControllerError> {
+        let spec = Arc::new(self.check(name, &source).await?);
+        let (this, name) = (self.clone(), name.to_owned());
+        let putting = async move {
+            let _changing = this.0.changing.lock().await;
+            let now_ms = now_ms();
+            let before = this.release(&name);
+            let generation = before.as_ref().map(|before| before.status.generation);
+            let holds = match precondition {
+                Precondition::None => true,
+                Precondition::Generation(wanted) => generation == Some(wanted),
+                Precondition::Absent => generation.is_none(),
+            };
+            if !holds {
+                return Err(ControllerError::Precondition(generation));
+            }
+            let Some(before) = before else {
+                if this.0.releases.borrow().len() >= MOST {
+                    return Err(NotAllowed(format!("there are {MOST} releases already: delete some")).into());
+                }
+                if this.observed(&spec).await?.is_some() {
+                    let message = format!(
+                        "an earlier release of the name {name:?} was observed, and what was observed must not be mixed: \
+                         choose another name"
+                    );
+                    return Err(NotAllowed(message).into());
+                }
+                let status = Status::new(&spec, now_ms);
+                let new = Looked { spec, source: source.into(), status: Arc::new(status.clone()) };
+                let created = Decided::by_person(Action::Create, "it was created");
+                this.commit(&new, status, vec![created], &by, now_ms).await?;
+                return Ok(Put { created: true, changed: true });
+            };
+            if *before.source == *source {
+                return Ok(Put { created: false, changed: false });
+            }
+            before.status.may_become(&before.spec, &spec)?;
+            let next = Looked { spec, source: source.into(), status: before.status.clone() };
+            let updated = Decided::by_person(Action::Update, "its text was replaced");
+            this.commit(&next, (*before.status).clone(), vec![updated], &by, now_ms).await?;
+            Ok(Put { created: false, changed: true })
+        };
+        tokio::spawn(putting).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// Does what a person wants.
+    ///
+    /// # Errors
+    /// See [`ControllerError`]; nothing has changed then.
+    pub async fn command(
+        &self,
+        name: &str,
+        command: Command,
+        why: Option<String>,
+        by: String,
+    ) -> Result<Looked, ControllerError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        let commanding = async move {
+            let _changing = this.0.changing.lock().await;
+            let now_ms = now_ms();
+            let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
+            let mut next = (*looked.status).clone();
+            let why = why.unwrap_or_else(|| format!("{by} asked for {}", command.name()));
+            next.command(command, &why, &looked.spec, now_ms)?;
+            let decided = Decided::by_person(Action::of(command, next.phase), why);
+            this.commit(&looked, next, vec![decided], &by, now_ms).await?;
+            this.release(&name).ok_or(ControllerError::NotFound(name))
+        };
+        tokio::spawn(commanding).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// Removes a release with its records. One that is promoted goes on in its ruleset until then, so its units go back
+    /// to what the rules say; with `force` only.
+    ///
+    /// # Errors
+    /// See [`ControllerError`]; nothing has changed then.
+    pub async fn delete(
+        &self,
+        name: &str,
+        precondition: Precondition,
+        force: bool,
+        by: String,
+    ) -> Result<(), ControllerError> {
+        let (this, name) = (self.clone(), name.to_owned());
+        let deleting = async move {
+            let mut work = this.0.changing.lock().await;
+            let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
+            let generation = looked.status.generation;
+            if !matches!(precondition, Precondition::None)
+                && precondition != Precondition::Generation(generation)
+            {
+                return Err(ControllerError::Precondition(Some(generation)));
+            }
+            let phase = looked.status.phase;
+            if !(phase.is_ended() || looked.status.settled) {
+                let message = format!("the release is {}: abort it, or roll it back, first", phase.name());
+                return Err(NotAllowed(message).into());
+            }
+            let current = this.0.publisher.current();
+            let ruleset = looked.spec.ruleset.clone();
+            let takes = current.releases_of(&ruleset).iter().any(|release| release.name == name);
+            if takes && !force && !this.is_default(&looked) {
+                let winner = looked.status.winner.as_deref().unwrap_or_default();
+                let message = format!(
+                    "its units would go back from {winner} to what the rules of {ruleset} say: name {winner} there as the \
+                     `default` first, or delete it with `force=true`"
+                );
+                return Err(NotAllowed(message).into());
+            }
+            let write = ReleaseWrite::Delete(name.clone());
+            if takes {
+                let of = name.clone();
+                let change =
+                    move |current: &[Release], revision| (arrange(current, &of, None, revision), write);
+                this.0.publisher.allocate(ruleset, by, change).await?;
+            } else {
+                this.0.publisher.note(write).await?;
+            }
+            work.outcomes.remove(&name);
+            this.show(&name, None, true);
+            Ok(())
+        };
+        tokio::spawn(deleting).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    }
+
+    /// Whether the ruleset sends to the promoted candidate by itself, as far as its default says.
+    fn is_default(&self, looked: &Looked) -> bool {
+        let current = self.0.publisher.current();
+        let default = current.rulesets.get(&looked.spec.ruleset).and_then(|ruleset| {
+            let compiled = &ruleset.compiled.ruleset;
+            compiled.targets.get(usize::from(compiled.default))
+        });
+        default == looked.status.winner.as_ref()
+    }
+
+    /// The publisher.
+    #[must_use]
+    pub fn publisher(&self) -> &Publisher {
+        &self.0.publisher
+    }
+
+    /// The newest records of a release, or of all.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn records(
+        &self,
+        release: Option<String>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<String>, PublishError> {
+        self.0.publisher.stored(move |store| store.records(release.as_deref(), before, limit)).await
+    }
+
+    /// A record, as JSON.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn record(&self, id: u64) -> Result<Option<String>, PublishError> {
+        self.0.publisher.stored(move |store| store.record(id)).await
+    }
+}
+
+/// What a [`Controller::put`] led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// There was no such release.
+    pub created: bool,
+    /// Anything changed.
+    pub changed: bool,
+}
+
+/// A status without what need not be remembered at each moment.
+fn remembered(status: &Status) -> Status {
+    let mut status = status.clone();
+    for candidate in status.candidates.values_mut() {
+        candidate.judge.elapsed_s = 0;
+        candidate.verdict = None;
+    }
+    status
+}
+
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,25 @@
+//! Releases: candidates that ramp, hold, are promoted and rolled back by themselves.
+//!
+//! [`spec`] is what people write (`read`), [`status`] where a release is and what may happen there. Once a second the
+//! [`controller`] makes a `snapshot` of what the ledger knows, asks the judge, and does what it says: the new status, the
+//! [`record`] of the decision, and the revision with the new allocation are one transaction. [`safety`] is how it knows
+//! that a return to stable is complete. `docs/release.md` says what holds.
+
+mod allocation;
+pub mod controller;
+mod read;
+pub mod record;
+pub mod safety;
+pub mod shares;
+mod snapshot;
+mod source;
+pub mod spec;
+pub mod status;
+mod tick;
+pub mod view;
+
+pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
+pub use read::read;
+pub use record::DecisionRecord;
+pub use spec::Spec;
+pub use status::{Command, Phase, Status};

@@ -1,0 +1,101 @@
+//! Whether the return to stable has happened, and how long it took.
+
+use serde::{Deserialize, Serialize};
+
+/// So long nothing may be seen of a candidate once no proxy routes to it: what was under way is reported then.
+const QUIET_MS: u64 = 3_000;
+
+/// How the return to stable went. Times are milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Safety {
+    /// When the return was decided.
+    pub decided_at_ms: u64,
+    /// The revision that brought it.
+    pub revision: u64,
+    /// When every connected proxy decided by that revision on all of its workers.
+    pub applied_at_ms: Option<u64>,
+    /// When the last batch of observations ended that had requests to a candidate.
+    pub last_seen_ms: Option<u64>,
+    /// Since when no proxy routes to a candidate, as far as proxies and observations show. Missing until that is known.
+    pub safe_at_ms: Option<u64>,
+    /// From the decision until then.
+    pub time_to_safe_ms: Option<u64>,
+}
+
+/// What is known of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether every connected proxy decides by the revision, or by a newer one, on all of its workers.
+    pub applied: bool,
+    /// When the last batch of observations ended that had requests to a candidate.
+    pub last_seen_ms: Option<u64>,
+}
+
+impl Safety {
+    /// A return that was just decided.
+    #[must_use]
+    pub fn begun(decided_at_ms: u64, revision: u64) -> Self {
+        Self {
+            decided_at_ms,
+            revision,
+            applied_at_ms: None,
+            last_seen_ms: None,
+            safe_at_ms: None,
+            time_to_safe_ms: None,
+        }
+    }
+
+    /// Takes in what is known now. Whether the return is complete.
+    pub fn observe(&mut self, seen: Seen, now_ms: u64) -> bool {
+        self.last_seen_ms = seen.last_seen_ms.max(self.last_seen_ms);
+        if !seen.applied {
+            // A proxy came back with older rules.
+            self.applied_at_ms = None;
+            return false;
+        }
+        let applied = *self.applied_at_ms.get_or_insert(now_ms);
+        let safe = self.last_seen_ms.map_or(applied, |last| last.max(applied));
+        if now_ms < safe.saturating_add(QUIET_MS) {
+            return false;
+        }
+        self.safe_at_ms = Some(safe);
+        self.time_to_safe_ms = Some(safe.saturating_sub(self.decided_at_ms));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_safe_once_all_proxies_and_observations_say_so() {
+        let mut safety = Safety::begun(1_000, 7);
+        assert!(!safety.observe(Seen { applied: false, last_seen_ms: Some(900) }, 1_100));
+        assert!(!safety.observe(Seen { applied: true, last_seen_ms: Some(1_200) }, 1_300));
+        assert!(
+            !safety.observe(Seen { applied: true, last_seen_ms: Some(2_000) }, 4_000),
+            "one was under way"
+        );
+        assert!(safety.observe(Seen { applied: true, last_seen_ms: Some(2_000) }, 5_000));
+        assert_eq!((safety.safe_at_ms, safety.time_to_safe_ms), (Some(2_000), Some(1_000)));
+    }
+
+    #[test]
+    fn a_proxy_that_returns_with_old_rules_is_not_safe() {
+        let mut safety = Safety::begun(1_000, 7);
+        assert!(!safety.observe(Seen { applied: true, last_seen_ms: None }, 1_100));
+        assert!(!safety.observe(Seen { applied: false, last_seen_ms: None }, 9_000));
+        assert!(!safety.observe(Seen { applied: true, last_seen_ms: None }, 9_500));
+        assert!(safety.observe(Seen { applied: true, last_seen_ms: None }, 12_500));
+        assert_eq!(safety.time_to_safe_ms, Some(8_500));
+    }
+
+    #[test]
+    fn what_is_still_observed_is_not_safe() {
+        let mut safety = Safety::begun(0, 1);
+        for now in (1_000..60_000).step_by(1_000) {
+            assert!(!safety.observe(Seen { applied: true, last_seen_ms: Some(now) }, now + 500));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From what the ledger knows to what the judge takes in.
+
+use super::{
+    source::Source,
+    spec::Spec,
+    status::{Epoch, Phase, Status},
+};
+use crate::ledger::{
+    ArmObservations, ArmOutcomes, EpochObservations, Ledger, OutcomeQuery, ReleaseObservations,
+};
+use crate::store::StoreError;
+use halftone_judge::{
+    Snapshot,
+    policy::{self, Gate, Measurement, Sample, StepConditions},
+    stats::ArmUnits,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Name of the arm with the concurrent control.
+const CONTROL: &str = "control";
+/// Name of the arm with the rest of stable.
+const REST: &str = "rest";
+
+/// Outcomes by metric, epoch and arm.
+pub(super) type OutcomesByMetric = BTreeMap<String, BTreeMap<(u64, String), ArmOutcomes>>;
+
+/// What applications reported of a release, for each metric that comes from there. Blocks.
+pub(super) fn outcomes(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Result<OutcomesByMetric, StoreError> {
+    let analysed: BTreeSet<String> = spec.candidates.iter().cloned().chain([CONTROL.to_owned()]).collect();
+    let mut outcomes = BTreeMap::new();
+    for (name, source) in &spec.sources {
+        let (Source::Outcome(reported), Some(metric)) = (source, spec.policy().metrics.get(name)) else {
+            continue;
+        };
+        let query = OutcomeQuery {
+            metric: reported.metric.clone(),
+            window: (metric.window_s > 0).then(|| Duration::from_secs(metric.window_s)),
+            aggregate: reported.aggregate,
+            missing: reported.missing(metric),
+            analysed_arms: analysed.clone(),
+            now_ms,
+            cap: metric.cap,
+        };
+        outcomes.insert(name.clone(), ledger.outcomes(&spec.ruleset, &spec.name, &query)?);
+    }
+    Ok(outcomes)
+}
+
+/// What is known of a release at a moment.
+pub(super) struct Knowledge<'a> {
+    /// What was observed; `None` when nothing was.
+    pub(super) observed: Option<&'a ReleaseObservations>,
+    /// What applications reported.
+    pub(super) outcomes: &'a OutcomesByMetric,
+    /// The moment: milliseconds since the Unix epoch.
+    pub(super) now_ms: u64,
+}
+
+impl Knowledge<'_> {
+    fn epoch(&self, number: u64) -> Option<&EpochObservations> {
+        self.observed?.epochs.iter().find(|epoch| epoch.epoch == number)
+    }
+
+    /// When the release was first and last observed, in its own epochs.
+    fn span(&self, status: &Status) -> Option<(u64, u64)> {
+        let epochs = status.epochs.iter().filter_map(|epoch| self.epoch(epoch.epoch));
+        epochs
+            .map(|epoch| (epoch.begun_ms, epoch.ended_ms))
+            .reduce(|(begun, ended), (other, last)| (begun.min(other), ended.max(last)))
+    }
+}
+
+/// When the last batch ended that had requests to one of the candidates.
+pub(super) fn last_seen(observed: Option<&ReleaseObservations>, spec: &Spec) -> Option<u64> {
+    let series = observed?.series.iter().filter(|of| spec.candidates.contains(&of.series.target));
+    series.map(|of| of.ended_ms).max()
+}
+
+/// What the judge is told of a candidate.
+pub(super) fn snapshot(spec: &Spec, status: &Status, candidate: &str, known: &Knowledge<'_>) -> Snapshot {
+    let span = known.span(status);
+    let seconds = |since: u64| known.now_ms.saturating_sub(since) / 1_000;
+    let elapsed = span.map_or(0, |(begun, _)| seconds(begun));
+    let before = status.candidates.get(candidate).map_or(0, |candidate| candidate.judge.elapsed_s);
+    Snapshot {
+        // A first batch that comes late, from a backend with another clock, does not turn time back.
+        elapsed_s: elapsed.max(before),
+        data_age_s: seconds(span.map_or(status.created_at_ms, |(_, ended)| ended)),
+        gate: gate(spec, status, known.now_ms),
+        epochs: status
+            .epochs
+            .iter()
+            // Once everybody has the candidate, there is nothing to compare.
+            .filter(|epoch| {
+                epoch.shares.control > 0.0 && epoch.candidates.iter().any(|name| name == candidate)
+            })
+            .map(|epoch| of_epoch(spec, epoch, candidate, known))
+            .collect(),
+    }
+}
+
+fn gate(spec: &Spec, status: &Status, now_ms: u64) -> Gate {
+    let Some(step) = spec.steps.get(status.step) else { return Gate::Final };
+    let elapsed_s = now_ms.saturating_sub(status.step_since_ms) / 1_000;
+    let held = elapsed_s >= step.hold.time.as_secs();
+    let approved = step.hold.approval.then_some(status.approved);
+    // The last step promotes; its conditions come before that.
+    let is_final = status.is_last_step(spec) && held && approved != Some(false);
+    if is_final || matches!(status.phase, Phase::Promoted | Phase::Candidate) {
+        return Gate::Final;
+    }
+    Gate::Step(StepConditions {
+        elapsed_s,
+        least_s: step.hold.time.as_secs(),
+        least_units: step.hold.units,
+        approved,
+    })
+}
+
+fn of_epoch(spec: &Spec, epoch: &Epoch, candidate: &str, known: &Knowledge<'_>) -> policy::Epoch {
+    let observed = known.epoch(epoch.epoch);
+    let arm = |name: &str| observed.and_then(|epoch| epoch.arms.get(name));
+    let units = |name: &str| arm(name).map_or(0, |arm| arm.units.units);
+    let others: Vec<&String> = epoch.candidates.iter().filter(|name| *name != candidate).collect();
+    let counted = ArmUnits {
+        control: units(CONTROL),
+        treatment: units(candidate),
+        rest: units(REST),
+        others: others.iter().map(|name| units(name)).collect(),
+        both: observed.map_or(0, |epoch| epoch.arms.values().map(|arm| arm.units.both).sum()),
+    };
+    let metrics = spec.sources.iter().filter_map(|(name, source)| {
+        let metric = spec.policy().metrics.get(name)?;
+        let sample = |arm_name: &str| match source {
+            Source::Observed(from) => observed_sample(metric.kind, from, arm(arm_name)?),
+            Source::Outcome(_) => {
+                let outcomes = known.outcomes.get(name)?.get(&(epoch.epoch, arm_name.to_owned()))?;
+                match metric.kind {
+                    policy::MetricKind::Proportion => outcomes.events.map(Sample::Proportion),
+                    _ => Some(Sample::Mean(outcomes.values)),
+                }
+            }
+        };
+        // Goals are compared with the concurrent control alone.
+        let rest = matches!(source, Source::Observed(_)).then(|| sample(REST)).flatten();
+        Some((name.clone(), Measurement { control: sample(CONTROL), treatment: sample(candidate), rest }))
+    });
+    policy::Epoch {
+        id: epoch.epoch.to_string(),
+        shares: policy::Shares {
+            control: epoch.shares.control,
+            treatment: epoch.shares.candidate,
+            rest: epoch.shares.rest,
+            others: others.iter().map(|_| epoch.shares.candidate).collect(),
+        },
+        units: counted,
+        metrics: metrics.collect(),
+    }
+}
+
+fn observed_sample(kind: policy::MetricKind, from: &str, arm: &ArmObservations) -> Option<Sample> {
+    if arm.units.units == 0 {
+        return None;
+    }
+    match kind {
+        policy::MetricKind::Event => arm.bad_events(from).map(Sample::Proportion),
+        policy::MetricKind::Latency => Some(Sample::Histogram(arm.units.first_latency.clone())),
+        _ => arm.statistics.get(from)?.units.clone().map(Sample::Buckets),
+    }
+}
