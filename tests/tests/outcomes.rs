@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tonic::transport::Channel;
 
 const RELEASE: &str = "/v1/observations?ruleset=digits&release=canary";
 const JSON: &str = "application/json";
@@ -29,7 +30,7 @@ async fn post(rest: SocketAddr, kind: &str, body: impl Into<reqwest::Body>) -> R
     Ok(request.header("content-type", kind).body(body).send().await?)
 }
 
-fn outcome(id: impl ToString) -> Value {
+fn outcome(id: impl ToString + Copy) -> Value {
     json!({
         "id": id.to_string(), "ruleset": "digits", "release": "canary", "metric": "click", "value": true,
         "unit": id.to_string(), "time": now_ms(),
@@ -147,6 +148,7 @@ async fn what_is_no_outcome_is_refused_and_changes_nothing() -> Result<()> {
         (JSON, with("evaluation", "AA".into()), 400, "`evaluation`"),
         (JSON, "x".repeat((64 << 10) + 1), 413, "an outcome has at most"),
         (MANY, "\n".repeat((16 << 20) + 1), 413, "at most 16777216 bytes"),
+        (MANY, "{\n".repeat(200_001), 413, "more than 200000 lines"),
         (MANY, "\n \n".to_owned(), 400, "no outcome in it"),
         ("text/plain", outcome("a").to_string(), 415, "application/x-ndjson"),
     ] {
@@ -315,7 +317,8 @@ async fn outcomes_before_and_after_their_units_are_of_one_release() -> Result<()
     let (control_plane, _folder) = start(Paths::find()?).await?;
     let rest = control_plane.rest;
     assert_eq!(post(rest, JSON, outcome("early").to_string()).await?.status(), StatusCode::CREATED);
-    let mut backend = ObservationsClient::connect(format!("http://{}", control_plane.xds)).await?;
+    let channel = Channel::from_shared(format!("http://{}", control_plane.xds))?.connect().await?;
+    let mut backend = ObservationsClient::new(channel);
     let requests = [Request { unit: 7, time_ms: now_ms(), latency: Some(0.1) }];
     backend.report(batch(1, 1, vec![series(1, "control", &requests)])).await?;
     assert_eq!(post(rest, JSON, outcome("late").to_string()).await?.status(), StatusCode::CREATED);

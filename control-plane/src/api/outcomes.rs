@@ -22,6 +22,8 @@ use tokio::sync::Semaphore;
 const MAX_ONE: usize = 64 << 10;
 /// Bytes of many.
 const MAX_MANY: usize = 16 << 20;
+/// Lines of many: more than there can be outcomes, and no more than there is memory for answers.
+const MAX_LINES: usize = 200_000;
 /// Outcomes of one transaction.
 const CHUNK: usize = 4_096;
 /// Requests of one outcome that are answered at once; more wait.
@@ -131,9 +133,13 @@ async fn many(reports: Reports, headers: &HeaderMap, request: Request) -> Result
     let body = body(request, "a body of outcomes", MAX_MANY).await?;
     let lines =
         (0..).zip(body.split(|byte| *byte == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty());
-    let lines: Vec<(usize, Bytes)> = lines.map(|(index, line)| (index, body.slice_ref(line))).collect();
+    let lines: Vec<(usize, Bytes)> =
+        lines.take(MAX_LINES + 1).map(|(index, line)| (index, body.slice_ref(line))).collect();
     if lines.is_empty() {
         return Err(Problem::bad_request("there is no outcome in it: it has one as JSON on each line"));
+    }
+    if lines.len() > MAX_LINES {
+        return Err(Problem::too_large(format!("it has more than {MAX_LINES} lines")));
     }
     let (mut answers, mut all_kept) = (Vec::new(), true);
     for chunk in lines.chunks(CHUNK) {

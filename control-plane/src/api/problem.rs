@@ -95,11 +95,14 @@ impl Problem {
     /// The body, which is to be `what`, could not be taken.
     pub(crate) fn body(rejection: &BytesRejection, what: &str, most: usize) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = format!("{what} has at most {most} bytes");
-            let kind = "urn:halftone:problem:too-large";
-            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, kind, "The upload is too large", detail);
+            return Self::too_large(format!("{what} has at most {most} bytes"));
         }
         Self::bad_request(rejection.body_text())
+    }
+
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        let kind = "urn:halftone:problem:too-large";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, kind, "The upload is too large", detail)
     }
 
     /// The body is of a kind that is not taken here.

@@ -123,6 +123,9 @@ const CREATE: &str = concat!(
     from_1_to_2!()
 );
 
+/// Memory for pages of the file.
+const CACHE_KIB: i64 = 32 << 10;
+
 /// A release's number in the file.
 pub(super) type ReleaseId = i64;
 
@@ -160,7 +163,10 @@ impl Database {
     /// # Errors
     /// When the file cannot be opened or was written by a newer build.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self(connection(path)?))
+        let connection = connection(path)?;
+        // Outcomes come by keys in no order. What a transaction changes is to be written once, when it ends.
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        Ok(Self(connection))
     }
 
     /// A connection beside this one, to read by.

@@ -21,7 +21,7 @@ fn take(ledger: &Ledger, outcomes: &[Outcome]) -> Vec<Result<Taken, LedgerError>
     wait(ledger.take_outcomes(outcomes).unwrap()).unwrap()
 }
 
-fn outcome(key: impl ToString, unit: u64, time_ms: u64, value: f64) -> Outcome {
+fn outcome(key: impl ToString + Copy, unit: u64, time_ms: u64, value: f64) -> Outcome {
     Outcome {
         key: key.to_string(),
         ruleset: "digits".to_owned(),
@@ -244,7 +244,7 @@ fn outcomes_that_cannot_be_are_refused_alone() {
         (Outcome { time_ms: Some(now - 31 * day), ..sound.clone() }, "--keep-observations"),
     ];
     for (outcome, say) in &refused {
-        let results = take(&ledger, &[outcome.clone()]);
+        let results = take(&ledger, std::slice::from_ref(outcome));
         let error = results[0].as_ref().unwrap_err();
         assert!(
             matches!(error, LedgerError::Refused(_)) && error.to_string().contains(say),
