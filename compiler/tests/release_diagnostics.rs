@@ -24,6 +24,7 @@ fn release() -> Release {
         before: None,
         stable: "v1".into(),
         candidates: vec!["v2".into()],
+        dropped: Vec::new(),
         share: 0.1,
         control: 0.1,
     }

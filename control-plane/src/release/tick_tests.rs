@@ -205,6 +205,25 @@ fn a_fault_rolls_back_in_every_phase_with_a_candidate() {
 }
 
 #[test]
+fn one_of_two_candidates_is_taken_back_and_the_other_goes_on() {
+    let steps =
+        "steps: [{share: 0.1, hold: {for: 10s, units: 50}}, {share: 0.3, hold: {for: 10s, units: 50}}]\n";
+    let mut world = World::new(&format!(
+        "candidates: [v2, v3]\napproval: auto\npolicy: {{cycle_s: 30, look_every_s: 5}}\n{steps}"
+    ));
+    world.pass(1);
+    let faulty = |arm: &str| if arm == "v3" { Behaviour { errors: 0.5, ..WELL } } else { WELL };
+    world.pass_with(400, 1, 600, faulty);
+    assert_eq!(
+        world.actions(),
+        [Action::Start, Action::Rollback, Action::Widen, Action::Promote, Action::Settle]
+    );
+    assert_eq!((world.status.phase, world.status.winner.as_deref()), (Phase::Promoted, Some("v2")));
+    let dropped: Vec<bool> = world.status.candidates.values().map(|candidate| candidate.dropped).collect();
+    assert_eq!(dropped, [false, true]);
+}
+
+#[test]
 fn nothing_is_promoted_without_data_of_both_arms() {
     // No traffic at all.
     let mut world =
