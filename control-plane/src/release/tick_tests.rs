@@ -1,5 +1,7 @@
 //! What releases do on what data, moment by moment.
 
+#![allow(clippy::cast_possible_truncation, reason = "numbers of the tests, below a million")]
+
 use super::{
     allocation::{allocation, epoch_of},
     read,
