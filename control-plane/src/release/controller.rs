@@ -336,7 +336,11 @@ impl Controller {
                 }
                 match &given {
                     Some(given) => next.epochs.push(epoch_of(given, of.width(), now_ms)),
-                    None => next.safety = Some(Safety::begun(now_ms, revision)),
+                    None => {
+                        let decided_at_ms =
+                            next.safety.as_ref().map_or(now_ms, |before| before.decided_at_ms);
+                        next.safety = Some(Safety::begun(decided_at_ms, revision));
+                    }
                 }
                 if let Some(last) = records.last_mut() {
                     last.revision = Some(revision);

@@ -9,7 +9,7 @@ use super::{
     safety::Seen,
     snapshot::{Knowledge, OutcomesByMetric},
     spec::Spec,
-    status::{Phase, Status},
+    status::{Command, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
 };
 use crate::ledger::{ArmObservations, ArmUnits, EpochObservations, ReleaseObservations};
@@ -18,7 +18,7 @@ use halftone_judge::{
     policy::{Decision, Reason},
     stats::{Grid, Histogram},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const BASE: &str = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\n\
     steps: [{share: 0.1, hold: {for: 10s, units: 50}}, {share: 0.5, hold: {for: 10s, units: 50}}]\n\
@@ -339,6 +339,12 @@ fn other_rules_begin_another_epoch_and_a_refused_revision_pauses() {
         (Phase::Paused, epochs),
         "it is noticed once"
     );
+    let numbers: BTreeSet<u64> = world.status.epochs.iter().map(|epoch| epoch.epoch).collect();
+    assert_eq!(numbers.len(), epochs, "each epoch is there once: {:?}", world.status.epochs);
+    world.status.command(Command::Resume, "", &world.spec, world.now_ms).unwrap();
+    world.pass_with(5, 1, 400, well);
+    assert_eq!((world.status.phase, world.status.epochs.len()), (Phase::Running, epochs + 1));
+    assert!(!matches!(world.last_reason(), Reason::Input | Reason::Srm), "{}", world.status.why);
 }
 
 #[test]
