@@ -5,8 +5,9 @@ use halftone_proto::v1::observations_client::ObservationsClient;
 use halftone_tests::{
     ControlPlane, Paths,
     observed::{Request, batch, now_ms, series},
+    traffic,
 };
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -18,6 +19,9 @@ const UNITS: u64 = 10_000_000;
 const BATCH: u64 = 20_000;
 const SOURCES: u8 = 2;
 const READS: usize = 21;
+
+const OUTCOMES: u64 = 1_000_000;
+const OUTCOMES_OF_A_BODY: u64 = 50_000;
 
 const RELEASE: &str = "/v1/observations?ruleset=digits&release=canary";
 
@@ -121,12 +125,52 @@ async fn measure() -> Result<()> {
         worst(&meanwhile),
         meanwhile.len()
     );
+    measure_outcomes(&control_plane).await?;
     let crashed = control_plane.crash()?;
     let start = Instant::now();
     let control_plane = crashed.start_again().await?;
     println!("  {:>9.1} s to start again after a crash", start.elapsed().as_secs_f64());
     println!("  {:>9.0} MiB resident then", mib(control_plane.resident_bytes()?));
     control_plane.stop()
+}
+
+/// Outcomes of two clients at once, in bodies of many.
+async fn measure_outcomes(control_plane: &ControlPlane) -> Result<()> {
+    let (start, before) = (Instant::now(), control_plane.process().cpu_time()?);
+    let send = async |client: u64| {
+        for body in 0..OUTCOMES / 2 / OUTCOMES_OF_A_BODY {
+            let first = (client * OUTCOMES / 2) + body * OUTCOMES_OF_A_BODY;
+            let request = traffic::client()?.post(format!("http://{}/v1/outcomes", control_plane.rest));
+            let request = request.header("content-type", "application/x-ndjson").body(outcomes(first));
+            let answer = request.send().await?;
+            ensure!(answer.status() == StatusCode::OK, "{}", answer.status());
+            answer.bytes().await?;
+        }
+        anyhow::Ok(())
+    };
+    let (one, other) = tokio::join!(send(0), send(1));
+    one.and(other)?;
+    let (took, cpu) = (start.elapsed(), control_plane.process().cpu_time()? - before);
+    println!(
+        "  {:>9.0} outcomes per second of CPU time, of {OUTCOMES} by 2 clients in bodies of {OUTCOMES_OF_A_BODY}; {:.0} per \
+         second that passed",
+        OUTCOMES as f64 / cpu.as_secs_f64(),
+        OUTCOMES as f64 / took.as_secs_f64()
+    );
+    Ok(())
+}
+
+/// A body of outcomes. Their ids come in no order, as random ones do.
+fn outcomes(first: u64) -> String {
+    let line = |i: u64| {
+        let id = i.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        format!(
+            "{{\"id\":\"{id:032x}\",\"ruleset\":\"digits\",\"release\":\"canary\",\"metric\":\"click\",\"value\":{},\
+             \"unit\":\"{i}\"}}\n",
+            i % 2
+        )
+    };
+    (first..first + OUTCOMES_OF_A_BODY).map(line).collect()
 }
 
 pub(crate) fn run() -> Result<()> {

@@ -14,6 +14,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use clap::Args;
+use halftone_telemetry::metrics::ModelMetrics;
 use std::{
     fs::{File, TryLockError},
     future::IntoFuture,
@@ -60,7 +61,11 @@ pub struct ServeArgs {
     /// How much is observed.
     #[command(flatten)]
     pub observations: Limits,
-    /// File to write the addresses to (JSON: `rest`, `xds`) once all is ready. For scripts that use port 0.
+    /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it is
+    /// not given.
+    #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+    /// File to write the addresses to (JSON: `rest`, `xds`, `admin`) once all is ready. For scripts that use port 0.
     #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
 }
@@ -88,6 +93,10 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let rest = bind(args.rest, "--rest").await?;
     let xds = bind(args.xds, "--xds").await?;
     let addresses = (rest.local_addr()?, xds.local_addr()?);
+    let admin = match args.admin {
+        Some(address) => Some(admin(address, Arc::clone(&ledger)).await?),
+        None => None,
+    };
 
     let (stop, stopping) = watch::channel(());
     let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), stored)?;
@@ -111,7 +120,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         "the control plane is ready"
     );
     if let Some(path) = &args.ready_file {
-        let text = format!("{{\"rest\":\"{}\",\"xds\":\"{}\"}}\n", addresses.0, addresses.1);
+        let admin = admin.map(|admin| format!(",\"admin\":\"{admin}\"")).unwrap_or_default();
+        let text = format!("{{\"rest\":\"{}\",\"xds\":\"{}\"{admin}}}\n", addresses.0, addresses.1);
         write_whole(path, &text)?;
     }
 
@@ -202,6 +212,16 @@ fn token(args: &ServeArgs) -> anyhow::Result<Option<Token>> {
         bail!("the token in {} is shorter than 16 characters", path.display());
     }
     Ok(token)
+}
+
+/// Serves what operators ask, to the end of the process; says where.
+async fn admin(address: SocketAddr, ledger: Arc<Ledger>) -> anyhow::Result<SocketAddr> {
+    let listener = bind(address, "--admin").await?;
+    let bound = listener.local_addr()?;
+    let metrics = ModelMetrics::default();
+    metrics.register(ledger::metrics(ledger));
+    tokio::spawn(axum::serve(listener, halftone_telemetry::admin::router(metrics)).into_future());
+    Ok(bound)
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

@@ -214,7 +214,7 @@ fn check_series(series: &Series) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     if name.len() > MAX_NAME {
         return Err(Refusal::new(format!("`{what}` has {} bytes; the most are {MAX_NAME}", name.len())));
     }

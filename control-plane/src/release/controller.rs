@@ -5,12 +5,13 @@ use super::{
     read,
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
-    snapshot::{Knowledge, OutcomesByMetric, last_seen},
+    snapshot::{Knowledge, OutcomesByMetric, last_seen, outcomes},
     spec::Spec,
     status::{Command, NotAllowed, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
 };
 use crate::{
+    ids::IdError,
     ledger::{Ledger, ReleaseObservations},
     publisher::{PublishError, Publisher},
     store::{ReleaseWrite, StoreError, StoredRelease},
@@ -31,6 +32,8 @@ use tokio::{
 const TICK: Duration = Duration::from_secs(1);
 /// Between two tries to take an allocation back that every proxy refused to lose.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How much longer than adding up outcomes the time until the next time is.
+const PACE: u32 = 20;
 /// Releases at most.
 const MOST: usize = 1_000;
 
@@ -60,6 +63,9 @@ pub enum ControllerError {
     /// It is not what it was when the client read it.
     #[error("the release is at generation {0:?}")]
     Precondition(Option<u64>),
+    /// There is no number for a record.
+    #[error(transparent)]
+    Id(#[from] IdError),
     /// The ruleset cannot have it, or the store does not take it.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -70,9 +76,6 @@ impl From<StoreError> for ControllerError {
         Self::Publish(error.into())
     }
 }
-
-/// TEMPORARY
-pub type Ids = Arc<dyn Fn() -> Result<String, ControllerError> + Send + Sync>;
 
 /// What has to be true of a release for a change to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,15 +96,20 @@ struct Inner {
     publisher: Publisher,
     nodes: Nodes,
     ledger: Arc<Ledger>,
-    ids: Ids,
     /// Held by the one change that is under way.
-    changing: Mutex<Retries>,
+    changing: Mutex<Work>,
     /// What readers see, by name. Told of every change.
     releases: watch::Sender<Arc<BTreeMap<String, Looked>>>,
 }
 
-/// When each release's allocation may be tried again that could not be changed.
-type Retries = BTreeMap<String, Instant>;
+/// What is known from one moment to the next, by release.
+#[derive(Default)]
+struct Work {
+    /// When a release may be looked at again that could not go on.
+    retries: BTreeMap<String, Instant>,
+    /// What was reported, and when to ask again.
+    outcomes: BTreeMap<String, (Instant, OutcomesByMetric)>,
+}
 
 impl Controller {
     /// Takes up what the store holds.
@@ -129,9 +137,6 @@ impl Controller {
             publisher,
             nodes,
             ledger,
-            ids: Arc::new(|| {
-                Ok(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string())
-            }),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
@@ -179,29 +184,31 @@ impl Controller {
         }
         let (this, name) = (self.clone(), name.to_owned());
         let ticking = async move {
-            let mut retries = this.0.changing.lock().await;
+            let mut work = this.0.changing.lock().await;
             let Some(looked) = this.release(&name) else { return Ok(()) };
-            let observed = this.observed(&looked.spec).await?;
             let now_ms = now_ms();
+            let observed = this.observed(&looked.spec).await?;
+            let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
-            let outcomes = OutcomesByMetric::new();
             let moment = Moment {
-                known: Knowledge { observed: observed.as_ref(), outcomes: &outcomes, now_ms },
+                known: Knowledge { observed: observed.as_ref(), outcomes, now_ms },
                 actual,
                 seen: this.seen(&looked, observed.as_ref()),
             };
             let (next, decided) = tick(&looked.spec, &looked.status, &moment);
-            if retries.get(&name).is_some_and(|until| Instant::now() < *until)
+            if work.retries.get(&name).is_some_and(|until| Instant::now() < *until)
                 && next.phase == looked.status.phase
             {
                 return Ok(());
             }
-            retries.remove(&name);
+            work.retries.remove(&name);
+            // Every proxy refused to lose it, and will again for a while.
+            let came_back = looked.status.phase.is_ended() && actual.is_some();
             let done = this.commit(&looked, next, decided, "controller", now_ms).await;
-            if done.is_err() || this.release(&name).is_some_and(|looked| looked.status.phase.is_ended()) {
-                retries.insert(name, Instant::now() + AGAIN);
+            if done.is_err() || came_back {
+                work.retries.insert(name, Instant::now() + AGAIN);
             }
             done
         };
@@ -226,6 +233,25 @@ impl Controller {
         let (ledger, ruleset, name) = (self.0.ledger.clone(), spec.ruleset.clone(), spec.name.clone());
         let read = tokio::task::spawn_blocking(move || ledger.release(&ruleset, &name)).await;
         Ok(read.map_err(|error| PublishError::Internal(error.to_string()))??)
+    }
+
+    /// What was reported of a release. Adding up takes time with many units: never more than a twentieth of it.
+    async fn outcomes<'a>(
+        &self,
+        looked: &Looked,
+        work: &'a mut Work,
+        now_ms: u64,
+    ) -> Result<&'a OutcomesByMetric, ControllerError> {
+        let name = looked.spec.name.clone();
+        let (again, known) = work.outcomes.entry(name).or_insert_with(|| (Instant::now(), BTreeMap::new()));
+        let begun = Instant::now();
+        if !looked.status.phase.is_ended() && begun >= *again {
+            let (ledger, spec) = (self.0.ledger.clone(), looked.spec.clone());
+            let read = tokio::task::spawn_blocking(move || outcomes(&ledger, &spec, now_ms)).await;
+            *known = read.map_err(|error| PublishError::Internal(error.to_string()))??;
+            *again = begun + PACE * begun.elapsed();
+        }
+        Ok(known)
     }
 
     fn seen(&self, looked: &Looked, observed: Option<&ReleaseObservations>) -> Seen {
@@ -265,7 +291,7 @@ impl Controller {
         let mut records = Vec::with_capacity(decided.len());
         for decided in decided {
             records.push(DecisionRecord {
-                id: (self.0.ids)()?,
+                id: self.0.ledger.ids().next()?.to_string(),
                 release: spec.name.clone(),
                 at_ms: now_ms,
                 by: if decided.by == "controller" { by.to_owned() } else { decided.by.to_owned() },
@@ -451,7 +477,7 @@ impl Controller {
     ) -> Result<(), ControllerError> {
         let (this, name) = (self.clone(), name.to_owned());
         let deleting = async move {
-            let _changing = this.0.changing.lock().await;
+            let mut work = this.0.changing.lock().await;
             let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
             let generation = looked.status.generation;
             if !matches!(precondition, Precondition::None)
@@ -484,6 +510,7 @@ impl Controller {
             } else {
                 this.0.publisher.note(write).await?;
             }
+            work.outcomes.remove(&name);
             this.show(&name, None, true);
             Ok(())
         };
@@ -502,7 +529,7 @@ impl Controller {
 
     /// The publisher.
     #[must_use]
-    pub(crate) fn publisher(&self) -> &Publisher {
+    pub fn publisher(&self) -> &Publisher {
         &self.0.publisher
     }
 

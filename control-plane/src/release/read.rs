@@ -278,7 +278,7 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
         last = share;
     }
     for (name, metric) in &spec.policy().metrics {
-        if let Some(message) = spec.sources.get(name).and_then(|source| source.problem(metric.kind)) {
+        if let Some(message) = spec.sources.get(name).and_then(|source| source.problem(metric)) {
             wrong(&format!("metrics.{name}"), message, "change `kind`, or name a `source`");
         }
     }
@@ -321,6 +321,11 @@ mod tests {
             ("policy: {steps: 3}", "does not belong"),
             ("policy: {alpha: {kill: 2}}", "give a level"),
             ("policy: other", "unknown variant"),
+            (
+                "metrics: {click: {kind: proportion, role: signal, source: {outcome: {metric: c, missing: zero}}}, error: {kind: \
+                 event, role: guardrail}}",
+                "without a `window_s`",
+            ),
             ("steps: [{share: 0.1, hold: {for: 5 minutes}}]", "is not a duration"),
             ("watch: {control: 0}", "without a control"),
             ("name: other", "stored as \"v2\""),
