@@ -24,6 +24,7 @@ fn release() -> Release {
         before: None,
         stable: "v1".into(),
         candidates: vec!["v2".into()],
+        dropped: Vec::new(),
         share: 0.1,
         control: 0.1,
     }
@@ -214,7 +215,7 @@ fn a_release_that_no_unit_reaches_is_refused() {
         let expected = format!(
             "E0214 release `ramp`: no unit reaches it: `all` before it takes every one that it could | {before}"
         );
-        assert_eq!(told(&released(&rules(rule), &[release.clone()])), [expected]);
+        assert_eq!(told(&released(&rules(rule), std::slice::from_ref(&release))), [expected]);
         let release = Release { before: Some("all".into()), ..release };
         let problems = released(&rules(rule), &[release]);
         assert!(problems.iter().all(|problem| !problem.message.starts_with("release")), "{problems:#?}");
@@ -233,6 +234,17 @@ fn a_release_that_no_unit_reaches_is_refused() {
     let second = Release { name: "second".into(), ..release() };
     let expected = "E0214 release `second`: no unit reaches it: `ramp` before it takes every one that it could | narrow the condition of `ramp`, or put both into a layer, each with a range";
     assert_eq!(told(&released("version: v1\nrules: []\n", &[release(), second.clone()])), [expected]);
+    // One that is through has what those without a unit leave over, or may be waiting for the other to go.
+    let through = |name: &str| Release { name: name.into(), share: 1.0, control: 0.0, ..release() };
+    let text = "version: v1\nrules: []\n";
+    assert_eq!(told(&released(text, &[release(), through("second")])), [""; 0]);
+    let expected = "W0401 release `second`: it can never match: `first` before it takes every request that it could | move it up, or narrow the other one";
+    assert_eq!(told(&released(text, &[through("first"), through("second")])), [expected]);
+    let expected = format!(
+        "E0214 release `first`: no unit reaches it: `all` before it takes every one that it could | {before}"
+    );
+    assert_eq!(told(&released(&rules("{name: all, target: v3}"), &[through("first")])), [expected]);
+
     let pro = Release { condition: Some("user.tier == 'pro'".into()), ..release() };
     assert_eq!(told(&released("version: v1\nrules: []\n", &[pro, second])), [""; 0]);
 }

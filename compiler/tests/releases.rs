@@ -36,6 +36,7 @@ fn release(name: &str, share: f64, control: f64) -> Release {
         before: None,
         stable: "v1".into(),
         candidates: vec!["v2".into()],
+        dropped: Vec::new(),
         share,
         control,
     }
@@ -185,6 +186,34 @@ fn thirds_are_everybody() {
         Release { candidates: ["a", "b", "c"].map(Into::into).to_vec(), ..release("thirds", 1.0 / 3.0, 0.0) };
     let found = arms(&bundle(TEXT, &[thirds]), "", 30_000);
     assert_eq!(counts(&found).into_keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_dropped_candidate_moves_its_units_to_stable_and_nobody_else() {
+    let all = Release { candidates: ["a", "b", "c"].map(Into::into).to_vec(), ..release("three", 0.2, 0.2) };
+    let one_less = Release { dropped: vec!["b".into()], ..all.clone() };
+    let text = "version: v1\nrules: []\n";
+    let (before, after) = (bundle(text, &[all]), bundle(text, &[one_less]));
+    for unit in 1..=10_000 {
+        let unit = unit.to_string();
+        let (before, after) = (decide(&before, &unit, ""), decide(&after, &unit, ""));
+        assert_eq!(before.arm, after.arm, "unit {unit}");
+        let target = if before.arm == Some("b") { "v1" } else { before.target };
+        assert_eq!(after.target, target, "unit {unit}");
+    }
+}
+
+#[test]
+fn halves_of_an_odd_range_fit_into_it() {
+    let halves = Release {
+        layer: Some("models".into()),
+        range: Some([0.0, 0.333_333]),
+        ..release("halves", 0.333_333 / 2.0, 0.333_333 / 2.0)
+    };
+    let compiled = compiled("version: v1\nlayers: {models: }\nrules: []\n", &[halves]);
+    let slices = &compiled.ruleset.rules[0].enrolment.allocation.as_ref().unwrap().slices;
+    let ends: Vec<_> = slices.iter().map(|slice| (slice.start, slice.end)).collect();
+    assert_eq!(ends, [(0, 166_667), (166_667, 333_333)]);
 }
 
 /// Two releases, each for a tier of its own: so that each unit can be asked for both.

@@ -46,6 +46,8 @@ pub struct Looked {
     pub source: Arc<str>,
     /// Where it is.
     pub status: Arc<Status>,
+    /// Why it cannot go on at the moment; it is tried again every second.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// Why nothing was changed.
@@ -130,7 +132,12 @@ impl Controller {
                     "the stored release {name:?} is not valid any more:\n{shown}"
                 ))
             })?;
-            let looked = Looked { spec: Arc::new(spec), source: source.into(), status: Arc::new(status) };
+            let looked = Looked {
+                spec: Arc::new(spec),
+                source: source.into(),
+                status: Arc::new(status),
+                trouble: None,
+            };
             releases.insert(name, looked);
         }
         Ok(Self(Arc::new(Inner {
@@ -168,9 +175,17 @@ impl Controller {
     pub async fn tick_all(&self) {
         let names: Vec<String> = self.0.releases.borrow().keys().cloned().collect();
         for name in names {
-            if let Err(error) = self.tick(&name).await {
-                tracing::error!(release = name, %error, "a release could not go on: it is tried again in a second");
+            let trouble = self.tick(&name).await.err().map(|error| Arc::from(error.to_string()));
+            let Some(looked) = self.release(&name).filter(|looked| looked.trouble != trouble) else {
+                continue;
+            };
+            match &trouble {
+                Some(error) => {
+                    tracing::error!(release = name, %error, "a release cannot go on: it is tried again every second");
+                }
+                None => tracing::info!(release = name, "the release goes on again"),
             }
+            self.show(&name, Some(Looked { trouble, ..looked }), true);
         }
     }
 
@@ -321,7 +336,11 @@ impl Controller {
                 }
                 match &given {
                     Some(given) => next.epochs.push(epoch_of(given, of.width(), now_ms)),
-                    None => next.safety = Some(Safety::begun(now_ms, revision)),
+                    None => {
+                        let decided_at_ms =
+                            next.safety.as_ref().map_or(now_ms, |before| before.decided_at_ms);
+                        next.safety = Some(Safety::begun(decided_at_ms, revision));
+                    }
                 }
                 if let Some(last) = records.last_mut() {
                     last.revision = Some(revision);
@@ -420,7 +439,8 @@ impl Controller {
                     return Err(NotAllowed(message).into());
                 }
                 let status = Status::new(&spec, now_ms);
-                let new = Looked { spec, source: source.into(), status: Arc::new(status.clone()) };
+                let new =
+                    Looked { spec, source: source.into(), status: Arc::new(status.clone()), trouble: None };
                 let created = Decided::by_person(Action::Create, "it was created");
                 this.commit(&new, status, vec![created], &by, now_ms).await?;
                 return Ok(Put { created: true, changed: true });
@@ -429,7 +449,7 @@ impl Controller {
                 return Ok(Put { created: false, changed: false });
             }
             before.status.may_become(&before.spec, &spec)?;
-            let next = Looked { spec, source: source.into(), status: before.status.clone() };
+            let next = Looked { spec, source: source.into(), ..before.clone() };
             let updated = Decided::by_person(Action::Update, "its text was replaced");
             this.commit(&next, (*before.status).clone(), vec![updated], &by, now_ms).await?;
             Ok(Put { created: false, changed: true })

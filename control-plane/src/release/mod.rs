@@ -16,6 +16,8 @@ mod source;
 pub mod spec;
 pub mod status;
 mod tick;
+#[cfg(test)]
+mod tick_tests;
 pub mod view;
 
 pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
