@@ -73,6 +73,7 @@ pub fn router(
         .route("/v1/rulesets", get(rulesets::list))
         .route("/v1/rulesets/{name}", changes.get(rulesets::get).post(rulesets::post))
         .route("/v1/schemas/ruleset.json", get(rulesets::schema))
+        .route("/v1/schemas/release.json", get(releases::schema))
         .route("/v1/bundle", get(bundle::get))
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))

@@ -7,7 +7,7 @@ use super::{
     upload::{Name, Upload},
 };
 use crate::release::{
-    Command, ControllerError, Looked, Precondition,
+    Command, ControllerError, JSON_SCHEMA, Looked, Precondition,
     view::{Summary, View},
 };
 use axum::{
@@ -157,6 +157,11 @@ pub(crate) async fn post(
         .await
         .map_err(|error| Problem::release(error, name, ""))?;
     Ok(([(header::ETAG, etag(&looked))], Json(Summary::of(&looked))).into_response())
+}
+
+/// `GET /v1/schemas/release.json`: what editors check releases by.
+pub(crate) async fn schema() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/schema+json")], JSON_SCHEMA)
 }
 
 /// The records of a release.

@@ -7,6 +7,8 @@
 
 mod allocation;
 pub mod controller;
+pub mod document;
+pub mod event;
 mod read;
 pub mod record;
 pub mod safety;
@@ -21,7 +23,12 @@ mod tick_tests;
 pub mod view;
 
 pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
+pub use document::Document;
+pub use event::Event;
 pub use read::read;
 pub use record::DecisionRecord;
 pub use spec::Spec;
 pub use status::{Command, Phase, Status};
+
+/// The JSON Schema of releases, for editors. `control-plane/tests/release_schema.rs` holds it to what [`read()`] takes.
+pub const JSON_SCHEMA: &str = include_str!("../../../docs/release.schema.json");

@@ -11,7 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-const RELEASE: Subject = Subject { one: "release", many: "releases", start: "version: v1" };
+pub(super) const RELEASE: Subject = Subject { one: "release", many: "releases", start: "version: v1" };
 
 /// Arms that are no candidates.
 pub(super) const RESERVED: [&str; 2] = ["control", "rest"];
