@@ -7,7 +7,7 @@ use crate::{
     module::ModuleArgs,
     override_key,
     publisher::Publisher,
-    release::Controller,
+    release::{self, Controller},
     rollback,
     store::{SqliteStore, StoredRelease},
     xds::{self, Nodes, ProxySettings, TraceOwner},
@@ -93,13 +93,13 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let rest = bind(args.rest, "--rest").await?;
     let xds = bind(args.xds, "--xds").await?;
     let addresses = (rest.local_addr()?, xds.local_addr()?);
+    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), stored)?;
     let admin = match args.admin {
-        Some(address) => Some(admin(address, Arc::clone(&ledger)).await?),
+        Some(address) => Some(admin(address, Arc::clone(&ledger), controller.clone()).await?),
         None => None,
     };
 
     let (stop, stopping) = watch::channel(());
-    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), stored)?;
     let router = api::router(controller.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
@@ -215,11 +215,16 @@ fn token(args: &ServeArgs) -> anyhow::Result<Option<Token>> {
 }
 
 /// Serves what operators ask, to the end of the process; says where.
-async fn admin(address: SocketAddr, ledger: Arc<Ledger>) -> anyhow::Result<SocketAddr> {
+async fn admin(
+    address: SocketAddr,
+    ledger: Arc<Ledger>,
+    controller: Controller,
+) -> anyhow::Result<SocketAddr> {
     let listener = bind(address, "--admin").await?;
     let bound = listener.local_addr()?;
     let metrics = ModelMetrics::default();
     metrics.register(ledger::metrics(ledger));
+    metrics.register(release::metrics(controller));
     tokio::spawn(axum::serve(listener, halftone_telemetry::admin::router(metrics)).into_future());
     Ok(bound)
 }

@@ -2,6 +2,7 @@
 
 use super::{
     allocation::{allocation, arrange, epoch_of},
+    metrics::look_histogram,
     read,
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
@@ -18,6 +19,7 @@ use crate::{
     xds::Nodes,
 };
 use halftone_compiler::{Diagnostic, Release};
+use prometheus_client::metrics::histogram::Histogram;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -98,6 +100,8 @@ struct Inner {
     publisher: Publisher,
     nodes: Nodes,
     ledger: Arc<Ledger>,
+    /// How long looks took, in seconds.
+    looks: Histogram,
     /// Held by the one change that is under way.
     changing: Mutex<Work>,
     /// What readers see, by name. Told of every change.
@@ -144,6 +148,7 @@ impl Controller {
             publisher,
             nodes,
             ledger,
+            looks: look_histogram(),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
@@ -201,7 +206,7 @@ impl Controller {
         let ticking = async move {
             let mut work = this.0.changing.lock().await;
             let Some(looked) = this.release(&name) else { return Ok(()) };
-            let now_ms = now_ms();
+            let (begun, now_ms) = (Instant::now(), now_ms());
             let observed = this.observed(&looked.spec).await?;
             let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
             let current = this.0.publisher.current();
@@ -222,6 +227,7 @@ impl Controller {
             // Every proxy refused to lose it, and will again for a while.
             let came_back = looked.status.phase.is_ended() && actual.is_some();
             let done = this.commit(&looked, next, decided, "controller", now_ms).await;
+            this.0.looks.observe(begun.elapsed().as_secs_f64());
             if done.is_err() || came_back {
                 work.retries.insert(name, Instant::now() + AGAIN);
             }
@@ -545,6 +551,11 @@ impl Controller {
             compiled.targets.get(usize::from(compiled.default))
         });
         default == looked.status.winner.as_ref()
+    }
+
+    /// How long looks took, in seconds.
+    pub(super) fn looks(&self) -> &Histogram {
+        &self.0.looks
     }
 
     /// The publisher.
