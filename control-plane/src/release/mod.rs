@@ -10,6 +10,8 @@ pub mod controller;
 pub mod document;
 pub mod event;
 mod metrics;
+#[cfg(test)]
+mod order_tests;
 mod read;
 pub mod record;
 pub mod safety;
