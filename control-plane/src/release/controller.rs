@@ -6,6 +6,7 @@ use super::{
     read,
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
+    silence::Silence,
     snapshot::{Knowledge, OutcomesByMetric, last_seen, outcomes},
     spec::Spec,
     status::{Command, NotAllowed, Phase, Status},
@@ -601,6 +602,7 @@ fn remembered(status: &Status) -> Status {
     for candidate in status.candidates.values_mut() {
         candidate.judge.elapsed_s = 0;
         candidate.verdict = None;
+        candidate.silence = Silence::default();
     }
     status
 }

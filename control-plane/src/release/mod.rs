@@ -16,6 +16,7 @@ mod read;
 pub mod record;
 pub mod safety;
 pub mod shares;
+mod silence;
 mod snapshot;
 mod source;
 pub mod spec;
@@ -36,3 +37,8 @@ pub use status::{Command, Phase, Status};
 
 /// The JSON Schema of releases, for editors. `control-plane/tests/release_schema.rs` holds it to what [`read()`] takes.
 pub const JSON_SCHEMA: &str = include_str!("../../../docs/release.schema.json");
+
+/// Name of the arm with the concurrent control.
+pub(crate) const CONTROL: &str = "control";
+/// Name of the arm with the rest of stable.
+pub(crate) const REST: &str = "rest";

@@ -1,6 +1,7 @@
 //! From a release's text to what it says, or to everything that is wrong with it.
 
 use super::{
+    CONTROL, REST,
     shares::Shares,
     source::Source,
     spec::{Approval, OnNoData, Spec, Step, Watch},
@@ -12,9 +13,6 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const RELEASE: Subject = Subject { one: "release", many: "releases", start: "version: v1" };
-
-/// Arms that are no candidates.
-pub(super) const RESERVED: [&str; 2] = ["control", "rest"];
 
 /// Candidates of a release at most.
 const MOST_CANDIDATES: usize = 16;
@@ -221,7 +219,7 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
                 format!("the target {candidate:?} {problem}"),
                 "use letters, digits, `.`, `_` and `-`",
             );
-        } else if RESERVED.contains(&candidate.as_str()) {
+        } else if [CONTROL, REST].contains(&candidate.as_str()) {
             wrong(
                 &path,
                 format!("`{candidate}` is what an arm of stable is called"),

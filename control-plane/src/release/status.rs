@@ -1,6 +1,6 @@
 //! Where a release is, and what may happen to it there.
 
-use super::{safety::Safety, shares::Shares, spec::Spec};
+use super::{safety::Safety, shares::Shares, silence::Silence, spec::Spec};
 use clap::ValueEnum;
 use halftone_judge::{State, Verdict};
 use serde::{Deserialize, Serialize};
@@ -110,6 +110,9 @@ pub struct Candidate {
     pub judge: State,
     /// The last verdict.
     pub verdict: Option<Verdict>,
+    /// What was heard of it last.
+    #[serde(default)]
+    pub silence: Silence,
 }
 
 /// Where a release is.

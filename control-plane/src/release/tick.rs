@@ -177,12 +177,30 @@ fn judge(spec: &Spec, status: &mut Status, moment: &Moment<'_>, decided: &mut Ve
             decided.push(Decided::judged(Action::Note, judged));
         }
     }
-    let Some(done) = follow(spec, status, &verdicts, &judged, now_ms) else { return };
+    let followed = match silent(status, &tried, moment) {
+        Some(given_up) if verdicts.values().all(|of| of.action != policy::Action::Rollback) => Some(given_up),
+        _ => follow(spec, status, &verdicts, &judged, now_ms),
+    };
+    let Some(done) = followed else { return };
     // What was done says it all.
     decided.retain(|note| {
         note.judged.as_ref().map(|of| &of.candidate) != done.judged.as_ref().map(|of| &of.candidate)
     });
     decided.push(done);
+}
+
+/// Gives up a candidate that nothing is heard of.
+fn silent(status: &mut Status, tried: &[String], moment: &Moment<'_>) -> Option<Decided> {
+    let epoch = status.epochs.last()?;
+    let shares = (epoch.shares.candidate, epoch.shares.control);
+    let observed = moment.known.epoch(epoch.epoch)?;
+    let now_ms = moment.known.now_ms;
+    let (name, why) = tried.iter().find_map(|name| {
+        let silence = &mut status.candidates.get_mut(name)?.silence;
+        Some((name, silence.listen(observed, name, shares, now_ms)?))
+    })?;
+    status.roll_back(name, why.clone(), now_ms);
+    Some(Decided::new(Action::Rollback, why))
 }
 
 /// Whether two verdicts say the same, with other numbers.

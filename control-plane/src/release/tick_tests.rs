@@ -12,11 +12,11 @@ use super::{
     status::{Command, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
 };
-use crate::ledger::{ArmObservations, ArmUnits, EpochObservations, ReleaseObservations};
+use crate::ledger::{ArmObservations, ArmUnits, EpochObservations, ReleaseObservations, Statistics};
 use halftone_compiler::Release;
 use halftone_judge::{
     policy::{Decision, Reason},
-    stats::{Grid, Histogram},
+    stats::{Grid, Histogram, Mean},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,6 +90,11 @@ impl World {
         let units = arm.units.units + count;
         let latencies: Vec<f64> =
             (0..units).map(|unit| behaviour.latency * (1.0 + unit as f64 / units as f64)).collect();
+        let requests = Statistics {
+            moments: Mean { n: 3 * units, ..Mean::default() },
+            histogram: Histogram::default(),
+            units: None,
+        };
         let bad = |share: f64| (share * units as f64) as u64;
         *arm = ArmObservations {
             units: ArmUnits {
@@ -98,7 +103,7 @@ impl World {
                 bad: BTreeMap::from([("error", bad(behaviour.errors)), ("nan", 0), ("range", 0)]),
                 first_latency: Histogram::of(Grid::default(), &latencies),
             },
-            statistics: BTreeMap::new(),
+            statistics: BTreeMap::from([("error".to_owned(), requests)]),
         };
     }
 
@@ -237,14 +242,14 @@ fn nothing_is_promoted_without_data_of_both_arms() {
     );
     (0..50).for_each(|_| world.pass(1));
     assert_eq!(world.status.phase, Phase::Paused, "no data until the deadline");
-    // From one side only.
-    for arm in ["v2", "control"] {
+    // From the candidate only.
+    {
         let mut world = World::new("policy: {cycle_s: 1, look_every_s: 1}\napproval: auto\n");
         world.pass(1);
         for _ in 0..100 {
-            world.observe_arm(arm, 20, WELL);
+            world.observe_arm("v2", 20, WELL);
             world.pass(1);
-            assert_eq!(world.status.step, 0, "only {arm}");
+            assert_eq!(world.status.step, 0);
         }
         let decision = world.status.candidates["v2"].verdict.as_ref().unwrap().decision;
         assert!(matches!(decision, Decision::Invalid | Decision::InsufficientData), "{decision:?}");
@@ -254,6 +259,33 @@ fn nothing_is_promoted_without_data_of_both_arms() {
     world.pass_with(5, 1, 400, well);
     (0..60).for_each(|_| world.pass(1));
     assert_eq!((world.status.step, world.last_reason()), (0, Reason::Stale));
+}
+
+#[test]
+fn a_candidate_that_nobody_hears_of_is_taken_back() {
+    // From the start, and after it answered for a while, when all units were seen before.
+    for begins_well in [false, true] {
+        let mut world = World::new("steps: [{share: 0.1, hold: {for: 1h}}, {share: 0.5}]\n");
+        world.pass(1);
+        if begins_well {
+            world.pass_with(20, 1, 400, well);
+        }
+        let mut seconds = 0;
+        while world.status.phase == Phase::Running && seconds < 60 {
+            seconds += 1;
+            world.observe_arm("control", 3, WELL);
+            world.pass(1);
+            assert!(seconds > 9 || world.status.phase == Phase::Running, "it is patient");
+        }
+        assert_eq!(world.status.phase, Phase::RolledBack, "begins well: {begins_well}: {}", world.status.why);
+        assert!(world.status.why.contains("nothing was heard of v2"), "{}", world.status.why);
+    }
+    // Nobody is heard of: that says nothing of the candidate.
+    let mut world = World::new("steps: [{share: 0.1, hold: {for: 1h}}, {share: 0.5}]\n");
+    world.pass(1);
+    world.pass_with(20, 1, 400, well);
+    (0..600).for_each(|_| world.pass(1));
+    assert_eq!(world.status.phase, Phase::Running);
 }
 
 #[test]
