@@ -10,8 +10,10 @@ pub mod disk;
 mod edge;
 mod mirror;
 pub mod observed;
+pub mod outcomes;
 mod paths;
 mod process;
+mod releases;
 mod stack;
 pub mod trace_cases;
 pub mod traffic;
@@ -24,5 +26,5 @@ pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_
 pub use paths::{Paths, repository};
 pub use process::{Process, command, launched};
 pub use stack::{
-    Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name, observed,
+    Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, FAULTY, Ports, Stack, cluster_by_name, observed,
 };

@@ -230,11 +230,15 @@ impl Crashed {
     }
 }
 
+/// The version of the digits model that is faulty when it is asked to be.
+pub const FAULTY: u16 = 4;
+
 /// A running `halftone-inference` with one version of a model.
 pub struct Backend {
     process: Process,
     /// Where it listens.
     pub address: SocketAddr,
+    version: u16,
 }
 
 impl Backend {
@@ -255,7 +259,7 @@ impl Backend {
         let mut process = Process::start(&name, command, folder)?;
         let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
         let address = ready.lines().next().unwrap_or_default();
-        Ok(Self { process, address: address.parse().context("the backend's ready file")? })
+        Ok(Self { process, address: address.parse().context("the backend's ready file")?, version })
     }
 
     /// What it holds in memory.
@@ -454,7 +458,7 @@ impl Envoy {
 pub struct Stack {
     /// Ended in this order: first those who take requests.
     pub envoys: Vec<Envoy>,
-    /// Index 0 serves version 1, and so on.
+    /// One for each version.
     pub backends: Vec<Backend>,
     /// `None` while it is down.
     control_plane: Option<ControlPlane>,
@@ -642,7 +646,8 @@ impl Stack {
     /// # Errors
     /// When no such version was started.
     pub fn backend(&self, version: usize) -> Result<&Backend> {
-        self.backends.get(version - 1).with_context(|| format!("no backend for version {version}"))
+        let found = self.backends.iter().find(|backend| usize::from(backend.version) == version);
+        found.with_context(|| format!("no backend for version {version}"))
     }
 
     /// Uploads the ruleset and waits until every Envoy has accepted it.
@@ -656,13 +661,22 @@ impl Stack {
         Ok(revision)
     }
 
+    /// Starts a backend of [`FAULTY`], the version with faults on demand.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn add_faulty(&mut self) -> Result<()> {
+        let paths = Paths { models: self.paths.models.join("faults"), ..self.paths.clone() };
+        self.backends.push(Backend::start(&paths, &self.folder, FAULTY, 0).await?);
+        Ok(())
+    }
+
     /// The `targets` of a ruleset for the running backends: `v1`, `v2`, ….
     #[must_use]
     pub fn targets(&self) -> String {
-        let target = |(index, backend): (usize, &Backend)| {
-            format!("  v{}: {{endpoints: [\"{}\"]}}\n", index + 1, backend.address)
-        };
-        format!("targets:\n{}", self.backends.iter().enumerate().map(target).collect::<String>())
+        let target =
+            |backend: &Backend| format!("  v{}: {{endpoints: [\"{}\"]}}\n", backend.version, backend.address);
+        format!("targets:\n{}", self.backends.iter().map(target).collect::<String>())
     }
 
     /// A ruleset that sends a share of the users to version 2 and the others to version 1.
