@@ -3,6 +3,7 @@
 use crate::{
     api::{self, Token},
     gate::Gate,
+    hooks::{self, Gatekeeper},
     ledger::{self, Access, Ledger, Limits},
     module::ModuleArgs,
     override_key,
@@ -57,6 +58,10 @@ pub struct ServeArgs {
     /// given up to four times, for the time in which one key replaces another.
     #[arg(long, env = "HALFTONE_OVERRIDE_KEY_FILE", value_delimiter = ',')]
     pub override_key_file: Vec<PathBuf>,
+    /// File that says who is told of decisions about releases, and who is asked before they go on; docs/release.md has
+    /// its form.
+    #[arg(long, env = "HALFTONE_HOOKS", value_name = "FILE")]
+    pub hooks: Option<PathBuf>,
     /// How much is observed.
     #[command(flatten)]
     pub observations: Limits,
@@ -71,6 +76,7 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
+    let hooks = args.hooks.as_deref().map(hooks::read).transpose()?.unwrap_or_default();
     let Started { publisher, ledger, stored, _lock } = {
         let (data, filter) = (args.data.clone(), args.module.here()?);
         let (settings, limits) = (settings(&args)?, args.observations);
@@ -90,7 +96,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let addresses = (rest.local_addr()?, xds.local_addr()?);
 
     let (stop, stopping) = watch::channel(());
-    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), stored)?;
+    let gates = Gatekeeper::new(&hooks);
+    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, stored)?;
     let router = api::router(controller.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
@@ -120,6 +127,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         ended = &mut rest => { ended.context("the REST server")??; bail!("the REST server stopped by itself") }
         () = rollback::watch(publisher.clone(), nodes) => {}
         () = controller.run() => {}
+        () = hooks::deliver(&hooks, &controller) => {}
         ended = &mut xds => { ended.context("the xDS server")??; bail!("the xDS server stopped by itself") }
     }
     tracing::info!("stopping");

@@ -12,7 +12,7 @@ fn whole() -> Value {
         "version": "v1", "name": "r", "ruleset": "digits", "stable": "v1", "candidates": ["v2"],
         "eligible": "user.id > 5", "layer": "a", "range": [0.0, 0.5], "before": "all",
         "steps": [{"share": 0.1, "hold": {"for": "1m30s", "units": 5, "approval": true}}],
-        "approval": "auto", "on_no_data": "hold", "watch": {"for": "24h", "control": 0.05},
+        "gates": ["calendar"], "approval": "auto", "on_no_data": "hold", "watch": {"for": "24h", "control": 0.05},
         "metrics": {
             "error": {"role": "guardrail", "kind": "event", "source": {"observed": "error"}, "better": "lower",
                 "tolerance": 0.1, "margin": 0.5, "ceiling": 0.2, "window_s": 0},

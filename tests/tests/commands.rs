@@ -169,7 +169,7 @@ async fn a_token_is_read_from_its_file() -> Result<()> {
     let token = folder.path().join("token");
     std::fs::write(&token, "a secret of some length\n")?;
     let mut paths = Paths::find()?;
-    paths.serve_flags.extend(["--token-file".to_owned(), token.display().to_string()]);
+    paths.serve_flags.extend(["--token-file".into(), token.clone().into()]);
     let control_plane = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
     let server = format!("http://{}", control_plane.rest);
     let cli = Cli::new(&[("digits.yaml", RULESET)])?;

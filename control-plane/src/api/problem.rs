@@ -67,6 +67,12 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "urn:halftone:problem:conflict", "It is not possible now", detail)
     }
 
+    /// There is no room now, but there may be soon.
+    pub(crate) fn busy(detail: impl Into<String>) -> Self {
+        let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "urn:halftone:problem:busy");
+        Self::new(status, kind, "The control plane is busy", detail)
+    }
+
     pub(crate) fn method_not_allowed(detail: impl Into<String>) -> Self {
         let kind = "urn:halftone:problem:method-not-allowed";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "The method is not allowed", detail)
@@ -187,12 +193,7 @@ impl Problem {
                 let kind = "urn:halftone:problem:precondition";
                 Self::new(StatusCode::PRECONDITION_FAILED, kind, "The ruleset has changed", detail)
             }
-            PublishError::Busy => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "urn:halftone:problem:busy",
-                "The control plane is busy",
-                format!("{detail}; try again in a moment"),
-            ),
+            PublishError::Busy => Self::busy(format!("{detail}; try again in a moment")),
             PublishError::Store(error) => {
                 tracing::error!(ruleset = name, %error, "a change cannot be kept: {}", error.remedy());
                 let status = match error {
