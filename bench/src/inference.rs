@@ -15,7 +15,7 @@ use crate::envoy::static_answer;
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::EvaluationContext;
-use halftone_tests::{Paths, Stack, digits};
+use halftone_tests::{Paths, Stack, digits, observed::now_ms};
 use prost::Message;
 use std::{net::SocketAddr, time::Duration};
 
@@ -77,7 +77,7 @@ async fn observed(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
     let reporting = Server::digits(paths, folder, "reporting", &reports).await?;
     // What the filter tells of a unit in an arm of a rule.
     let context = EvaluationContext {
-        timestamp_ms: 1_700_000_000_000,
+        timestamp_ms: now_ms(),
         ruleset: "digits".into(),
         revision: 7,
         rule: "trial".into(),

@@ -29,9 +29,19 @@ impl Parts {
     /// `None` when they are more than there are in the range.
     fn of(rule: &Rule) -> Option<Self> {
         let (start, end) = range(rule);
-        let control = rule.control_share();
-        // A whole range is what a rule without a weight takes.
-        let share = if rule.share == BUCKETS { (end - start).saturating_sub(control) } else { rule.share };
+        let mut control = rule.control_share();
+        // A whole range is what a rule without a weight takes. A release has all that it says or none of it: a share that
+        // grows must take nobody from the candidates.
+        let mut share = match &rule.release {
+            _ if rule.share < BUCKETS => rule.share,
+            Some(_) => end - start,
+            None => (end - start).saturating_sub(control),
+        };
+        // Halves of a range are rounded each for itself, which may be a bucket too many.
+        if rule.release.is_some() && share.saturating_add(control) == end - start + 1 {
+            let gives_way = if control > 0 { &mut control } else { &mut share };
+            *gives_way -= 1;
+        }
         (share.saturating_add(control) <= end - start).then_some(Self { start, end, share, control })
     }
 

@@ -33,8 +33,14 @@ pub(crate) fn lint(
     let forced: HashSet<&str> = document.forced_entries().map(|name| name.value.as_str()).collect();
     let (mut cover, mut cover_of_units) = (Cover::default(), Cover::default());
     for (rule, condition) in document.rules.iter().zip(conditions) {
+        let in_the_way = if takes_all(rule) {
+            // Of two releases that are through, one may well stand behind the other.
+            cover.covers(condition.as_ref(), lowering).filter(|earlier| is_of_text(document, earlier))
+        } else {
+            cover_of_units.covers(condition.as_ref(), lowering)
+        };
         if rule.release.is_some()
-            && let Some(earlier) = cover_of_units.covers(condition.as_ref(), lowering)
+            && let Some(earlier) = in_the_way
         {
             unreachable(rule, earlier, document, diagnostics);
         } else {
@@ -82,11 +88,14 @@ fn takes_all(rule: &Rule) -> bool {
         && rule.schedule.is_none()
 }
 
+fn is_of_text(document: &Document, name: &str) -> bool {
+    document.rules.iter().any(|rule| rule.name == name && rule.release.is_none())
+}
+
 /// A release that could see no unit would be waited for in vain.
 fn unreachable(release: &Rule, earlier: &str, document: &Document, diagnostics: &mut Diagnostics<'_>) {
     let message = format!("no unit reaches it: `{earlier}` before it takes every one that it could");
-    let of_text = document.rules.iter().any(|rule| rule.name == earlier && rule.release.is_none());
-    let help = if of_text {
+    let help = if is_of_text(document, earlier) {
         format!("write `before: {earlier}`, or narrow that rule")
     } else {
         format!("narrow the condition of `{earlier}`, or put both into a layer, each with a range")

@@ -44,8 +44,10 @@ pub struct Release {
     pub stable: String,
     /// Targets; each is an arm of its own.
     pub candidates: Vec<String>,
-    /// Of each candidate, of all buckets, from 0 to 1. When all candidates together have 1, they have the whole range less
-    /// the control.
+    /// Those of them whose units are with stable again. Their arms stay, so that nobody else moves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
+    /// Of each candidate, of all buckets, from 0 to 1. When all candidates together have 1, they have the whole range.
     pub share: f64,
     /// Of the control, of all buckets, from 0 to 1.
     pub control: f64,
@@ -158,14 +160,18 @@ impl Reader<'_, '_> {
             self.report(Code::WrongForm, "its epoch is 0", "epochs count from 1");
         }
         self.check_targets();
-        let spanned = |value: &String| Spanned { span: self.span.clone(), value: value.clone() };
+        let span = self.span.clone();
+        let spanned = |value: &String| Spanned { span: span.clone(), value: value.clone() };
         let stable = spanned(&release.stable);
-        let layer = release.layer.as_ref().map(spanned);
-        let arm = |name| Arm { name: spanned(name), target: Some(spanned(name)), split: 1.0 };
+        let target = |name| if release.dropped.contains(name) { &release.stable } else { name };
+        let arm = |name| Arm { name: spanned(name), target: Some(spanned(target(name))), split: 1.0 };
         let arms: Vec<Arm> = release.candidates.iter().map(arm).collect();
         let share = self.share_of_all();
         let control = self.share(release.control, "control").unwrap_or(0);
         let range = self.range();
+        // Nobody overlaps with a range that could not be read.
+        let is_read = release.range.is_none() || range.is_some();
+        let layer = release.layer.as_ref().filter(|_| is_read).map(spanned);
         Rule {
             span: self.span.clone(),
             name: release.name.clone(),

@@ -6,6 +6,7 @@ mod etag;
 mod events;
 mod json;
 mod observations;
+mod outcomes;
 mod problem;
 mod releases;
 mod rulesets;
@@ -65,6 +66,8 @@ pub fn router(
         .delete(releases::delete)
         .post(releases::post)
         .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
+    let reports = outcomes::route(Arc::clone(&ledger))
+        .route_layer(middleware::from_fn_with_state(token.clone(), auth::require_token));
     Router::new()
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/{name}", of_releases.get(releases::get))
@@ -80,6 +83,7 @@ pub fn router(
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
         .route("/v1/observations", get(observations::get))
+        .route("/v1/outcomes", reports)
         .layer(middleware::from_fn_with_state(token, auth::require_addressee))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))

@@ -5,6 +5,7 @@
 
 mod deliver;
 mod gates;
+mod progress;
 mod settings;
 mod sign;
 
@@ -12,3 +13,11 @@ pub use gates::Gatekeeper;
 pub use settings::{Hooks, read};
 
 pub(crate) use deliver::deliver;
+
+use prometheus_client::collector::Collector;
+
+/// The metrics of webhooks.
+#[must_use]
+pub fn metrics(hooks: &Hooks) -> Box<dyn Collector> {
+    Box::new(hooks.progress.clone())
+}

@@ -3,18 +3,19 @@
 use crate::{
     api::{self, Token},
     gate::Gate,
-    hooks::{self, Gatekeeper},
+    hooks::{self, Gatekeeper, Hooks},
     ledger::{self, Access, Ledger, Limits},
     module::ModuleArgs,
     override_key,
     publisher::Publisher,
-    release::Controller,
+    release::{self, Controller},
     rollback,
     store::{SqliteStore, StoredRelease},
     xds::{self, Nodes, ProxySettings, TraceOwner},
 };
 use anyhow::{Context, bail};
 use clap::Args;
+use halftone_telemetry::metrics::ModelMetrics;
 use std::{
     fs::{File, TryLockError},
     future::IntoFuture,
@@ -65,7 +66,11 @@ pub struct ServeArgs {
     /// How much is observed.
     #[command(flatten)]
     pub observations: Limits,
-    /// File to write the addresses to (JSON: `rest`, `xds`) once all is ready. For scripts that use port 0.
+    /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it is
+    /// not given.
+    #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+    /// File to write the addresses to (JSON: `rest`, `xds`, `admin`) once all is ready. For scripts that use port 0.
     #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
 }
@@ -94,10 +99,14 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let rest = bind(args.rest, "--rest").await?;
     let xds = bind(args.xds, "--xds").await?;
     let addresses = (rest.local_addr()?, xds.local_addr()?);
-
-    let (stop, stopping) = watch::channel(());
     let gates = Gatekeeper::new(&hooks);
     let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, stored)?;
+    let admin = match args.admin {
+        Some(address) => Some(admin(address, Arc::clone(&ledger), controller.clone(), &hooks).await?),
+        None => None,
+    };
+
+    let (stop, stopping) = watch::channel(());
     let router = api::router(controller.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
@@ -118,7 +127,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         "the control plane is ready"
     );
     if let Some(path) = &args.ready_file {
-        let text = format!("{{\"rest\":\"{}\",\"xds\":\"{}\"}}\n", addresses.0, addresses.1);
+        let admin = admin.map(|admin| format!(",\"admin\":\"{admin}\"")).unwrap_or_default();
+        let text = format!("{{\"rest\":\"{}\",\"xds\":\"{}\"{admin}}}\n", addresses.0, addresses.1);
         write_whole(path, &text)?;
     }
 
@@ -210,6 +220,23 @@ fn token(args: &ServeArgs) -> anyhow::Result<Option<Token>> {
         bail!("the token in {} is shorter than 16 characters", path.display());
     }
     Ok(token)
+}
+
+/// Serves what operators ask, to the end of the process; says where.
+async fn admin(
+    address: SocketAddr,
+    ledger: Arc<Ledger>,
+    controller: Controller,
+    hooks: &Hooks,
+) -> anyhow::Result<SocketAddr> {
+    let listener = bind(address, "--admin").await?;
+    let bound = listener.local_addr()?;
+    let metrics = ModelMetrics::default();
+    metrics.register(ledger::metrics(ledger));
+    metrics.register(release::metrics(controller));
+    metrics.register(hooks::metrics(hooks));
+    tokio::spawn(axum::serve(listener, halftone_telemetry::admin::router(metrics)).into_future());
+    Ok(bound)
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

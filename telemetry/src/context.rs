@@ -149,7 +149,11 @@ fn evaluation(headers: &HeaderMap) -> Option<EvaluationContext> {
     decoded.inspect_err(|error| tracing::debug!(error, "{CONTEXT} is malformed and ignored")).ok()
 }
 
-fn decode(header: &[u8]) -> Result<EvaluationContext, String> {
+/// What a value of `x-halftone-context` says.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode(header: &[u8]) -> Result<EvaluationContext, String> {
     if header.len() > LARGEST {
         return Err(format!("it has {} bytes, more than {LARGEST}", header.len()));
     }
@@ -160,6 +164,13 @@ fn decode(header: &[u8]) -> Result<EvaluationContext, String> {
         return Err(format!("it has {experiments} experiments, more than {MAX_REPORTED}"));
     }
     Ok(context)
+}
+
+/// The releases that a request is part of, with its arm of each.
+pub fn parts(context: &EvaluationContext) -> impl Iterator<Item = (&str, &str)> {
+    let rule = (!context.arm.is_empty()).then_some((context.rule.as_str(), context.arm.as_str()));
+    let experiments = context.experiments.iter().map(|part| (part.experiment.as_str(), part.arm.as_str()));
+    rule.into_iter().chain(experiments)
 }
 
 /// The second part of a valid `traceparent`.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use halftone_compiler::{compile, link};
+use halftone_compiler::{Release, compile, compile_released, link};
 use halftone_filter_host::{FilterInstance, FilterModule, Outcome, Settings};
 use halftone_proto::v1::{EvaluationContext, Participation};
 use halftone_rules::{Decision, Request, Ruleset, Timestamp, VerifiedBundle, bucket::Seed, codec};
@@ -340,6 +340,42 @@ fn the_access_log_gets_the_decision() -> Result<()> {
     let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
     let bucket = Seed::of_rule("digits", "half").ready().bucket(b"42");
     let expected = format!("ruleset=digits rule=half target=v2 reason=SPLIT revision=7 bucket={bucket}");
+    assert_eq!(outcome.properties, [(b"halftone".to_vec(), expected.into_bytes())]);
+    Ok(())
+}
+
+#[test]
+fn a_release_says_its_epoch() -> Result<()> {
+    let release = Release {
+        name: "v2-ramp".into(),
+        epoch: u64::MAX,
+        condition: None,
+        layer: None,
+        range: None,
+        before: None,
+        stable: "v1".into(),
+        candidates: vec!["v2".into()],
+        dropped: Vec::new(),
+        share: 0.5,
+        control: 0.5,
+    };
+    let released = compile_released("version: v1\nrules: []\n", "digits", &[release]);
+    let released = released.map_err(|problems| anyhow::anyhow!("{problems:#?}"))?;
+    let mut instance = module()?.start()?;
+    assert!(instance.configure(&codec::encode(&link(7, [&released])?)?)?, "{:?}", instance.take_logs());
+    let outcome = instance.request(&request(&[("x-user-id", b"42")]))?;
+    let context = context(&outcome)?;
+    let bucket = Seed::of_rule("digits", "v2-ramp").ready().bucket(b"42");
+    let (arm, target) = if bucket < 500_000 { ("v2", "v2") } else { ("control", "v1") };
+    assert_eq!(
+        (context.rule.as_str(), context.arm.as_str(), context.target.as_str()),
+        ("v2-ramp", arm, target)
+    );
+    assert_eq!((context.epoch, context.bucket), (u64::MAX, Some(bucket)));
+    let expected = format!(
+        "ruleset=digits rule=v2-ramp arm={arm} target={target} reason=SPLIT revision=7 epoch={} bucket={bucket}",
+        u64::MAX
+    );
     assert_eq!(outcome.properties, [(b"halftone".to_vec(), expected.into_bytes())]);
     Ok(())
 }

@@ -3,8 +3,8 @@
 use super::{Api, json::Json, problem::Problem};
 use crate::{
     ledger::{
-        ArmObservations, EpochObservations, Ledger, Omitted, ReleaseObservations, ReleaseSummary,
-        SeriesStatistics, Statistics,
+        ArmObservations, EpochObservations, Ledger, Omitted, OutcomeCounts, ReleaseObservations,
+        ReleaseSummary, SeriesStatistics, Statistics,
     },
     store::StoreError,
 };
@@ -30,7 +30,13 @@ pub(crate) enum Answer {
     /// All that were observed.
     Releases { releases: Vec<ReleaseSummary>, omitted: Omitted },
     /// One.
-    Release { ruleset: String, release: String, epochs: Vec<Epoch>, series: Vec<Series> },
+    Release {
+        ruleset: String,
+        release: String,
+        epochs: Vec<Epoch>,
+        series: Vec<Series>,
+        outcomes: BTreeMap<String, OutcomeCounts>,
+    },
 }
 
 /// An epoch.
@@ -110,14 +116,14 @@ pub(crate) async fn get(
         Wanted { ruleset: Some(ruleset), release: Some(release) } => {
             let of = (ruleset.clone(), release.clone());
             let known = read(api.ledger, move |ledger| ledger.release(&of.0, &of.1)).await?;
-            let ReleaseObservations { epochs, series } = known.ok_or_else(|| {
+            let ReleaseObservations { epochs, series, outcomes } = known.ok_or_else(|| {
                 Problem::not_found(format!(
                     "nothing was observed of release {release:?} of ruleset {ruleset:?}"
                 ))
             })?;
             let epochs = epochs.into_iter().map(Epoch::from).collect();
             let series = series.into_iter().map(Series::from).collect();
-            Ok(Json(Answer::Release { ruleset, release, epochs, series }))
+            Ok(Json(Answer::Release { ruleset, release, epochs, series, outcomes }))
         }
         _ => Err(Problem::bad_request(
             "`ruleset` and `release` belong together: a release's name is its ruleset's",

@@ -1,7 +1,10 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
-use super::json;
-use crate::{gate::GateError, publisher::PublishError, release::ControllerError, store::StoreError};
+use super::{json, outcomes::Stored};
+use crate::{
+    gate::GateError, ledger::LedgerError, publisher::PublishError, release::ControllerError,
+    store::StoreError,
+};
 use axum::{
     extract::rejection::BytesRejection,
     http::{HeaderValue, StatusCode, header},
@@ -26,6 +29,9 @@ pub(crate) struct Problem {
     /// The same as snippets of the text, to be shown to whoever wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     rendered: Option<String>,
+    /// What is kept in place of what was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<Box<Stored>>,
 }
 
 impl Problem {
@@ -37,6 +43,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             rendered: None,
+            stored: None,
         }
     }
 
@@ -67,12 +74,6 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "urn:halftone:problem:conflict", "It is not possible now", detail)
     }
 
-    /// There is no room now, but there may be soon.
-    pub(crate) fn busy(detail: impl Into<String>) -> Self {
-        let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "urn:halftone:problem:busy");
-        Self::new(status, kind, "The control plane is busy", detail)
-    }
-
     pub(crate) fn method_not_allowed(detail: impl Into<String>) -> Self {
         let kind = "urn:halftone:problem:method-not-allowed";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, kind, "The method is not allowed", detail)
@@ -91,14 +92,66 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "The store does not answer", detail)
     }
 
-    /// The body could not be taken.
-    pub(crate) fn body(rejection: &BytesRejection) -> Self {
+    /// The body, which is to be `what`, could not be taken.
+    pub(crate) fn body(rejection: &BytesRejection, what: &str, most: usize) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let detail = format!("a ruleset has at most {} bytes", super::MAX_BODY);
-            let kind = "urn:halftone:problem:too-large";
-            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, kind, "The upload is too large", detail);
+            return Self::too_large(format!("{what} has at most {most} bytes"));
         }
         Self::bad_request(rejection.body_text())
+    }
+
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        let kind = "urn:halftone:problem:too-large";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, kind, "The upload is too large", detail)
+    }
+
+    /// The body is of a kind that is not taken here.
+    pub(crate) fn unsupported(detail: impl Into<String>) -> Self {
+        let kind = "urn:halftone:problem:media-type";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, kind, "The body is of another kind", detail)
+    }
+
+    /// Too many do the same.
+    pub(crate) fn busy(detail: impl Into<String>) -> Self {
+        let kind = "urn:halftone:problem:busy";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "The control plane is busy", detail)
+    }
+
+    /// An outcome whose key another one has.
+    pub(crate) fn key_used(stored: Stored) -> Self {
+        let kind = "urn:halftone:problem:key-used";
+        let problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            kind,
+            "The id belongs to another outcome",
+            "another outcome of this release came with this id before, and stays: `stored`. Give each outcome an id of its own",
+        );
+        Self { stored: Some(Box::new(stored)), ..problem }
+    }
+
+    /// An outcome that was not taken.
+    pub(crate) fn not_taken(error: &LedgerError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LedgerError::Refused(refusal) => Self::bad_request(refusal.to_string()),
+            LedgerError::Busy => Self::busy(detail),
+            LedgerError::Full(_) => Self::full(detail),
+            LedgerError::Store(error) if error.is_full() => Self::full(detail),
+            LedgerError::Store(_) | LedgerError::Ids(_) | LedgerError::Stopped => {
+                let kind = "urn:halftone:problem:store";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, "Nothing can be kept", detail)
+            }
+        }
+    }
+
+    fn full(detail: String) -> Self {
+        let kind = "urn:halftone:problem:store";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, kind, "There is no room", detail)
+    }
+
+    /// Its status, what is wrong this time, and what is kept in place of what was sent.
+    pub(crate) fn parts(self) -> (u16, String, Option<Box<Stored>>) {
+        (self.status, self.detail, self.stored)
     }
 
     /// The same problem, with what may have led to it.
@@ -136,6 +189,15 @@ impl Problem {
                     kind,
                     "The ruleset cannot have the release",
                     first,
+                )
+            }
+            ControllerError::Id(_) => {
+                tracing::error!(release = name, error = detail, "a change was not made");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "urn:halftone:problem:ids",
+                    "The control plane has no numbers for records",
+                    detail,
                 )
             }
             ControllerError::Publish(error) => Self::publish(error, name, source),

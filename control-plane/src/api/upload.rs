@@ -31,11 +31,11 @@ pub(super) struct Upload {
 impl Upload {
     /// Takes the text over; `what` it is.
     pub(super) fn new(
-        what: &str,
+        what: &'static str,
         headers: &HeaderMap,
         body: Result<Bytes, BytesRejection>,
     ) -> Result<Self, Problem> {
-        let body = body.map_err(|rejection| Problem::body(&rejection))?;
+        let body = body.map_err(|rejection| Problem::body(&rejection, what, super::MAX_BODY))?;
         let text = String::from_utf8(body.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Problem::bad_request(format!("the {what} is not UTF-8: byte {at} does not belong to a character"))

@@ -1,6 +1,9 @@
 //! Webhooks: each endpoint is told every event, in order, at least once.
 
-use super::settings::{Endpoint, Hooks};
+use super::{
+    progress::Progress,
+    settings::{Endpoint, Hooks},
+};
 use crate::{
     publisher::PublishError,
     release::{Controller, Event, number},
@@ -15,18 +18,18 @@ const LONGEST: Duration = Duration::from_secs(600);
 
 /// Tells all webhooks of all events, for as long as it is polled. One that does not answer holds up no other.
 pub(crate) async fn deliver(hooks: &Hooks, controller: &Controller) {
-    join_all(hooks.webhooks.iter().map(|endpoint| tell(endpoint, controller))).await;
+    join_all(hooks.webhooks.iter().map(|endpoint| tell(endpoint, &hooks.progress, controller))).await;
     // Without webhooks there is nothing to do, and nothing that ended.
     std::future::pending::<()>().await;
 }
 
 /// Tells an endpoint of all events from where it was.
-async fn tell(endpoint: &Endpoint, controller: &Controller) {
+async fn tell(endpoint: &Endpoint, progress: &Progress, controller: &Controller) {
     let name = endpoint.name.as_str();
     let mut failures = 0;
     loop {
-        if let Err(error) = follow(endpoint, controller, &mut failures).await {
-            tracing::error!(webhook = name, %error, "events cannot be read: {}", "they are tried again");
+        if let Err(error) = follow(endpoint, progress, controller, &mut failures).await {
+            tracing::error!(webhook = name, %error, "events cannot be read: they are tried again");
             tokio::time::sleep(FIRST).await;
         }
     }
@@ -34,6 +37,7 @@ async fn tell(endpoint: &Endpoint, controller: &Controller) {
 
 async fn follow(
     endpoint: &Endpoint,
+    progress: &Progress,
     controller: &Controller,
     failures: &mut u32,
 ) -> Result<(), PublishError> {
@@ -45,6 +49,7 @@ async fn follow(
             let wait = pause(*failures);
             *failures = failures.saturating_add(1);
             let behind = controller.events_since(number(&event)?).await? + 1;
+            progress.failed(name, behind);
             tracing::warn!(
                 webhook = name,
                 event = event.id,
@@ -56,6 +61,7 @@ async fn follow(
             tokio::time::sleep(wait).await;
         }
         *failures = 0;
+        progress.delivered(name);
         // A crash before this delivers the event again, under the same id.
         controller.delivered(name, number(&event)?).await?;
     }
@@ -65,21 +71,20 @@ async fn follow(
 async fn send(endpoint: &Endpoint, event: &Event) -> Result<(), String> {
     let body = serde_json::to_string(event).map_err(|error| error.to_string())?;
     let request = endpoint.secret.signed(endpoint.http.post(endpoint.url.clone()), &event.id, body);
-    let answer = request.send().await.map_err(|error| shown(&error))?;
+    let answer = request.send().await.map_err(|error| shown(&error).to_owned())?;
     let status = answer.status();
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
 }
 
-/// An error with what led to it, and without the address, which may have secrets of its own.
-pub(super) fn shown(error: &reqwest::Error) -> String {
-    let what = if error.is_timeout() {
+/// An error in words, without the address, which may have secrets of its own.
+pub(super) fn shown(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
         "it did not answer in time"
     } else if error.is_connect() {
         "it cannot be connected to"
     } else {
         "the exchange broke off"
-    };
-    what.to_owned()
+    }
 }
 
 /// Twice as long after each failure, less a random part up to a half: endpoints that failed together are not asked

@@ -1,6 +1,6 @@
 //! The operator's file: which webhooks and gates there are, and where.
 
-use super::sign::Secret;
+use super::{progress::Progress, sign::Secret};
 use crate::api::is_loopback;
 use anyhow::{Context, Result, anyhow};
 use halftone_compiler::name_problem;
@@ -28,6 +28,7 @@ const LONGEST_MS: u64 = 600_000;
 pub struct Hooks {
     pub(super) webhooks: Vec<Endpoint>,
     pub(super) gates: Vec<Gate>,
+    pub(super) progress: Progress,
 }
 
 /// An address, and how to talk to it.
@@ -102,7 +103,11 @@ pub fn read(path: &Path) -> Result<Hooks> {
     });
     let gates = gates.collect::<Result<_, _>>();
     let wrong = |(place, what): Wrong| anyhow!("{file}:{place}: {what}");
-    Ok(Hooks { webhooks: webhooks.map_err(wrong)?, gates: gates.map_err(wrong)? })
+    Ok(Hooks {
+        webhooks: webhooks.map_err(wrong)?,
+        gates: gates.map_err(wrong)?,
+        progress: Progress::default(),
+    })
 }
 
 /// The line, and what is wrong there.

@@ -3,7 +3,10 @@
 use super::Refusal;
 use super::record::{BAD_METRICS, END_OF_TIME, Record};
 use super::statistics::Statistics;
-use halftone_proto::v1::{self, Omitted, Series, SeriesObservations};
+use halftone_proto::{
+    CLOCK_TOLERANCE_MS,
+    v1::{self, Omitted, Series, SeriesObservations},
+};
 use std::{
     collections::{BTreeSet, HashSet},
     time::Duration,
@@ -14,9 +17,6 @@ pub(super) type Source = [u8; 16];
 
 /// What the statistics of sources that are long gone are put under. No source has this name.
 pub(super) const FORMER: Source = [0; 16];
-
-/// By how much clocks may differ, and how long a request may take on its way.
-const SKEW_MS: u64 = 10 * 60 * 1000;
 
 /// Bytes of a name.
 const MAX_NAME: usize = 512;
@@ -68,7 +68,7 @@ impl Batch {
         if begun_ms > ended_ms {
             return Err(Refusal::new(format!("it ended at {ended_ms}, before it had begun at {begun_ms}")));
         }
-        if ended_ms > now_ms + SKEW_MS {
+        if ended_ms > now_ms + CLOCK_TOLERANCE_MS {
             return Err(Refusal::new(format!(
                 "it ended {} s in the future: set the backend's clock",
                 (ended_ms - now_ms) / 1000
@@ -182,7 +182,8 @@ impl Times {
 
     /// Whether something of this batch can have been decided at this time.
     fn check(self, time_ms: u64) -> Result<(), Refusal> {
-        let (earliest, latest) = (self.begun_ms.saturating_sub(SKEW_MS), self.ended_ms + SKEW_MS);
+        let (earliest, latest) =
+            (self.begun_ms.saturating_sub(CLOCK_TOLERANCE_MS), self.ended_ms + CLOCK_TOLERANCE_MS);
         if time_ms >= END_OF_TIME || !(earliest..=latest).contains(&time_ms) {
             return Err(Refusal::new(format!(
                 "it was decided at {time_ms}, and the batch is from {} to {}: compare the clocks of the backend and of the proxies",
@@ -213,7 +214,7 @@ fn check_series(series: &Series) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
     if name.len() > MAX_NAME {
         return Err(Refusal::new(format!("`{what}` has {} bytes; the most are {MAX_NAME}", name.len())));
     }

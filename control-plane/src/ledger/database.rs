@@ -6,6 +6,7 @@
 
 use super::batch::{Batch, FORMER, Source};
 use super::record::{BYTES, MAX_CELLS, Record};
+use super::sorted::Element;
 use super::statistics::Statistics;
 use super::tally::Cell;
 use super::{LedgerError, Refusal};
@@ -21,9 +22,47 @@ use rusqlite::{
 };
 use std::{collections::BTreeMap, path::Path};
 
-const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[] };
+const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2] };
 
-const CREATE: &str = "
+/// What the schema before lacks.
+macro_rules! from_1_to_2 {
+    () => {
+        "
+    -- When the last outcome came: milliseconds since the Unix epoch.
+    ALTER TABLE releases ADD COLUMN outcome_ms INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE outcome_metrics (
+        release INTEGER NOT NULL REFERENCES releases (id) ON DELETE CASCADE,
+        metric  INTEGER NOT NULL,
+        name    TEXT NOT NULL,
+        PRIMARY KEY (release, metric),
+        UNIQUE (release, name)
+    ) STRICT;
+    CREATE TABLE outcomes (
+        release         INTEGER NOT NULL REFERENCES releases (id) ON DELETE CASCADE,
+        key             TEXT NOT NULL,
+        record          INTEGER NOT NULL,
+        processed_at_ms INTEGER NOT NULL,
+        eval_version    INTEGER NOT NULL,
+        metric          INTEGER NOT NULL,
+        unit            INTEGER NOT NULL,
+        time_ms         INTEGER NOT NULL,
+        value           REAL NOT NULL,
+        PRIMARY KEY (release, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE workers (
+        worker        INTEGER PRIMARY KEY,
+        holder        BLOB NOT NULL,
+        expires_at_ms INTEGER NOT NULL,
+        last_ms       INTEGER NOT NULL
+    ) STRICT;
+"
+    };
+}
+
+const FROM_1_TO_2: &str = from_1_to_2!();
+
+const CREATE: &str = concat!(
+    "
     CREATE TABLE sources (
         source           BLOB PRIMARY KEY,
         sequence         INTEGER NOT NULL,
@@ -80,13 +119,26 @@ const CREATE: &str = "
         records BLOB NOT NULL
     ) STRICT;
     CREATE INDEX log_by_release ON log (release);
-";
+",
+    from_1_to_2!()
+);
+
+/// Memory for pages of the file.
+const CACHE_KIB: i64 = 32 << 10;
 
 /// A release's number in the file.
 pub(super) type ReleaseId = i64;
 
+/// A connection to the file, which is made when it is missing.
+///
+/// # Errors
+/// When the file cannot be opened or was written by a newer build.
+pub(crate) fn connection(path: &Path) -> Result<Connection, StoreError> {
+    file::open(path, &SCHEMA)
+}
+
 /// The connection that writes.
-pub(super) struct Database(Connection);
+pub(super) struct Database(pub(super) Connection);
 
 /// What became of a batch.
 #[derive(Debug, Default)]
@@ -111,7 +163,10 @@ impl Database {
     /// # Errors
     /// When the file cannot be opened or was written by a newer build.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self(file::open(path, &SCHEMA)?))
+        let connection = connection(path)?;
+        // Outcomes come by keys in no order. What a transaction changes is to be written once, when it ends.
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        Ok(Self(connection))
     }
 
     /// A connection beside this one, to read by.
@@ -119,7 +174,7 @@ impl Database {
     /// # Errors
     /// When the file cannot be opened.
     pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
-        let connection = file::open(path, &SCHEMA)?;
+        let connection = connection(path)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     }
@@ -235,7 +290,7 @@ impl Database {
         let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let gone = transaction
             .prepare(
-                "SELECT id FROM releases AS r WHERE NOT EXISTS (
+                "SELECT id FROM releases AS r WHERE outcome_ms < ?1 AND NOT EXISTS (
                      SELECT 1 FROM series AS s
                      WHERE s.ruleset = r.ruleset AND s.release = r.release AND s.ended_ms >= ?1
                  )",
@@ -282,7 +337,7 @@ pub(super) enum Loaded {
     Log(Vec<Record>),
 }
 
-fn damaged() -> StoreError {
+pub(super) fn damaged() -> StoreError {
     StoreError::Incompatible("the ledger is damaged: it has what no build has written".to_owned())
 }
 
@@ -347,7 +402,7 @@ fn keep(connection: &Connection, batch: &Batch) -> Result<Kept, LedgerError> {
     Ok(Kept { sequence: batch.sequence, added })
 }
 
-fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>, StoreError> {
+pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>, StoreError> {
     Ok(connection.prepare_cached(sql)?)
 }
 

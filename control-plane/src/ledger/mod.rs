@@ -6,29 +6,48 @@
 //! `service` is the gRPC side. `docs/ledger.md` says what holds and why.
 
 mod batch;
+mod counters;
 mod database;
+mod outcome;
+mod outcome_table;
+#[cfg(test)]
+mod outcome_tests;
+mod outcomes;
 mod read;
 mod record;
 mod service;
+mod sorted;
 mod statistics;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod units;
+mod windows;
 mod writer;
 
+pub use counters::metrics;
+pub(crate) use database::connection;
+pub use outcome::{EVAL_VERSION, KeptOutcome, Outcome, Taken};
+pub use outcomes::OutcomeCounts;
 pub use read::{
     ArmObservations, EpochObservations, Omitted, ReleaseObservations, ReleaseSummary, SeriesStatistics,
 };
 pub use service::{Access, Grpc, MAX_MESSAGE, grpc};
 pub use statistics::Statistics;
 pub use tally::{ArmUnits, EpochUnits};
+pub use windows::{Aggregate, ArmOutcomes, Missing, OutcomeQuery};
 
-use crate::store::StoreError;
+use crate::{
+    ids::{IdError, Ids, Keeper, SystemClock},
+    store::StoreError,
+};
 use batch::Batch;
+use counters::Counters;
 use database::{Database, Loaded, ReleaseId};
 use halftone_proto::v1::ObservationBatch;
+use outcomes::Outcomes;
 use rusqlite::Connection;
+use sorted::Element;
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -43,18 +62,18 @@ use std::{
 };
 use tokio::sync::oneshot;
 use units::Units;
-use writer::{Job, Pace, Writer};
+use writer::{Job, Pace, Parts, Writer};
 
 /// Batches that wait for the writer.
 const WAITING: usize = 64;
 
-/// Why a batch will never be taken.
+/// Why a batch or an outcome will never be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(String);
 
 impl Refusal {
-    fn new(why: impl Into<String>) -> Self {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
 
@@ -64,24 +83,27 @@ impl Refusal {
     }
 }
 
-/// Why a batch was not taken. Nothing has changed then.
+/// Why a batch or an outcome was not taken. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// It never will be.
-    #[error("the batch is refused: {0}")]
+    #[error("it is refused: {0}")]
     Refused(#[from] Refusal),
     /// Others wait already.
     #[error("the ledger is behind: try again in a moment")]
     Busy,
     /// There are as many units as there may be.
     #[error(
-        "the ledger holds {0} records of units, which is what --max-units allows: give it more, or observations fewer days \
+        "the ledger holds {0} records of units and outcomes, which is what --max-units allows: give it more, or observations fewer days \
          by --keep-observations"
     )]
     Full(usize),
     /// The file takes none.
     #[error("{0}; nothing was taken: {remedy}", remedy = .0.remedy())]
     Store(#[from] StoreError),
+    /// There is no name for its record.
+    #[error("{0}; nothing was taken")]
+    Ids(#[from] IdError),
     /// The control plane stops.
     #[error("the control plane is stopping")]
     Stopped,
@@ -102,7 +124,7 @@ pub struct Limits {
           value_parser = clap::value_parser!(u16).range(2..))]
     pub keep_days: u16,
     /// Records of units that are kept, of all releases together: one for each arm and epoch that a unit is seen in, and one
-    /// for each metric that it has a bad event of. Each takes about 40 bytes of memory.
+    /// for each metric that it has a bad event of; and outcomes. Each takes about 40 bytes of memory.
     #[arg(long, env = "HALFTONE_MAX_UNITS", default_value_t = 20_000_000)]
     pub max_units: usize,
 }
@@ -113,15 +135,37 @@ impl Limits {
     }
 }
 
-/// The units of all releases, as far as they are durable.
+/// The units and the outcomes of all releases, as far as they are durable.
 #[derive(Default)]
 struct Held {
     releases: BTreeMap<ReleaseId, Units>,
+    outcomes: BTreeMap<ReleaseId, Outcomes>,
 }
 
 impl Held {
     fn records(&self) -> usize {
-        self.releases.values().map(Units::records).sum()
+        self.releases.values().map(Units::records).sum::<usize>() + self.outcomes()
+    }
+
+    fn outcomes(&self) -> usize {
+        self.outcomes.values().map(Outcomes::records).sum()
+    }
+
+    /// Takes outcomes, with the names of their metrics.
+    fn add_outcomes(
+        &mut self,
+        release: ReleaseId,
+        metrics: &BTreeMap<u16, String>,
+        records: impl IntoIterator<Item = outcomes::Record>,
+    ) {
+        let outcomes = self.outcomes.entry(release).or_insert_with(Outcomes::new);
+        metrics.iter().for_each(|(metric, name)| outcomes.name(*metric, name));
+        outcomes.add(records);
+    }
+
+    fn forget(&mut self, release: ReleaseId) {
+        self.releases.remove(&release);
+        self.outcomes.remove(&release);
     }
 
     fn release(&mut self, release: ReleaseId) -> &mut Units {
@@ -176,6 +220,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The ledger. It is written by a thread of its own, which ends with this.
 pub struct Ledger {
     shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    ids: Keeper,
     reader: Mutex<Connection>,
     limits: Limits,
     /// Both are there until it is dropped.
@@ -196,15 +242,28 @@ impl Ledger {
         let database = Database::open(path)?;
         let mut held = Held::default();
         database.load(|release, loaded| held.load(release, loaded))?;
+        database.load_outcomes(|release, metrics, mut records| {
+            records.sort_unstable_by(Element::order);
+            held.add_outcomes(release, &metrics, records);
+        })?;
         let shared = Arc::new(Shared { held: Mutex::new(held), ..Shared::default() });
+        let ids = Keeper::start(connection(path)?, Arc::new(SystemClock))?;
+        let counters = Arc::new(Counters::default());
         let (jobs, queue) = sync_channel(WAITING);
-        let writer = Writer::new(database, Arc::clone(&shared), limits, pace)?;
+        let parts = Parts {
+            shared: Arc::clone(&shared),
+            counters: Arc::clone(&counters),
+            ids: ids.ids().clone(),
+            limits,
+            pace,
+        };
+        let writer = Writer::new(database, parts)?;
         let writer = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|error| StoreError::Incompatible(format!("no thread for the ledger: {error}")))?;
         let reader = Mutex::new(Database::reader(path)?);
-        Ok(Self { shared, reader, limits, jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self { shared, counters, ids, reader, limits, jobs: Some(jobs), writer: Some(writer) })
     }
 
     /// Takes a batch; the answer, the last sequence of its source that is kept, comes when it is durable. Checking blocks
@@ -216,14 +275,42 @@ impl Ledger {
         &self,
         batch: ObservationBatch,
     ) -> Result<impl Future<Output = Result<u64, LedgerError>> + use<>, LedgerError> {
-        let batch = Batch::checked(batch, now_ms(), self.limits.keep())?;
+        let batch = Batch::checked(batch, now_ms(), self.limits.keep())
+            .inspect_err(|_| self.counters.batches_refused.add(1))?;
         let (answer, answered) = oneshot::channel();
+        self.submit(Job::Batch { batch, answer })?;
+        Ok(async { answered.await.unwrap_or(Err(LedgerError::Stopped)) })
+    }
+
+    /// Takes outcomes, each by itself; the answer, what became of each, comes when they are durable. Those that were refused
+    /// already are answered in their places.
+    ///
+    /// # Errors
+    /// When none is looked at; nothing has changed then.
+    pub fn take_outcomes(
+        &self,
+        outcomes: Vec<Result<Outcome, Refusal>>,
+    ) -> Result<impl Future<Output = Result<Vec<Result<Taken, LedgerError>>, LedgerError>> + use<>, LedgerError>
+    {
+        let (now, keep) = (now_ms(), self.limits.keep());
+        let checked = outcomes.into_iter().map(|outcome| outcome?.checked(now, keep));
+        let (answer, answered) = oneshot::channel();
+        self.submit(Job::Outcomes { outcomes: checked.collect(), answer })?;
+        Ok(async { answered.await.unwrap_or(Err(LedgerError::Stopped)) })
+    }
+
+    fn submit(&self, job: Job) -> Result<(), LedgerError> {
         let jobs = self.jobs.as_ref().ok_or(LedgerError::Stopped)?;
-        jobs.try_send(Job { batch, answer }).map_err(|error| match error {
+        jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => LedgerError::Busy,
             TrySendError::Disconnected(_) => LedgerError::Stopped,
-        })?;
-        Ok(async { answered.await.unwrap_or(Err(LedgerError::Stopped)) })
+        })
+    }
+
+    /// What makes ids for records.
+    #[must_use]
+    pub fn ids(&self) -> &Ids {
+        self.ids.ids()
     }
 
     /// The last sequence of the source that is kept; 0 when there is none. Blocks.

@@ -1,13 +1,14 @@
 //! What is known of a release: what the judge takes in, and what people look at.
 
 use super::database::{ReleaseId, read_statistics};
+use super::outcome_table::release_id;
+use super::outcomes::{OutcomeCounts, Outcomes};
 use super::statistics::Statistics;
 use super::tally::ArmUnits;
 use super::{Ledger, Units, lock};
 use crate::store::{StoreError, unsigned};
 use halftone_judge::stats::{Proportion, merge_all};
 use halftone_proto::v1::Series;
-use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -18,6 +19,8 @@ pub struct ReleaseObservations {
     pub epochs: Vec<EpochObservations>,
     /// By name.
     pub series: Vec<SeriesStatistics>,
+    /// By metric, what applications said.
+    pub outcomes: BTreeMap<String, OutcomeCounts>,
 }
 
 /// What is known of an epoch.
@@ -117,7 +120,10 @@ impl Ledger {
                 Ok((row.get::<_, i64>(0)?, series, unsigned(row, 6)?, unsigned(row, 7)?))
             })?
             .collect::<Result<Vec<_>, _>>()?;
-        if series.is_empty() {
+        let id = release_id(&transaction, ruleset, release)?;
+        let outcomes =
+            self.shared.read(|held| held.outcomes.get(&id?).map(Outcomes::counts)).unwrap_or_default();
+        if series.is_empty() && outcomes.is_empty() {
             return Ok(None);
         }
         let mut of_arms: BTreeMap<(u64, String), Parts> = BTreeMap::new();
@@ -142,10 +148,6 @@ impl Ledger {
             let statistics = merged(parts)?;
             of_series.push(SeriesStatistics { series, begun_ms, ended_ms, statistics });
         }
-        let id: Option<ReleaseId> = transaction
-            .prepare_cached("SELECT id FROM releases WHERE ruleset = ?1 AND release = ?2")?
-            .query_row(params![ruleset, release], |row| row.get(0))
-            .optional()?;
         drop(transaction);
         drop(connection);
         for ((epoch, arm), parts) in of_arms {
@@ -157,7 +159,7 @@ impl Ledger {
         if let Some(id) = id {
             self.add_units(id, &mut epochs);
         }
-        Ok(Some(ReleaseObservations { epochs: epochs.into_values().collect(), series: of_series }))
+        Ok(Some(ReleaseObservations { epochs: epochs.into_values().collect(), series: of_series, outcomes }))
     }
 
     fn add_units(&self, id: ReleaseId, epochs: &mut BTreeMap<u64, EpochObservations>) {

@@ -1,5 +1,6 @@
 //! What is known of a unit in one cell, in 24 bytes.
 
+use super::sorted::Element;
 use halftone_judge::stats::{Grid, Histogram};
 use std::cmp::Ordering;
 
@@ -80,11 +81,6 @@ impl Record {
         (self.latency != NONE).then_some(LatencyCode((self.latency & 0xFFFF) as u16))
     }
 
-    /// The order in which records are kept: by unit, then by cell and kind.
-    pub(super) fn order(&self, other: &Self) -> Ordering {
-        (self.unit, self.first & 0xFFFF).cmp(&(other.unit, other.first & 0xFFFF))
-    }
-
     /// What is known from both. They are of the same unit, cell and kind.
     pub(super) fn merge(self, other: Self) -> Self {
         Self { unit: self.unit, first: self.first.min(other.first), latency: self.latency.min(other.latency) }
@@ -106,6 +102,17 @@ impl Record {
         let record =
             |record| Self { unit: word(record, 0), first: word(record, 8), latency: word(record, 16) };
         rest.is_empty().then(|| records.iter().map(record).collect())
+    }
+}
+
+impl Element for Record {
+    fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    /// By unit, then by cell and kind.
+    fn order(&self, other: &Self) -> Ordering {
+        (self.unit, self.first & 0xFFFF).cmp(&(other.unit, other.first & 0xFFFF))
     }
 }
 

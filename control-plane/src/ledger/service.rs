@@ -127,7 +127,7 @@ impl From<LedgerError> for Status {
                 Self::with_metadata(tonic::Code::ResourceExhausted, message, metadata)
             }
             LedgerError::Full(_) => Self::resource_exhausted(message),
-            LedgerError::Store(_) | LedgerError::Stopped => Self::unavailable(message),
+            LedgerError::Store(_) | LedgerError::Ids(_) | LedgerError::Stopped => Self::unavailable(message),
         }
     }
 }

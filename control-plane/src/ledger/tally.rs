@@ -83,6 +83,11 @@ impl Tally {
         self.cells[index].0 = cell;
     }
 
+    /// The cells that were named, by index.
+    pub(super) fn cells(&self) -> impl ExactSizeIterator<Item = &Cell> {
+        self.cells.iter().map(|(cell, _)| cell)
+    }
+
     /// Adds a unit: all that is known of it.
     pub(super) fn count(&mut self, unit: &[Record]) {
         self.change(unit, Change::Add);

@@ -1,21 +1,12 @@
 //! The units of one release: who was exposed, in which arm of which epoch, and had a bad event.
 //!
-//! Records are kept in [`PARTITIONS`] sorted lists by the upper bits of the unit's hash, which is a hash of the unit alone:
-//! no arm and no epoch fills one list more than another. A list is two: a long one and a short one, into which new records
-//! go until they are merged. All records of a unit lie together, whatever their epochs and arms, so that what a unit
-//! contributes to the counts can be taken back and added again when a record of it comes.
+//! All records of a unit lie together, whatever their epochs and arms, so that what a unit contributes to the counts can be
+//! taken back and added again when a record of it comes.
 
 use super::record::{BYTES, Record};
+use super::sorted::{Element, PARTITIONS, Sorted, partition_of};
 use super::tally::{Cell, EpochUnits, Tally};
-use std::{cmp::Ordering, ops::Range};
-
-/// Lists of a release.
-pub(super) const PARTITIONS: usize = 1024;
-
-/// Records that a short list has room for, besides a share of the long one's.
-const SHORT: usize = 64;
-/// The share: one in so many.
-const SHORT_SHARE: usize = 32;
+use std::cmp::Ordering;
 
 /// The units of a release.
 pub(super) struct Units {
@@ -26,8 +17,7 @@ pub(super) struct Units {
 
 #[derive(Clone, Default)]
 struct Partition {
-    long: Vec<Record>,
-    short: Vec<Record>,
+    records: Sorted<Record>,
     /// Whether it has what its blob in the database has not.
     changed: bool,
 }
@@ -47,6 +37,16 @@ impl Units {
         self.records
     }
 
+    /// The records of a partition.
+    pub(super) fn partition(&self, partition: usize) -> Option<&Sorted<Record>> {
+        self.partitions.get(partition).map(|partition| &partition.records)
+    }
+
+    /// The cells that records are of, by index.
+    pub(super) fn cells(&self) -> impl ExactSizeIterator<Item = &Cell> {
+        self.tally.cells()
+    }
+
     /// Names a cell. Records of it come later.
     pub(super) fn name(&mut self, index: u16, cell: Cell) {
         self.tally.name(index, cell);
@@ -57,7 +57,7 @@ impl Units {
         let mut unit = Vec::new();
         for record in records {
             let Some(partition) = self.partitions.get_mut(partition_of(record.unit)) else { continue };
-            partition.unit(record.unit, &mut unit);
+            partition.records.unit(record.unit, &mut unit);
             let known = unit.iter().position(|known| known.order(&record) == Ordering::Equal);
             let merged = known.map_or(record, |known| record.merge(unit[known]));
             if known.is_some_and(|known| unit[known] == merged) {
@@ -66,11 +66,11 @@ impl Units {
             self.tally.take_back(&unit);
             match known {
                 Some(known) => {
-                    partition.replace(merged);
+                    partition.records.replace(merged);
                     unit[known] = merged;
                 }
                 None => {
-                    partition.insert(merged);
+                    partition.records.insert(merged);
                     unit.push(merged);
                     self.records += 1;
                 }
@@ -88,7 +88,7 @@ impl Units {
         let Some(partition) = self.partitions.get_mut(partition).filter(|_| is_whole) else { return false };
         self.records += records.len();
         records.chunk_by(|one, next| one.unit == next.unit).for_each(|unit| self.tally.count(unit));
-        partition.long = records;
+        partition.records = Sorted::of(records);
         true
     }
 
@@ -101,9 +101,9 @@ impl Units {
     /// A partition as it is written.
     pub(super) fn blob(&mut self, partition: usize) -> Vec<u8> {
         let Some(partition) = self.partitions.get_mut(partition) else { return Vec::new() };
-        partition.merge();
-        let mut blob = Vec::with_capacity(partition.long.len() * BYTES);
-        partition.long.iter().for_each(|record| blob.extend(record.to_bytes()));
+        let records = partition.records.all();
+        let mut blob = Vec::with_capacity(records.len() * BYTES);
+        records.iter().for_each(|record| blob.extend(record.to_bytes()));
         blob
     }
 
@@ -112,70 +112,6 @@ impl Units {
         if let Some(partition) = self.partitions.get_mut(partition) {
             partition.changed = changed;
         }
-    }
-}
-
-fn partition_of(unit: u64) -> usize {
-    // The ten upper bits.
-    usize::try_from(unit >> 54).unwrap_or_default()
-}
-
-fn range(records: &[Record], unit: u64) -> Range<usize> {
-    let start = records.partition_point(|record| record.unit < unit);
-    let of = records.iter().skip(start).take_while(|record| record.unit == unit).count();
-    start..start + of
-}
-
-impl Partition {
-    /// Puts what is known of the unit into `into`, in place of what is there.
-    fn unit(&self, unit: u64, into: &mut Vec<Record>) {
-        into.clear();
-        for records in [&self.long, &self.short] {
-            into.extend_from_slice(&records[range(records, unit)]);
-        }
-    }
-
-    /// Puts a record in the place of the one that it merges with.
-    fn replace(&mut self, record: Record) {
-        for records in [&mut self.long, &mut self.short] {
-            if let Ok(at) = records.binary_search_by(|known| known.order(&record)) {
-                records[at] = record;
-            }
-        }
-    }
-
-    fn insert(&mut self, record: Record) {
-        // What comes in order, as from the database, needs no place to be made for it.
-        if self.short.is_empty() && self.long.last().is_none_or(|last| last.order(&record) == Ordering::Less)
-        {
-            self.long.push(record);
-            return;
-        }
-        let at = self.short.partition_point(|known| known.order(&record) == Ordering::Less);
-        self.short.insert(at, record);
-        if self.short.len() > SHORT + self.long.len() / SHORT_SHARE {
-            self.merge();
-        }
-    }
-
-    /// Merges the short list into the long one, from the end.
-    fn merge(&mut self) {
-        let (mut left, mut right) = (self.long.len(), self.short.len());
-        let Some(filler) = self.short.last().copied() else { return };
-        // Doubling would take up to twice the memory.
-        self.long.reserve_exact(right + left / SHORT_SHARE);
-        self.long.resize(left + right, filler);
-        while right > 0 {
-            let short = self.short[right - 1];
-            if left > 0 && self.long[left - 1].order(&short) == Ordering::Greater {
-                left -= 1;
-                self.long[left + right] = self.long[left];
-            } else {
-                right -= 1;
-                self.long[left + right] = short;
-            }
-        }
-        self.short.clear();
     }
 }
 

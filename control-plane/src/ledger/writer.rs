@@ -1,11 +1,14 @@
-//! The one that writes: batches as they come, several in one transaction when they come faster than the disk, and now and
+//! The one that writes: batches and outcomes as they come, several in one transaction when they come faster than the disk, and now and
 //! then a picture of the units, so that the log stays short.
 
 use super::batch::Batch;
+use super::counters::Counters;
 use super::database::{Database, ReleaseId};
+use super::outcome::{Outcome, Taken};
+use super::outcome_table::Terms;
 use super::record::{BYTES, Record};
-use super::{Held, LedgerError, Limits, Shared, now_ms};
-use crate::store::StoreError;
+use super::{Held, LedgerError, Limits, Refusal, Shared, now_ms};
+use crate::{ids::Ids, store::StoreError};
 use std::{
     sync::{
         Arc,
@@ -15,7 +18,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Batches of one transaction.
+/// Jobs of one transaction.
 const GROUP: usize = 32;
 
 /// When a picture is made, and how fast.
@@ -46,10 +49,22 @@ const QUIET: Duration = Duration::from_secs(24 * 3600);
 /// How long to leave a database alone that did not take a picture.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// A batch, and who waits for it.
-pub(super) struct Job {
-    pub(super) batch: Batch,
-    pub(super) answer: oneshot::Sender<Result<u64, LedgerError>>,
+/// What is to be kept, and who waits for it.
+pub(super) enum Job {
+    Batch { batch: Batch, answer: BatchAnswer },
+    Outcomes { outcomes: Vec<Result<Outcome, Refusal>>, answer: OutcomesAnswer },
+}
+
+type BatchAnswer = oneshot::Sender<Result<u64, LedgerError>>;
+type OutcomesAnswer = oneshot::Sender<Result<Vec<Result<Taken, LedgerError>>, LedgerError>>;
+
+/// What a writer works with.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) ids: Ids,
+    pub(super) limits: Limits,
+    pub(super) pace: Pace,
 }
 
 /// What of a picture is to be written.
@@ -61,26 +76,19 @@ struct Picture {
 
 pub(super) struct Writer {
     database: Database,
-    shared: Arc<Shared>,
-    limits: Limits,
+    parts: Parts,
     /// What the log has: bytes, and entries since the last picture.
     logged: (usize, usize),
-    pace: Pace,
     picture: Option<Picture>,
     not_before: Instant,
     housekeeping: Instant,
 }
 
 impl Writer {
-    pub(super) fn new(
-        database: Database,
-        shared: Arc<Shared>,
-        limits: Limits,
-        pace: Pace,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn new(database: Database, parts: Parts) -> Result<Self, StoreError> {
         let logged = (database.log()?.1, 0);
         let now = Instant::now();
-        Ok(Self { database, shared, limits, logged, pace, picture: None, not_before: now, housekeeping: now })
+        Ok(Self { database, parts, logged, picture: None, not_before: now, housekeeping: now })
     }
 
     /// Works until nobody can bring anything any longer.
@@ -109,16 +117,36 @@ impl Writer {
         }
     }
 
-    /// Keeps batches and answers.
+    /// Keeps what has come, and answers.
     fn take(&mut self, jobs: Vec<Job>) {
-        let mut records = self.shared.read(Held::records);
+        let (mut batches, mut outcomes) = (Vec::new(), (Vec::new(), Vec::new()));
+        for job in jobs {
+            match job {
+                Job::Batch { batch, answer } => batches.push((batch, answer)),
+                Job::Outcomes { outcomes: of_job, answer } => {
+                    outcomes.0.push(of_job);
+                    outcomes.1.push(answer);
+                }
+            }
+        }
+        if !batches.is_empty() {
+            self.take_batches(batches);
+        }
+        if !outcomes.0.is_empty() {
+            self.take_outcomes(outcomes.0, outcomes.1);
+        }
+    }
+
+    fn take_batches(&mut self, jobs: Vec<(Batch, BatchAnswer)>) {
+        let mut records = self.parts.shared.read(Held::records);
         let (mut batches, mut answers) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
-        for Job { batch, answer } in jobs {
+        for (batch, answer) in jobs {
             // Some may be known already; whoever is so near to the limit needs more anyway.
             let after = records + batch.records();
-            if after > self.limits.max_units && batch.records() > 0 {
+            if after > self.parts.limits.max_units && batch.records() > 0 {
                 let full = LedgerError::Full(records);
                 tracing::error!(error = %full, "observations are not taken");
+                self.parts.counters.batches_refused.add(1);
                 respond(answer, Err(full));
                 continue;
             }
@@ -129,6 +157,7 @@ impl Writer {
         match self.database.keep(&batches.iter().collect::<Vec<_>>()) {
             Err(error) => {
                 tracing::error!(%error, "observations are not taken: {}", error.remedy());
+                self.parts.counters.batches_refused.add(answers.len());
                 answers.into_iter().for_each(|answer| respond(answer, Err(LedgerError::of_store(&error))));
             }
             Ok(kept) => {
@@ -138,13 +167,40 @@ impl Writer {
                             self.logged.0 += added.records.len() * BYTES;
                             self.logged.1 += 1;
                             for (index, cell) in added.cells {
-                                self.shared.write(|held| held.release(release).name(index, cell));
+                                self.parts.shared.write(|held| held.release(release).name(index, cell));
                             }
                             self.count(release, &added.records);
                         }
                         kept.sequence
                     });
+                    self.parts.counters.batch(&sequence);
                     respond(answer, sequence);
+                }
+            }
+        }
+    }
+
+    fn take_outcomes(&mut self, jobs: Vec<Vec<Result<Outcome, Refusal>>>, answers: Vec<OutcomesAnswer>) {
+        let Parts { shared, counters, ids, limits, .. } = &self.parts;
+        let terms =
+            Terms { ids, now_ms: now_ms(), records: shared.read(Held::records), most: limits.max_units };
+        let asked = jobs.iter().map(Vec::len).sum();
+        match self.database.keep_outcomes(jobs, terms) {
+            Err(error) => {
+                tracing::error!(%error, "outcomes are not taken: {}", error.remedy());
+                counters.outcomes_refused.add(asked);
+                answers.into_iter().for_each(|answer| respond(answer, Err(LedgerError::of_store(&error))));
+            }
+            Ok((results, new)) => {
+                for (release, records) in new.records {
+                    let metrics = new.metrics.get(&release).cloned().unwrap_or_default();
+                    for some in records.chunks(COUNTED) {
+                        shared.write(|held| held.add_outcomes(release, &metrics, some.iter().copied()));
+                    }
+                }
+                for (results, answer) in results.into_iter().zip(answers) {
+                    results.iter().for_each(|result| counters.outcome(result));
+                    respond(answer, Ok(results));
                 }
             }
         }
@@ -152,7 +208,7 @@ impl Writer {
 
     fn count(&self, release: ReleaseId, records: &[Record]) {
         for some in records.chunks(COUNTED) {
-            self.shared.write(|held| held.release(release).add(some.iter().copied()));
+            self.parts.shared.write(|held| held.release(release).add(some.iter().copied()));
         }
     }
 
@@ -163,9 +219,9 @@ impl Writer {
             return Ok(());
         }
         if self.picture.is_none()
-            && (self.logged.0 >= self.pace.log_bytes || self.logged.1 >= self.pace.log_entries)
+            && (self.logged.0 >= self.parts.pace.log_bytes || self.logged.1 >= self.parts.pace.log_entries)
         {
-            let partitions = self.shared.read(|held| {
+            let partitions = self.parts.shared.read(|held| {
                 let of = held.releases.iter();
                 of.flat_map(|(release, units)| units.changed().into_iter().map(|changed| (*release, changed)))
                     .collect()
@@ -178,8 +234,8 @@ impl Writer {
             self.housekeeping = now + HOUSEKEEPING;
             let ago =
                 |time: Duration| now_ms().saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-            for release in self.database.retain(ago(QUIET), ago(self.limits.keep()))? {
-                self.shared.write(|held| held.releases.remove(&release));
+            for release in self.database.retain(ago(QUIET), ago(self.parts.limits.keep()))? {
+                self.parts.shared.write(|held| held.forget(release));
             }
         }
         Ok(())
@@ -189,10 +245,10 @@ impl Writer {
     fn picture_step(&mut self) -> Result<(), StoreError> {
         let Some(picture) = &mut self.picture else { return Ok(()) };
         let (mut step, mut bytes) = (Vec::new(), 0);
-        while bytes < self.pace.step_bytes
+        while bytes < self.parts.pace.step_bytes
             && let Some((release, partition)) = picture.partitions.pop()
         {
-            let blob = self.shared.write(|held| {
+            let blob = self.parts.shared.write(|held| {
                 // A release may be gone meanwhile.
                 let units = held.releases.get_mut(&release)?;
                 units.set_changed(partition, false);
@@ -209,7 +265,7 @@ impl Writer {
             Ok(()) => {}
             Err(error) => {
                 for (release, partition, _) in step {
-                    self.shared.write(|held| {
+                    self.parts.shared.write(|held| {
                         held.releases.get_mut(&release).map(|units| units.set_changed(partition, true))
                     });
                     picture.partitions.push((release, partition));
@@ -222,6 +278,6 @@ impl Writer {
 }
 
 /// Whoever does not wait any longer asks again.
-fn respond(answer: oneshot::Sender<Result<u64, LedgerError>>, result: Result<u64, LedgerError>) {
+fn respond<T>(answer: oneshot::Sender<T>, result: T) {
     let _ = answer.send(result);
 }

@@ -3,7 +3,7 @@
 use super::{
     shares::Shares,
     spec::Spec,
-    status::{Epoch, Status},
+    status::{Epoch, Phase, Status},
 };
 use halftone_compiler::Release;
 
@@ -13,6 +13,14 @@ const SAME: f64 = 5e-7;
 /// What a release takes with these shares in an epoch.
 pub(super) fn allocation(spec: &Spec, status: &Status, shares: Shares, epoch: u64) -> Release {
     let width = spec.width();
+    let promoted = status.winner.as_ref().filter(|_| status.phase == Phase::Promoted);
+    let (candidates, dropped) = match promoted {
+        Some(winner) => (vec![winner.clone()], Vec::new()),
+        None => {
+            let is_dropped = |name: &&String| status.candidates.get(*name).is_some_and(|of| of.dropped);
+            (spec.candidates.clone(), spec.candidates.iter().filter(is_dropped).cloned().collect())
+        }
+    };
     Release {
         name: spec.name.clone(),
         epoch,
@@ -21,7 +29,8 @@ pub(super) fn allocation(spec: &Spec, status: &Status, shares: Shares, epoch: u6
         range: spec.range,
         before: spec.before.clone(),
         stable: spec.stable.clone(),
-        candidates: status.tried().map(str::to_owned).collect(),
+        candidates,
+        dropped,
         share: shares.candidate * width,
         control: shares.control * width,
     }
@@ -98,6 +107,7 @@ mod tests {
             before: None,
             stable: "v1".to_owned(),
             candidates: vec!["v2".to_owned()],
+            dropped: Vec::new(),
             share,
             control: if share < 1.0 { 0.05 } else { 0.0 },
         }

@@ -3,22 +3,25 @@
 use super::{
     allocation::{allocation, arrange, epoch_of},
     feed::Feed,
+    metrics::look_histogram,
     read::{read, unknown_gates},
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
-    snapshot::{Knowledge, OutcomesByMetric, last_seen},
+    snapshot::{Knowledge, OutcomesByMetric, last_seen, outcomes},
     spec::Spec,
     status::{Command, NotAllowed, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
 };
 use crate::{
     hooks::Gatekeeper,
+    ids::IdError,
     ledger::{Ledger, ReleaseObservations},
     publisher::{PublishError, Publisher},
     store::{ReleaseWrite, StoreError, StoredRelease},
     xds::Nodes,
 };
 use halftone_compiler::{Diagnostic, Release};
+use prometheus_client::metrics::histogram::Histogram;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -33,6 +36,8 @@ use tokio::{
 const TICK: Duration = Duration::from_secs(1);
 /// Between two tries to take an allocation back that every proxy refused to lose.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How much longer than adding up outcomes the time until the next time is.
+const PACE: u32 = 20;
 /// Releases at most.
 const MOST: usize = 1_000;
 
@@ -45,6 +50,8 @@ pub struct Looked {
     pub source: Arc<str>,
     /// Where it is.
     pub status: Arc<Status>,
+    /// Why it cannot go on at the moment; it is tried again every second.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// Why nothing was changed.
@@ -62,6 +69,9 @@ pub enum ControllerError {
     /// It is not what it was when the client read it.
     #[error("the release is at generation {0:?}")]
     Precondition(Option<u64>),
+    /// There is no number for a record.
+    #[error(transparent)]
+    Id(#[from] IdError),
     /// The ruleset cannot have it, or the store does not take it.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -72,9 +82,6 @@ impl From<StoreError> for ControllerError {
         Self::Publish(error.into())
     }
 }
-
-/// TEMPORARY
-pub type Ids = Arc<dyn Fn() -> Result<String, ControllerError> + Send + Sync>;
 
 /// What has to be true of a release for a change to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,15 +103,22 @@ struct Inner {
     nodes: Nodes,
     ledger: Arc<Ledger>,
     gates: Gatekeeper,
-    ids: Ids,
+    /// How long looks took, in seconds.
+    looks: Histogram,
     /// Held by the one change that is under way.
-    changing: Mutex<Retries>,
+    changing: Mutex<Work>,
     /// What readers see, by name. Told of every change.
     releases: watch::Sender<Arc<BTreeMap<String, Looked>>>,
 }
 
-/// When each release's allocation may be tried again that could not be changed.
-type Retries = BTreeMap<String, Instant>;
+/// What is known from one moment to the next, by release.
+#[derive(Default)]
+struct Work {
+    /// When a release may be looked at again that could not go on.
+    retries: BTreeMap<String, Instant>,
+    /// What was reported, and when to ask again.
+    outcomes: BTreeMap<String, (Instant, OutcomesByMetric)>,
+}
 
 impl Controller {
     /// Takes up what the store holds.
@@ -126,7 +140,12 @@ impl Controller {
                     "the stored release {name:?} is not valid any more:\n{shown}"
                 ))
             })?;
-            let looked = Looked { spec: Arc::new(spec), source: source.into(), status: Arc::new(status) };
+            let looked = Looked {
+                spec: Arc::new(spec),
+                source: source.into(),
+                status: Arc::new(status),
+                trouble: None,
+            };
             releases.insert(name, looked);
         }
         Ok(Self(Arc::new(Inner {
@@ -134,9 +153,7 @@ impl Controller {
             nodes,
             ledger,
             gates,
-            ids: Arc::new(|| {
-                Ok(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos().to_string())
-            }),
+            looks: look_histogram(),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
@@ -168,9 +185,17 @@ impl Controller {
     pub async fn tick_all(&self) {
         let names: Vec<String> = self.0.releases.borrow().keys().cloned().collect();
         for name in names {
-            if let Err(error) = self.tick(&name).await {
-                tracing::error!(release = name, %error, "a release could not go on: it is tried again in a second");
+            let trouble = self.tick(&name).await.err().map(|error| Arc::from(error.to_string()));
+            let Some(looked) = self.release(&name).filter(|looked| looked.trouble != trouble) else {
+                continue;
+            };
+            match &trouble {
+                Some(error) => {
+                    tracing::error!(release = name, %error, "a release cannot go on: it is tried again every second");
+                }
+                None => tracing::info!(release = name, "the release goes on again"),
             }
+            self.show(&name, Some(Looked { trouble, ..looked }), true);
         }
     }
 
@@ -184,17 +209,17 @@ impl Controller {
         }
         let (this, name) = (self.clone(), name.to_owned());
         let ticking = async move {
-            let mut retries = this.0.changing.lock().await;
+            let mut work = this.0.changing.lock().await;
             let Some(looked) = this.release(&name) else { return Ok(()) };
+            let (begun, now_ms) = (Instant::now(), now_ms());
             let observed = this.observed(&looked.spec).await?;
-            let now_ms = now_ms();
+            let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
-            let outcomes = OutcomesByMetric::new();
             let answered = this.0.gates.answer(&name);
             let moment = Moment {
-                known: Knowledge { observed: observed.as_ref(), outcomes: &outcomes, now_ms },
+                known: Knowledge { observed: observed.as_ref(), outcomes, now_ms },
                 actual,
                 answered: answered.as_ref(),
                 seen: this.seen(&looked, observed.as_ref()),
@@ -204,15 +229,18 @@ impl Controller {
                 Some(held) => this.0.gates.ask(&looked.spec, &held.question),
                 None => this.0.gates.forget(&name),
             }
-            if retries.get(&name).is_some_and(|until| Instant::now() < *until)
+            if work.retries.get(&name).is_some_and(|until| Instant::now() < *until)
                 && next.phase == looked.status.phase
             {
                 return Ok(());
             }
-            retries.remove(&name);
+            work.retries.remove(&name);
+            // Every proxy refused to lose it, and will again for a while.
+            let came_back = looked.status.phase.is_ended() && actual.is_some();
             let done = this.commit(&looked, next, decided, "controller", now_ms).await;
-            if done.is_err() || this.release(&name).is_some_and(|looked| looked.status.phase.is_ended()) {
-                retries.insert(name, Instant::now() + AGAIN);
+            this.0.looks.observe(begun.elapsed().as_secs_f64());
+            if done.is_err() || came_back {
+                work.retries.insert(name, Instant::now() + AGAIN);
             }
             done
         };
@@ -237,6 +265,25 @@ impl Controller {
         let (ledger, ruleset, name) = (self.0.ledger.clone(), spec.ruleset.clone(), spec.name.clone());
         let read = tokio::task::spawn_blocking(move || ledger.release(&ruleset, &name)).await;
         Ok(read.map_err(|error| PublishError::Internal(error.to_string()))??)
+    }
+
+    /// What was reported of a release. Adding up takes time with many units: never more than a twentieth of it.
+    async fn outcomes<'a>(
+        &self,
+        looked: &Looked,
+        work: &'a mut Work,
+        now_ms: u64,
+    ) -> Result<&'a OutcomesByMetric, ControllerError> {
+        let name = looked.spec.name.clone();
+        let (again, known) = work.outcomes.entry(name).or_insert_with(|| (Instant::now(), BTreeMap::new()));
+        let begun = Instant::now();
+        if !looked.status.phase.is_ended() && begun >= *again {
+            let (ledger, spec) = (self.0.ledger.clone(), looked.spec.clone());
+            let read = tokio::task::spawn_blocking(move || outcomes(&ledger, &spec, now_ms)).await;
+            *known = read.map_err(|error| PublishError::Internal(error.to_string()))??;
+            *again = begun + PACE * begun.elapsed();
+        }
+        Ok(known)
     }
 
     fn seen(&self, looked: &Looked, observed: Option<&ReleaseObservations>) -> Seen {
@@ -276,7 +323,7 @@ impl Controller {
         let mut records = Vec::with_capacity(decided.len());
         for decided in decided {
             records.push(DecisionRecord {
-                id: (self.0.ids)()?,
+                id: self.0.ledger.ids().next()?.to_string(),
                 release: spec.name.clone(),
                 at_ms: now_ms,
                 by: if decided.by == "controller" { by.to_owned() } else { decided.by.to_owned() },
@@ -306,7 +353,11 @@ impl Controller {
                 }
                 match &given {
                     Some(given) => next.epochs.push(epoch_of(given, of.width(), now_ms)),
-                    None => next.safety = Some(Safety::begun(now_ms, revision)),
+                    None => {
+                        let decided_at_ms =
+                            next.safety.as_ref().map_or(now_ms, |before| before.decided_at_ms);
+                        next.safety = Some(Safety::begun(decided_at_ms, revision));
+                    }
                 }
                 if let Some(last) = records.last_mut() {
                     last.revision = Some(revision);
@@ -409,7 +460,8 @@ impl Controller {
                     return Err(NotAllowed(message).into());
                 }
                 let status = Status::new(&spec, now_ms);
-                let new = Looked { spec, source: source.into(), status: Arc::new(status.clone()) };
+                let new =
+                    Looked { spec, source: source.into(), status: Arc::new(status.clone()), trouble: None };
                 let created = Decided::by_person(Action::Create, "it was created");
                 this.commit(&new, status, vec![created], &by, now_ms).await?;
                 return Ok(Put { created: true, changed: true });
@@ -418,7 +470,7 @@ impl Controller {
                 return Ok(Put { created: false, changed: false });
             }
             before.status.may_become(&before.spec, &spec)?;
-            let next = Looked { spec, source: source.into(), status: before.status.clone() };
+            let next = Looked { spec, source: source.into(), ..before.clone() };
             let updated = Decided::by_person(Action::Update, "its text was replaced");
             this.commit(&next, (*before.status).clone(), vec![updated], &by, now_ms).await?;
             Ok(Put { created: false, changed: true })
@@ -466,7 +518,7 @@ impl Controller {
     ) -> Result<(), ControllerError> {
         let (this, name) = (self.clone(), name.to_owned());
         let deleting = async move {
-            let _changing = this.0.changing.lock().await;
+            let mut work = this.0.changing.lock().await;
             let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
             let generation = looked.status.generation;
             if !matches!(precondition, Precondition::None)
@@ -499,6 +551,7 @@ impl Controller {
             } else {
                 this.0.publisher.note(write).await?;
             }
+            work.outcomes.remove(&name);
             this.show(&name, None, true);
             Ok(())
         };
@@ -515,9 +568,14 @@ impl Controller {
         default == looked.status.winner.as_ref()
     }
 
+    /// How long looks took, in seconds.
+    pub(super) fn looks(&self) -> &Histogram {
+        &self.0.looks
+    }
+
     /// The publisher.
     #[must_use]
-    pub(crate) fn publisher(&self) -> &Publisher {
+    pub fn publisher(&self) -> &Publisher {
         &self.0.publisher
     }
 

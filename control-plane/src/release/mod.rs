@@ -11,6 +11,7 @@ pub mod document;
 pub mod event;
 mod feed;
 pub mod gate;
+mod metrics;
 mod read;
 pub mod record;
 pub mod safety;
@@ -20,6 +21,8 @@ mod source;
 pub mod spec;
 pub mod status;
 mod tick;
+#[cfg(test)]
+mod tick_tests;
 pub mod view;
 
 pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
@@ -27,6 +30,7 @@ pub use document::Document;
 pub use event::Event;
 pub use feed::Feed;
 pub(crate) use feed::number;
+pub use metrics::metrics;
 pub use read::read;
 pub use record::DecisionRecord;
 pub use spec::Spec;

@@ -58,11 +58,12 @@ fn default_steps() -> Vec<Step> {
     [0.01, 0.05, 0.2, 0.5].into_iter().map(|share| Step { share, hold: Default::default() }).collect()
 }
 
-/// What a release is judged by that names no metrics: nothing that backends see may be worse.
+/// What a release is judged by that names no metrics: nothing that backends see may be worse. Mostly nobody has NaN, and
+/// from no events at all nothing can be known of their ratio: below the ceiling it does not matter.
 fn default_metrics() -> Value {
     json!({
         "error": {"role": "guardrail", "kind": "event"},
-        "nan": {"role": "guardrail", "kind": "event"},
+        "nan": {"role": "guardrail", "kind": "event", "ceiling": 0.001},
         "latency": {"role": "guardrail", "kind": "latency"},
     })
 }
@@ -307,7 +308,7 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
         last = share;
     }
     for (name, metric) in &spec.policy().metrics {
-        if let Some(message) = spec.sources.get(name).and_then(|source| source.problem(metric.kind)) {
+        if let Some(message) = spec.sources.get(name).and_then(|source| source.problem(metric)) {
             wrong(&format!("metrics.{name}"), message, "change `kind`, or name a `source`");
         }
     }
@@ -350,6 +351,11 @@ mod tests {
             ("policy: {steps: 3}", "does not belong"),
             ("policy: {alpha: {kill: 2}}", "give a level"),
             ("policy: other", "unknown variant"),
+            (
+                "metrics: {click: {kind: proportion, role: signal, source: {outcome: {metric: c, missing: zero}}}, error: {kind: \
+                 event, role: guardrail}}",
+                "without a `window_s`",
+            ),
             ("steps: [{share: 0.1, hold: {for: 5 minutes}}]", "is not a duration"),
             ("watch: {control: 0}", "without a control"),
             ("gates: [a, b, a]", "`a` is named already"),

@@ -5,30 +5,49 @@ use super::{
     spec::Spec,
     status::{Epoch, Phase, Status},
 };
-use crate::ledger::{ArmObservations, EpochObservations, ReleaseObservations};
+use crate::ledger::{
+    ArmObservations, ArmOutcomes, EpochObservations, Ledger, OutcomeQuery, ReleaseObservations,
+};
+use crate::store::StoreError;
 use halftone_judge::{
     Snapshot,
     policy::{self, Gate, Measurement, Sample, StepConditions},
-    stats::{ArmUnits, Mean, Proportion},
+    stats::ArmUnits,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Name of the arm with the concurrent control.
 const CONTROL: &str = "control";
 /// Name of the arm with the rest of stable.
 const REST: &str = "rest";
 
-/// A metric's outcomes in an arm of an epoch.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Outcomes {
-    /// The values of the units.
-    pub(super) values: Mean,
-    /// Units, and those with 1; for values of 0 and 1.
-    pub(super) counts: Option<Proportion>,
-}
-
 /// Outcomes by metric, epoch and arm.
-pub(super) type OutcomesByMetric = BTreeMap<String, BTreeMap<(u64, String), Outcomes>>;
+pub(super) type OutcomesByMetric = BTreeMap<String, BTreeMap<(u64, String), ArmOutcomes>>;
+
+/// What applications reported of a release, for each metric that comes from there. Blocks.
+pub(super) fn outcomes(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Result<OutcomesByMetric, StoreError> {
+    let analysed: BTreeSet<String> = spec.candidates.iter().cloned().chain([CONTROL.to_owned()]).collect();
+    let mut outcomes = BTreeMap::new();
+    for (name, source) in &spec.sources {
+        let (Source::Outcome(reported), Some(metric)) = (source, spec.policy().metrics.get(name)) else {
+            continue;
+        };
+        let query = OutcomeQuery {
+            metric: reported.metric.clone(),
+            window: (metric.window_s > 0).then(|| Duration::from_secs(metric.window_s)),
+            aggregate: reported.aggregate,
+            missing: reported.missing(metric),
+            analysed_arms: analysed.clone(),
+            now_ms,
+            cap: metric.cap,
+        };
+        outcomes.insert(name.clone(), ledger.outcomes(&spec.ruleset, &spec.name, &query)?);
+    }
+    Ok(outcomes)
+}
 
 /// What is known of a release at a moment.
 pub(super) struct Knowledge<'a> {
@@ -120,7 +139,7 @@ fn of_epoch(spec: &Spec, epoch: &Epoch, candidate: &str, known: &Knowledge<'_>) 
             Source::Outcome(_) => {
                 let outcomes = known.outcomes.get(name)?.get(&(epoch.epoch, arm_name.to_owned()))?;
                 match metric.kind {
-                    policy::MetricKind::Proportion => outcomes.counts.map(Sample::Proportion),
+                    policy::MetricKind::Proportion => outcomes.events.map(Sample::Proportion),
                     _ => Some(Sample::Mean(outcomes.values)),
                 }
             }

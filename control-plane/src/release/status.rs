@@ -97,7 +97,7 @@ pub struct Epoch {
     pub since_ms: u64,
     /// When it ended.
     pub until_ms: Option<u64>,
-    /// The candidates that had a share of their own in it.
+    /// The candidates that have an arm in it, whether or not they were dropped.
     pub candidates: Vec<String>,
 }
 

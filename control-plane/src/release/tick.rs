@@ -8,7 +8,7 @@ use super::{
     shares::Shares,
     snapshot::{Knowledge, snapshot},
     spec::{Approval, OnNoData, Spec},
-    status::{Phase, Status},
+    status::{Epoch, Phase, Status},
 };
 use halftone_compiler::Release;
 use halftone_judge::{
@@ -129,7 +129,12 @@ fn compare(status: &mut Status, spec: &Spec, moment: &Moment<'_>) -> Option<Deci
             let same = next.as_ref().is_some_and(|next| {
                 next.candidates == last.candidates && is_close(next.shares.candidate, last.shares.candidate)
             });
-            status.epochs.extend(next);
+            if let Some(next) = next {
+                // What was taken back brings the epoch before it back: its observations go on.
+                let before = status.epochs.iter().position(|epoch| epoch.epoch == next.epoch);
+                let before = before.map(|at| Epoch { until_ms: None, ..status.epochs.remove(at) });
+                status.epochs.push(before.unwrap_or(next));
+            }
             if same {
                 let why = "the ruleset changed, and with it who may take part: a new epoch began";
                 return Some(Decided::new(Action::Note, why));
@@ -233,6 +238,13 @@ fn follow(
                 return Some(Decided::judged(Action::Pause, judged));
             }
         }
+    }
+    if status.phase == Phase::Candidate && spec.approval == Approval::Auto {
+        // The text was replaced while it waited.
+        let winner = status.winner.clone()?;
+        let why = "nobody has to approve any more";
+        status.promote(&winner, why, now_ms);
+        return Some(Decided::new(Action::Promote, why));
     }
     if status.phase == Phase::Candidate {
         let (_, verdict, judged) = of(policy::Action::Resume)?;

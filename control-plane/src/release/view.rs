@@ -29,6 +29,9 @@ pub struct Summary {
     pub since_ms: u64,
     /// Why.
     pub why: String,
+    /// Why it cannot go on at the moment.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
     /// The step of the ramp, from 1.
     pub step: usize,
     /// How many there are.
@@ -95,7 +98,7 @@ impl Summary {
     /// Of a release.
     #[must_use]
     pub fn of(looked: &Looked) -> Self {
-        let Looked { spec, status, .. } = looked;
+        let Looked { spec, status, trouble, .. } = looked;
         Self {
             name: spec.name.clone(),
             ruleset: spec.ruleset.clone(),
@@ -104,6 +107,7 @@ impl Summary {
             phase: status.phase,
             since_ms: status.since_ms,
             why: status.why.clone(),
+            trouble: trouble.as_ref().map(ToString::to_string),
             step: status.step + 1,
             steps: spec.steps.len(),
             intended: status.shares(spec),
@@ -116,7 +120,7 @@ impl View {
     /// Of a release, with what was observed of it.
     #[must_use]
     pub fn of(looked: &Looked, observed: Option<&ReleaseObservations>, now_ms: u64) -> Self {
-        let Looked { spec, status, source } = looked;
+        let Looked { spec, status, source, .. } = looked;
         let verdicts = status.candidates.iter();
         Self {
             summary: Summary::of(looked),

@@ -4,8 +4,9 @@ use super::{
     batch::{Batch, Sighting, Sightings},
     record::{End, Record, outcome},
     seen::Seen,
+    throttle::Throttle,
 };
-use halftone_proto::v1::Series;
+use halftone_proto::{CLOCK_TOLERANCE_MS, v1::Series};
 use std::time::{SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,6 +27,7 @@ pub struct Aggregator {
     seen: Seen,
     /// Names a fact while it is hashed.
     fact: Vec<u8>,
+    clock_warning: Throttle,
 }
 
 /// What is reported of a unit once.
@@ -132,19 +134,19 @@ impl Aggregator {
         let latency = (record.end == End::Answered).then(|| seconds(record));
         let sighting = Sighting { time_ms: time_ms(record), outcome: flags, latency };
         let exposed = if latency.is_some() { Fact::Answered } else { Fact::Exposed };
-        if self.is_news(series, unit, exposed) {
+        if self.is_news(series, unit, exposed, sighting.time_ms) {
             self.batch.series.entry(series.clone()).or_default().expose(unit, Sightings::of(sighting));
         }
         for (flag, metric) in [(outcome::ERROR, "error"), (outcome::NAN, "nan"), (outcome::RANGE, "range")] {
-            if flags & flag != 0 && self.is_news(series, unit, Fact::Bad(metric)) {
+            if flags & flag != 0 && self.is_news(series, unit, Fact::Bad(metric), sighting.time_ms) {
                 let observations = self.batch.series.entry(series.clone()).or_default();
                 observations.bad(metric.into(), unit, sighting.time_ms);
             }
         }
     }
 
-    /// Whether this is to be reported, which it then counts as.
-    fn is_news(&mut self, series: &Series, unit: u64, fact: Fact) -> bool {
+    /// Whether this, decided at a time, is to be reported, which it then counts as.
+    fn is_news(&mut self, series: &Series, unit: u64, fact: Fact, time_ms: u64) -> bool {
         let key = self.key(series, unit, fact);
         // A unit that was answered has been exposed.
         let answered = self.key(series, unit, Fact::Answered);
@@ -155,9 +157,28 @@ impl Aggregator {
             self.omit(0, 1, 0);
             return false;
         }
+        // One proxy whose clock is wrong would have the whole batch refused.
+        if !self.is_of_batch(time_ms) {
+            if self.clock_warning.is_due() {
+                tracing::warn!(
+                    time_ms,
+                    ruleset = series.ruleset,
+                    "units are left out: a proxy's clock and this one differ by more than ten minutes"
+                );
+            }
+            self.omit(0, 1, 0);
+            return false;
+        }
         self.seen.insert(key);
         self.units += 1;
         true
+    }
+
+    /// Whether something that was decided at this time can be told in this batch, which only ever gets longer.
+    fn is_of_batch(&self, time_ms: u64) -> bool {
+        let earliest = self.batch.begun_ms.saturating_sub(CLOCK_TOLERANCE_MS);
+        let latest = self.batch.ended_ms.saturating_add(CLOCK_TOLERANCE_MS);
+        (earliest..=latest).contains(&time_ms)
     }
 
     fn key(&mut self, series: &Series, unit: u64, fact: Fact) -> u64 {

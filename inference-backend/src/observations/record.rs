@@ -4,8 +4,8 @@ use crate::{
     checks::{Checks, Findings},
     failure::Failure,
 };
-use halftone_proto::v1::{EvaluationContext, Series};
-use halftone_telemetry::context::RequestContext;
+use halftone_proto::v1::Series;
+use halftone_telemetry::context::{RequestContext, parts};
 use std::sync::Arc;
 
 /// What is handed over of one inference that has ended.
@@ -101,11 +101,4 @@ impl Record {
         let series: Vec<Series> = parts(context).map(of).collect();
         if series.is_empty() { vec![of(("", ""))] } else { series }
     }
-}
-
-/// The releases that a request is part of, with its arm of each.
-fn parts(context: &EvaluationContext) -> impl Iterator<Item = (&str, &str)> {
-    let rule = (!context.arm.is_empty()).then_some((context.rule.as_str(), context.arm.as_str()));
-    let experiments = context.experiments.iter().map(|part| (part.experiment.as_str(), part.arm.as_str()));
-    rule.into_iter().chain(experiments)
 }

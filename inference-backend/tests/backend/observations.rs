@@ -19,19 +19,28 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::task::JoinSet;
 use tonic::{Code, transport::Channel};
 
 const DIGITS: &str = "/v2/models/digits/infer";
 
+/// When a unit's requests are decided, by the clock of this process at its first one.
+fn decided_ms(unit: u64) -> u64 {
+    static START: LazyLock<u64> = LazyLock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        u64::try_from(since.as_millis()).unwrap()
+    });
+    *START + unit % 1_000
+}
+
 /// What the filter decided for a unit, in an arm of a rule.
 pub(crate) fn context(unit: u64, arm: &str) -> EvaluationContext {
     EvaluationContext {
-        timestamp_ms: 1_700_000_000_000 + unit,
+        timestamp_ms: decided_ms(unit),
         ruleset: "digits".into(),
         revision: 7,
         rule: "trial".into(),
@@ -185,7 +194,7 @@ async fn every_request_is_counted_once_and_every_unit() {
     let units = |series: &Series| books.exposures.get(series).map_or(0, |units| units.len());
     assert_eq!((units(&a), units(&b)), (40, 22));
     let of_three = books.exposures[&b][&(3 << 54 | 3)];
-    assert_eq!((of_three.0, of_three.2), (1_700_000_000_000 + (3 << 54 | 3), 0));
+    assert_eq!((of_three.0, of_three.2), (decided_ms(3 << 54 | 3), 0));
     assert!(of_three.1.is_some_and(|latency| latency > 0.0));
     let of_refused = books.exposures[&b][&2000];
     assert_eq!((of_refused.1, of_refused.2), (None, 8));

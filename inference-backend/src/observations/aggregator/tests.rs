@@ -37,12 +37,12 @@ fn decided(unit_hash: u64, time: u64) -> EvaluationContext {
 
 #[test]
 fn a_unit_is_reported_once_and_again_when_it_is_first_answered() {
-    let mut aggregator = Aggregator::default();
+    let (mut aggregator, now) = (Aggregator::default(), now_ms());
     let exposures = |aggregator: &Aggregator| -> Vec<(u64, u32, bool)> {
         let series = aggregator.batch().series.values();
         let sightings =
             series.flat_map(|observations| observations.exposures.values().flat_map(|s| s.each()));
-        sightings.map(|s| (s.time_ms, s.outcome, s.latency.is_some())).collect()
+        sightings.map(|s| (s.time_ms - now, s.outcome, s.latency.is_some())).collect()
     };
     for (time, end, expected) in [
         (1, End::Failed, vec![(1, outcome::ERROR, false)]),
@@ -54,27 +54,27 @@ fn a_unit_is_reported_once_and_again_when_it_is_first_answered() {
         (5, End::Answered, vec![]),
         (6, End::Failed, vec![]),
     ] {
-        aggregator.take(&record(&decided(5, time), end));
+        aggregator.take(&record(&decided(5, now + time), end));
         assert_eq!(exposures(&aggregator), expected, "{time}");
         let bad: usize = aggregator.batch().series.values().map(|o| o.bad_events.len()).sum();
         assert_eq!(bad, usize::from(time == 1), "{time}");
         aggregator.begin();
     }
     aggregator.forget();
-    aggregator.take(&record(&decided(5, 7), End::Answered));
+    aggregator.take(&record(&decided(5, now + 7), End::Answered));
     assert_eq!(exposures(&aggregator), [(7, 0, true)]);
     // In one batch both are told.
     aggregator.begin();
-    aggregator.take(&record(&decided(6, 1), End::Failed));
-    aggregator.take(&record(&decided(6, 2), End::Answered));
+    aggregator.take(&record(&decided(6, now + 1), End::Failed));
+    aggregator.take(&record(&decided(6, now + 2), End::Answered));
     assert_eq!(exposures(&aggregator), [(1, outcome::ERROR, false), (2, 0, true)]);
 }
 
 #[test]
 fn its_memory_is_bounded_and_it_says_what_it_left_out() {
-    let mut aggregator = Aggregator::default();
+    let (mut aggregator, now) = (Aggregator::default(), now_ms());
     for revision in 0..200 {
-        let context = EvaluationContext { revision, ..decided(1, 1) };
+        let context = EvaluationContext { revision, ..decided(1, now) };
         aggregator.take(&record(&context, End::Answered));
     }
     assert_eq!(aggregator.batch().series.len(), MOST_SERIES);
@@ -84,13 +84,58 @@ fn its_memory_is_bounded_and_it_says_what_it_left_out() {
     aggregator.forget();
     let units = u64::try_from(MOST_UNITS).unwrap() + 10;
     for unit in 1..=units {
-        aggregator.take(&record(&decided(unit, 1), End::Answered));
+        aggregator.take(&record(&decided(unit, now), End::Answered));
         assert_eq!(aggregator.is_full(), unit >= 1 << 14);
     }
     assert_eq!(aggregator.batch().units(), MOST_UNITS);
     assert_eq!(aggregator.batch().omitted, Omitted { requests: 0, units: 10, batches: 0 });
     // Who was left out is reported when it comes again.
     aggregator.begin();
-    aggregator.take(&record(&decided(units, 1), End::Answered));
+    aggregator.take(&record(&decided(units, now), End::Answered));
     assert_eq!(aggregator.batch().units(), 1);
+}
+
+#[test]
+fn one_wrong_clock_of_a_proxy_costs_no_batch() {
+    let (mut aggregator, now) = (Aggregator::default(), now_ms());
+    let minutes = |count: u64| count * 60 * 1000;
+    let exposed = |aggregator: &Aggregator| -> Vec<u64> {
+        let series = aggregator.batch().series.values();
+        series.flat_map(|observations| observations.exposures.keys().copied()).collect()
+    };
+    aggregator.take(&record(&decided(1, now), End::Answered));
+    let (begun, ended) = (aggregator.batch().begun_ms, aggregator.batch().ended_ms);
+    for (unit, time, end) in [
+        // Within what is tolerated.
+        (2, begun - minutes(10), End::Failed),
+        (3, ended + minutes(10), End::Answered),
+        (6, begun - minutes(10) - 1, End::Answered),
+        // Not any more: among them an exposure with its bad event, twice.
+        (4, now - minutes(60), End::Answered),
+        (5, now + minutes(60), End::Failed),
+        (5, now + minutes(60), End::Failed),
+    ] {
+        aggregator.take(&record(&decided(unit, time), end));
+    }
+    assert_eq!(exposed(&aggregator), [1, 2, 3]);
+    let batch = aggregator.batch();
+    let bad: usize = batch.series.values().map(|observations| observations.bad_events.len()).sum();
+    assert_eq!((bad, batch.omitted), (1, Omitted { requests: 0, units: 6, batches: 0 }));
+    // What is no matter of time is counted of all.
+    let errors: u64 = batch.series.values().map(|observations| observations.statistics["error"].mean.n).sum();
+    assert_eq!(errors, 7);
+    // Once its clock is right, the unit is news.
+    aggregator.take(&record(&decided(5, now), End::Answered));
+    assert_eq!(exposed(&aggregator), [1, 2, 3, 5]);
+}
+
+#[test]
+fn the_epoch_is_the_releases_or_else_the_revision() {
+    let mut aggregator = Aggregator::default();
+    for (epoch, revision) in [(0, 7), (9, 7), (9, 8)] {
+        let context = EvaluationContext { epoch, revision, ..decided(1, now_ms()) };
+        aggregator.take(&record(&context, End::Answered));
+    }
+    let epochs: Vec<u64> = aggregator.batch().series.keys().map(|series| series.epoch).collect();
+    assert_eq!(epochs, [7, 9]);
 }
