@@ -122,6 +122,7 @@ impl World {
                 now_ms: self.now_ms,
             },
             actual: self.actual.as_ref(),
+            answered: None,
             seen: Seen { applied: true, last_seen_ms: None },
         };
         let (next, decided) = tick(&self.spec, &self.status, &moment);
