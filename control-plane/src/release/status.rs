@@ -111,7 +111,7 @@ pub struct Candidate {
     /// The last verdict.
     pub verdict: Option<Verdict>,
     /// What was heard of it last.
-    #[serde(default)]
+    #[serde(skip)]
     pub silence: Silence,
 }
 
