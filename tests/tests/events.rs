@@ -20,7 +20,8 @@ async fn start(folder: &Path, hooks: &str) -> Result<ControlPlane> {
     let file = folder.join("hooks.toml");
     std::fs::write(&file, hooks)?;
     let mut paths = Paths::find()?;
-    paths.serve_flags.extend(["--hooks".into(), file.into()]);
+    paths.serve_flags.extend(["--admin", "127.0.0.1:0", "--hooks"].map(Into::into));
+    paths.serve_flags.push(file.into());
     ControlPlane::start(&paths, folder, 0, 0).await
 }
 
@@ -85,6 +86,14 @@ async fn webhooks_hear_everything_in_order_and_signed() -> Result<()> {
     }
     let first = failing.hears(|heard| heard.len() >= 2).await?;
     assert!(first.iter().all(|again| again.id == first[0].id), "the second waits for the first: {first:?}");
+    let log = control_plane.process().log();
+    assert!(log.contains("a webhook was not delivered") && log.contains("it answered 500"), "{log}");
+    let ready: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.path().join("control-plane.ready"))?)?;
+    let admin = ready["admin"].as_str().context("an address")?;
+    let metrics = traffic::client()?.get(format!("http://{admin}/metrics")).send().await?.text().await?;
+    assert!(metrics.contains("halftone_webhook_failures_total{webhook=\"dead\"}"), "{metrics}");
+    assert!(!metrics.contains("halftone_webhook_failures_total{webhook=\"good\"}"), "{metrics}");
     failing.does(Conduct::Answers(200, ""));
     let heard = failing.hears(|heard| actions(heard).iter().any(|action| action == "abort")).await?;
     let mut once: Vec<String> = heard.iter().map(|of| of.id.clone()).collect();

@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// From where on.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct From {
+pub(crate) struct Since {
     /// Only events with larger numbers; from now on when it is left out. `Last-Event-ID` counts more: it is newer.
     after: Option<u64>,
 }
@@ -36,10 +36,10 @@ type Message = Result<sse::Event, Infallible>;
 
 pub(crate) async fn get(
     State(api): State<Api>,
-    from: Result<Query<From>, QueryRejection>,
+    from: Result<Query<Since>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(From { after }) = from.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Query(Since { after }) = from.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let last = headers.get("last-event-id").map(|last| {
         let number = last.to_str().ok().and_then(|text| text.parse().ok());
         number.ok_or_else(|| Problem::bad_request("Last-Event-ID takes the id of an event"))

@@ -37,11 +37,20 @@ struct Inner {
 /// A question, and what came of it.
 struct Asked {
     question: Question,
+    /// The gates that the release named then.
+    gates: Vec<String>,
     is_pending: bool,
     /// The last answer. A no counts until the next one.
     answer: Option<Answer>,
     /// When it may be asked again.
     again_at: Instant,
+}
+
+impl Asked {
+    /// Whether this was asked, and of these gates.
+    fn is_of(&self, spec: &Spec, question: &Question) -> bool {
+        self.question.is_same(question) && self.gates == spec.gates
+    }
 }
 
 /// What an endpoint gets.
@@ -84,30 +93,31 @@ impl Gatekeeper {
     pub(crate) fn ask(&self, spec: &Arc<Spec>, question: &Question) {
         let now = Instant::now();
         let mut all = self.asked();
-        let known = all.get(&spec.name).filter(|asked| asked.question.is_same(question));
+        let known = all.get(&spec.name).filter(|asked| asked.is_of(spec, question));
         if known.is_some_and(|asked| asked.is_pending || now < asked.again_at) {
             return;
         }
         let answer = known.and_then(|asked| asked.answer.clone());
-        let asked = Asked { question: question.clone(), is_pending: true, answer, again_at: now };
+        let (question, gates) = (question.clone(), spec.gates.clone());
+        let asked = Asked { question: question.clone(), gates, is_pending: true, answer, again_at: now };
         all.insert(spec.name.clone(), asked);
         drop(all);
-        let (this, spec, question) = (self.clone(), spec.clone(), question.clone());
+        let (this, spec) = (self.clone(), spec.clone());
         tokio::spawn(async move {
             let answer = this.answer_of(&spec, &question).await;
             let again_at = Instant::now() + this.again(&spec);
             let mut all = this.asked();
             // Otherwise nobody wants to know any more.
-            if let Some(asked) = all.get_mut(&spec.name).filter(|asked| asked.question.is_same(&question)) {
-                *asked = Asked { question, is_pending: false, answer: Some(answer), again_at };
+            if let Some(asked) = all.get_mut(&spec.name).filter(|asked| asked.is_of(&spec, &question)) {
+                (asked.is_pending, asked.answer, asked.again_at) = (false, Some(answer), again_at);
             }
         });
     }
 
     /// What is known by now of what a release's gates say.
-    pub(crate) fn answer(&self, release: &str) -> Option<Answered> {
+    pub(crate) fn answer(&self, spec: &Spec) -> Option<Answered> {
         let all = self.asked();
-        let asked = all.get(release)?;
+        let asked = all.get(&spec.name).filter(|asked| asked.gates == spec.gates)?;
         Some(Answered { question: asked.question.clone(), answer: asked.answer.clone()? })
     }
 

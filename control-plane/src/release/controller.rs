@@ -218,7 +218,7 @@ impl Controller {
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
-            let answered = this.0.gates.answer(&name);
+            let answered = this.0.gates.answer(&looked.spec);
             let moment = Moment {
                 known: Knowledge { observed: observed.as_ref(), outcomes, now_ms },
                 actual,
