@@ -18,7 +18,7 @@ fn whole() -> Value {
                 "tolerance": 0.1, "margin": 0.5, "ceiling": 0.2, "window_s": 0},
             "latency": {"role": "guardrail", "kind": "latency", "quantiles": [0.5], "promote_quantiles": [0.5]},
             "rating": {"role": "goal", "kind": "mean", "source": {"outcome": {"metric": "stars", "aggregate": "sum", "missing": "zero"}}, "mde": {"relative": 0.05},
-                "baseline": {"mean": 3.0, "sd": 1.0}, "cap": 5.0, "log": false},
+                "baseline": {"mean": 3.0, "sd": 1.0}, "cap": 5.0, "log": false, "window_s": 60},
         },
         "policy": {
             "kind": "sequential", "power": 0.8, "spending": {"power": 2.0}, "look_every_s": 60, "most_looks": 10,
