@@ -174,6 +174,15 @@ impl ControlPlane {
         let answer: Value = answer.json().await?;
         let revision = answer["revision"].as_u64();
         let revision = revision.with_context(|| format!("the upload was refused with {status}: {answer}"))?;
+        self.wait_until_applied(revision, nodes, workers).await?;
+        Ok(revision)
+    }
+
+    /// Waits until each of `workers` workers of each of `nodes` proxies decides by a revision.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn wait_until_applied(&self, revision: u64, nodes: usize, workers: usize) -> Result<()> {
         let start = std::time::Instant::now();
         loop {
             let status = self.get("/v1/nodes").await?;
@@ -183,7 +192,7 @@ impl ControlPlane {
                 of.is_some_and(|of| of.len() == workers + 1 && of.iter().all(|of| of["revision"] == revision))
             };
             if status.as_array().is_some_and(|all| all.len() == nodes && all.iter().all(applied)) {
-                return Ok(revision);
+                return Ok(());
             }
             if start.elapsed() > READY {
                 bail!("revision {revision} is not applied by {nodes} proxies: {status}");
@@ -495,21 +504,16 @@ impl Stack {
     ///
     /// # Errors
     /// When something does not get ready.
-    pub async fn start_observed(
-        mut paths: Paths,
-        versions: u16,
-        envoys: usize,
-        workers: usize,
-    ) -> Result<Self> {
+    pub async fn start_observed(paths: Paths, versions: u16, envoys: usize, workers: usize) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("halftone-").tempdir()?;
         let folder = temporary.path().to_owned();
-        paths.inference_flags.extend(observed(&folder, Duration::from_millis(100)));
+        let paths = reporting(paths, &folder);
         let mut stack = Self::assemble(paths, &folder, Ports::default(), versions, envoys, workers).await?;
         stack._temporary = Some(temporary);
         Ok(stack)
     }
 
-    /// Starts everything with logs and store in `folder`, with the first `versions` versions of the model.
+    /// As [`start_observed`](Self::start_observed), with logs and store in `folder`.
     ///
     /// # Errors
     /// When something does not get ready.
@@ -520,7 +524,7 @@ impl Stack {
         envoys: usize,
         workers: usize,
     ) -> Result<Self> {
-        Self::assemble(Paths::find()?, folder, ports, versions, envoys, workers).await
+        Self::assemble(reporting(Paths::find()?, folder), folder, ports, versions, envoys, workers).await
     }
 
     async fn assemble(
@@ -687,6 +691,12 @@ impl Stack {
             self.targets()
         )
     }
+}
+
+/// The same, with backends that report ten times a second.
+fn reporting(mut paths: Paths, folder: &Path) -> Paths {
+    paths.inference_flags.extend(observed(folder, Duration::from_millis(100)));
+    paths
 }
 
 /// Flags of a backend that reports what it observes to the control plane beside it, this often.

@@ -31,11 +31,9 @@ async fn two_releases_of_a_layer_share_no_unit() -> Result<()> {
         control_plane.put_release(name, text(candidate, range)).await?;
         control_plane.wait_for_release(name, SOON, |release| release["phase"] == "running").await?;
     }
-    let revision = control_plane.get("/v1/revisions").await?[0]["revision"].as_u64().context("a revision")?;
-    control_plane.wait_for_acks(revision, 1).await?;
-    // Proxies decide by it on all workers a moment after they have accepted it.
-    let settled = |release: &Value| release["phase"] == "running" && release["epochs"].as_array().is_some();
-    control_plane.wait_for_release("third", SOON, settled).await?;
+    let third = control_plane.release("third").await?;
+    let revision = third["epochs"].as_array().and_then(|all| all.last()?["epoch"].as_u64());
+    control_plane.wait_until_applied(revision.context("an epoch")?, 1, 2).await?;
     let digits = Arc::new(digits::test_set()?);
     replay(&stack.infer_urls(), &digits, 1..=USERS, 4).await?;
     // Everybody is in one of them. A unit that was in both would be counted twice.
