@@ -3,6 +3,7 @@
 use crate::{
     api::{self, Token},
     gate::Gate,
+    hooks::{self, Gatekeeper, Hooks},
     ledger::{self, Access, Ledger, Limits},
     module::ModuleArgs,
     override_key,
@@ -58,6 +59,10 @@ pub struct ServeArgs {
     /// given up to four times, for the time in which one key replaces another.
     #[arg(long, env = "HALFTONE_OVERRIDE_KEY_FILE", value_delimiter = ',')]
     pub override_key_file: Vec<PathBuf>,
+    /// File that says who is told of decisions about releases, and who is asked before they go on; docs/release.md has
+    /// its form.
+    #[arg(long, env = "HALFTONE_HOOKS", value_name = "FILE")]
+    pub hooks: Option<PathBuf>,
     /// How much is observed.
     #[command(flatten)]
     pub observations: Limits,
@@ -76,6 +81,7 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
+    let hooks = args.hooks.as_deref().map(hooks::read).transpose()?.unwrap_or_default();
     let Started { publisher, ledger, stored, _lock } = {
         let (data, filter) = (args.data.clone(), args.module.here()?);
         let (settings, limits) = (settings(&args)?, args.observations);
@@ -93,9 +99,10 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let rest = bind(args.rest, "--rest").await?;
     let xds = bind(args.xds, "--xds").await?;
     let addresses = (rest.local_addr()?, xds.local_addr()?);
-    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), stored)?;
+    let gates = Gatekeeper::new(&hooks);
+    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, stored)?;
     let admin = match args.admin {
-        Some(address) => Some(admin(address, Arc::clone(&ledger), controller.clone()).await?),
+        Some(address) => Some(admin(address, Arc::clone(&ledger), controller.clone(), &hooks).await?),
         None => None,
     };
 
@@ -130,6 +137,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         ended = &mut rest => { ended.context("the REST server")??; bail!("the REST server stopped by itself") }
         () = rollback::watch(publisher.clone(), nodes) => {}
         () = controller.run() => {}
+        () = hooks::deliver(&hooks, &controller) => {}
         ended = &mut xds => { ended.context("the xDS server")??; bail!("the xDS server stopped by itself") }
     }
     tracing::info!("stopping");
@@ -219,12 +227,14 @@ async fn admin(
     address: SocketAddr,
     ledger: Arc<Ledger>,
     controller: Controller,
+    hooks: &Hooks,
 ) -> anyhow::Result<SocketAddr> {
     let listener = bind(address, "--admin").await?;
     let bound = listener.local_addr()?;
     let metrics = ModelMetrics::default();
     metrics.register(ledger::metrics(ledger));
     metrics.register(release::metrics(controller));
+    metrics.register(hooks::metrics(hooks));
     tokio::spawn(axum::serve(listener, halftone_telemetry::admin::router(metrics)).into_future());
     Ok(bound)
 }

@@ -12,13 +12,13 @@ fn whole() -> Value {
         "version": "v1", "name": "r", "ruleset": "digits", "stable": "v1", "candidates": ["v2"],
         "eligible": "user.id > 5", "layer": "a", "range": [0.0, 0.5], "before": "all",
         "steps": [{"share": 0.1, "hold": {"for": "1m30s", "units": 5, "approval": true}}],
-        "approval": "auto", "on_no_data": "hold", "watch": {"for": "24h", "control": 0.05},
+        "gates": ["calendar"], "approval": "auto", "on_no_data": "hold", "watch": {"for": "24h", "control": 0.05},
         "metrics": {
             "error": {"role": "guardrail", "kind": "event", "source": {"observed": "error"}, "better": "lower",
                 "tolerance": 0.1, "margin": 0.5, "ceiling": 0.2, "window_s": 0},
             "latency": {"role": "guardrail", "kind": "latency", "quantiles": [0.5], "promote_quantiles": [0.5]},
-            "rating": {"role": "goal", "kind": "mean", "source": {"outcome": "stars"}, "mde": {"relative": 0.05},
-                "baseline": {"mean": 3.0, "sd": 1.0}, "cap": 5.0, "log": false},
+            "rating": {"role": "goal", "kind": "mean", "source": {"outcome": {"metric": "stars", "aggregate": "sum", "missing": "zero"}}, "mde": {"relative": 0.05},
+                "baseline": {"mean": 3.0, "sd": 1.0}, "cap": 5.0, "log": false, "window_s": 60},
         },
         "policy": {
             "kind": "sequential", "power": 0.8, "spending": {"power": 2.0}, "look_every_s": 60, "most_looks": 10,

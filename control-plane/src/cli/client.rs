@@ -1,10 +1,11 @@
 //! How commands talk to a control plane.
 
+use crate::api::is_loopback;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 /// How long an answer may take. Longer than what `?wait=` may be given.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -87,7 +88,8 @@ impl Client {
         };
         let builder = reqwest::Client::builder().timeout(PATIENCE).connect_timeout(CONNECT);
         // A proxy of the environment cannot reach this machine's loopback.
-        let builder = if is_loopback(&server) { builder.no_proxy() } else { builder };
+        let loopback = server.host_str().is_some_and(|host| is_loopback(host.as_bytes()));
+        let builder = if loopback { builder.no_proxy() } else { builder };
         Ok(Self { http: builder.build()?, server, token })
     }
 
@@ -166,10 +168,4 @@ pub(super) fn is_unreachable(error: &anyhow::Error) -> bool {
 /// Runs what asks a control plane.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -28,7 +28,7 @@ pub struct LintArgs {
 
 /// A file that is checked.
 enum Linted {
-    Ruleset(Source),
+    Ruleset(Box<Source>),
     Release { file: String, text: String, diagnostics: Vec<Diagnostic> },
 }
 
@@ -46,7 +46,7 @@ impl Linted {
         let text = std::str::from_utf8(&bytes).ok();
         let document = text.and_then(|text| Some((text, Document::of(text).ok()?)));
         let Some((text, Document { is_release: true, name, .. })) = document else {
-            return Ok(Self::Ruleset(Source::new(path, bytes)?));
+            return Ok(Self::Ruleset(Box::new(Source::new(path, bytes)?)));
         };
         let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| *stem != "-");
         let name = name.as_deref().or(stem).unwrap_or("release");

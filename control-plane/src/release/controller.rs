@@ -2,8 +2,9 @@
 
 use super::{
     allocation::{allocation, arrange, epoch_of},
+    feed::Feed,
     metrics::look_histogram,
-    read,
+    read::{read, unknown_gates},
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
     silence::Silence,
@@ -13,6 +14,7 @@ use super::{
     tick::{Decided, Moment, is_in_force, tick},
 };
 use crate::{
+    hooks::Gatekeeper,
     ids::IdError,
     ledger::{Ledger, ReleaseObservations},
     publisher::{PublishError, Publisher},
@@ -101,6 +103,7 @@ struct Inner {
     publisher: Publisher,
     nodes: Nodes,
     ledger: Arc<Ledger>,
+    gates: Gatekeeper,
     /// How long looks took, in seconds.
     looks: Histogram,
     /// Held by the one change that is under way.
@@ -127,6 +130,7 @@ impl Controller {
         publisher: Publisher,
         nodes: Nodes,
         ledger: Arc<Ledger>,
+        gates: Gatekeeper,
         stored: Vec<StoredRelease>,
     ) -> Result<Self, StoreError> {
         let mut releases = BTreeMap::new();
@@ -149,6 +153,7 @@ impl Controller {
             publisher,
             nodes,
             ledger,
+            gates,
             looks: look_histogram(),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
@@ -213,12 +218,18 @@ impl Controller {
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
+            let answered = this.0.gates.answer(&looked.spec);
             let moment = Moment {
                 known: Knowledge { observed: observed.as_ref(), outcomes, now_ms },
                 actual,
+                answered: answered.as_ref(),
                 seen: this.seen(&looked, observed.as_ref()),
             };
             let (next, decided) = tick(&looked.spec, &looked.status, &moment);
+            match &next.gate {
+                Some(held) => this.0.gates.ask(&looked.spec, &held.question),
+                None => this.0.gates.forget(&name),
+            }
             if work.retries.get(&name).is_some_and(|until| Instant::now() < *until)
                 && next.phase == looked.status.phase
             {
@@ -393,6 +404,10 @@ impl Controller {
     /// What is wrong with it.
     pub async fn check(&self, name: &str, source: &str) -> Result<Spec, ControllerError> {
         let spec = read(source, Some(name)).map_err(ControllerError::Invalid)?;
+        let unknown = unknown_gates(source, &spec, &self.0.gates.names());
+        if !unknown.is_empty() {
+            return Err(ControllerError::Invalid(unknown));
+        }
         let status = Status::new(&spec, 0);
         let shares = super::shares::Shares::of_step(&spec, 0);
         let (of, first) = (spec.clone(), allocation(&spec, &status, shares, 1));
@@ -576,6 +591,38 @@ impl Controller {
         limit: usize,
     ) -> Result<Vec<String>, PublishError> {
         self.0.publisher.stored(move |store| store.records(release.as_deref(), before, limit)).await
+    }
+
+    /// The events above a number; without one, those that come from now on.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn events(&self, after: Option<u64>) -> Result<Feed, PublishError> {
+        // Before the newest one is known, so that none is missed.
+        let changes = self.releases();
+        let after = match after {
+            Some(after) => after,
+            None => self.0.publisher.stored(|store| store.newest_record()).await?,
+        };
+        Ok(Feed::new(self.0.publisher.clone(), changes, after))
+    }
+
+    /// The events that a webhook was not told yet.
+    pub(crate) async fn events_for(&self, webhook: &str) -> Result<Feed, PublishError> {
+        let (changes, name) = (self.releases(), webhook.to_owned());
+        let after = self.0.publisher.stored(move |store| store.delivered(&name)).await?;
+        Ok(Feed::new(self.0.publisher.clone(), changes, after))
+    }
+
+    /// How many events there are above a number.
+    pub(crate) async fn events_since(&self, after: u64) -> Result<u64, PublishError> {
+        self.0.publisher.stored(move |store| store.count_events(after)).await
+    }
+
+    /// Notes the last event that a webhook was told.
+    pub(crate) async fn delivered(&self, webhook: &str, event: u64) -> Result<(), PublishError> {
+        let name = webhook.to_owned();
+        self.0.publisher.stored(move |store| store.set_delivered(&name, event)).await
     }
 
     /// A record, as JSON.

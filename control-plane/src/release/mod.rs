@@ -9,6 +9,8 @@ mod allocation;
 pub mod controller;
 pub mod document;
 pub mod event;
+mod feed;
+pub mod gate;
 mod metrics;
 #[cfg(test)]
 mod order_tests;
@@ -29,6 +31,8 @@ pub mod view;
 pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
 pub use document::Document;
 pub use event::Event;
+pub use feed::Feed;
+pub(crate) use feed::number;
 pub use metrics::metrics;
 pub use read::read;
 pub use record::DecisionRecord;

@@ -36,7 +36,7 @@ fn batches(now: u64) -> [Vec<ObservationBatch>; 2] {
                     let request = |unit: u64| Request {
                         unit: unit.wrapping_mul(0x9E37_79B9_7F4A_7C15),
                         time_ms: now - 60_000 + 1_000 * index + unit % 97,
-                        latency: (unit % 11 != 0).then(|| 0.01 + (unit % 13) as f64 / 1e3),
+                        latency: (!unit.is_multiple_of(11)).then(|| 0.01 + (unit % 13) as f64 / 1e3),
                     };
                     series(EPOCH, arm, &(first..first + 60).map(request).collect::<Vec<_>>())
                 });
@@ -60,7 +60,7 @@ fn labels(now: u64) -> Vec<Outcome> {
             release: "canary".to_owned(),
             metric: "correct".to_owned(),
             unit: unit.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            value: f64::from(u8::from(unit % 3 == 0)),
+            value: f64::from(u8::from(unit.is_multiple_of(3))),
             time_ms: Some(now - 10_000 + unit % 50),
         })
         .collect()
@@ -78,6 +78,7 @@ fn verdict(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Vec<u8> {
         known: Knowledge { observed: observed.as_ref(), outcomes: &outcomes, now_ms },
         actual: Some(&actual),
         seen: Seen { applied: true, last_seen_ms: None },
+        answered: None,
     };
     let (next, decided) = tick(spec, &status, &moment);
     let judged: Vec<_> = decided.into_iter().map(|decided| decided.judged).collect();

@@ -2,23 +2,24 @@
 //! that is wrong, and a reason to wait for a person. Its users cannot wait so long.
 
 use crate::ledger::EpochObservations;
-use serde::{Deserialize, Serialize};
 
-/// So long a candidate may be silent, whatever the control does: batches come once in a while.
-const QUIET_MS: u64 = 10_000;
+/// So long a candidate may be silent while its control is heard. Backends that lost the control plane come back within some
+/// twenty seconds of one another.
+const QUIET_MS: u64 = 30_000;
 /// As many new units of the control, and none of the candidate, are no accident at equal shares: below 1e-6.
 const UNITS: u64 = 20;
 /// The same by requests, where all units were seen before: many more, because they come from the same units again and again.
 const REQUESTS: u64 = 300;
 
-/// What was heard of a candidate last, and of the control then.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What was heard of a candidate last, and of the control then. It is not kept: after a restart everybody has to be heard
+/// again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Silence {
     epoch: u64,
     /// Requests to the candidate in the epoch.
     requests: u64,
-    /// When their number grew last: milliseconds since the Unix epoch.
-    heard_at_ms: u64,
+    /// Since when the control was heard, and the candidate was not: milliseconds since the Unix epoch.
+    since_ms: Option<u64>,
     /// Requests to the control then.
     control_requests: u64,
     /// Units of the control then.
@@ -46,7 +47,7 @@ impl Silence {
             *self = Self {
                 epoch: observed.epoch,
                 requests: heard,
-                heard_at_ms: now_ms,
+                since_ms: None,
                 control_requests: requests(super::CONTROL),
                 control_units: units(super::CONTROL),
             };
@@ -57,7 +58,10 @@ impl Silence {
         let enough = |count: u64, needed: u64| count as f64 >= needed as f64 * ratio;
         let new_units = units(super::CONTROL).saturating_sub(self.control_units);
         let new_requests = requests(super::CONTROL).saturating_sub(self.control_requests);
-        let silent_ms = now_ms.saturating_sub(self.heard_at_ms);
+        if new_requests == 0 {
+            return None;
+        }
+        let silent_ms = now_ms.saturating_sub(*self.since_ms.get_or_insert(now_ms));
         let by_units = enough(new_units, UNITS);
         let by_requests = enough(new_requests, REQUESTS) && units(candidate) >= UNITS;
         (silent_ms >= QUIET_MS && (by_units || by_requests)).then(|| {

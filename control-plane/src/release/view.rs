@@ -157,6 +157,9 @@ fn waits_for(looked: &Looked, now_ms: u64) -> Option<Waiting> {
             if safe { None } else { plain("proxies and observations that show that nobody gets a candidate") }
         }
         Phase::Running => {
+            if let Some(held) = &status.gate {
+                return plain(&held.why);
+            }
             let verdicts = status.candidates.values().filter(|candidate| !candidate.dropped);
             let Some(verdict) = verdicts.filter_map(|candidate| candidate.verdict.as_ref()).next() else {
                 return plain("the first verdict");

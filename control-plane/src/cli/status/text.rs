@@ -23,7 +23,9 @@ pub(super) fn table(all: &[Summary], now_ms: u64) -> String {
             of.intended.map_or("-".to_owned(), |shares| percent(shares.candidate)),
             age(now_ms, of.since_ms),
             of.ruleset.clone(),
-            of.why.clone(),
+            of.trouble
+                .as_ref()
+                .map_or_else(|| of.why.clone(), |trouble| format!("it cannot go on: {trouble}")),
         ]
     }));
     columns(&rows, &[2, 3, 4])
@@ -50,6 +52,9 @@ pub(super) fn one(view: &View, decisions: &[Event], now_ms: u64) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(out, "{} → {} in ruleset {}", of.stable, of.candidates.join(", "), of.ruleset);
     let _ = writeln!(out, "why: {}", of.why);
+    if let Some(trouble) = &of.trouble {
+        let _ = writeln!(out, "it cannot go on: {trouble}");
+    }
     if let Some(waiting) = waits_for {
         let expected = waiting
             .expected_at_ms
