@@ -288,11 +288,11 @@ impl Controller {
     }
 
     fn seen(&self, looked: &Looked, observed: Option<&ReleaseObservations>) -> Seen {
-        let applied = looked.status.safety.as_ref().is_some_and(|safety| {
-            let fleet = self.0.nodes.fleet(safety.revision);
-            fleet.applied == fleet.proxies
-        });
-        Seen { applied, last_seen_ms: last_seen(observed, &looked.spec) }
+        let safety = looked.status.safety.as_ref();
+        Seen {
+            applied_at_ms: safety.and_then(|safety| self.0.nodes.applied_at_ms(safety.revision)),
+            last_seen_ms: last_seen(observed, &looked.spec),
+        }
     }
 
     /// Puts a status in force: with the records of what was decided, and with the revision that it takes, in one

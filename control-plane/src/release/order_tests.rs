@@ -77,7 +77,7 @@ fn verdict(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Vec<u8> {
     let moment = Moment {
         known: Knowledge { observed: observed.as_ref(), outcomes: &outcomes, now_ms },
         actual: Some(&actual),
-        seen: Seen { applied: true, last_seen_ms: None },
+        seen: Seen { applied_at_ms: Some(0), last_seen_ms: None },
         answered: None,
     };
     let (next, decided) = tick(spec, &status, &moment);

@@ -25,8 +25,9 @@ pub struct Safety {
 /// What is known of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether every connected proxy decides by the revision, or by a newer one, on all of its workers.
-    pub applied: bool,
+    /// Since when every connected proxy decides by the revision, or by a newer one, on all of its workers; `None` while one
+    /// does not.
+    pub applied_at_ms: Option<u64>,
     /// When the last batch of observations ended that had requests to a candidate.
     pub last_seen_ms: Option<u64>,
 }
@@ -48,12 +49,13 @@ impl Safety {
     /// Takes in what is known now. Whether the return is complete.
     pub fn observe(&mut self, seen: Seen, now_ms: u64) -> bool {
         self.last_seen_ms = seen.last_seen_ms.max(self.last_seen_ms);
-        if !seen.applied {
+        let Some(applied_at_ms) = seen.applied_at_ms else {
             // A proxy came back with older rules.
             self.applied_at_ms = None;
             return false;
-        }
-        let applied = *self.applied_at_ms.get_or_insert(now_ms);
+        };
+        // Later revisions are taken up later. Without a proxy it is so at once.
+        let applied = *self.applied_at_ms.get_or_insert(applied_at_ms.max(self.decided_at_ms));
         let safe = self.last_seen_ms.map_or(applied, |last| last.max(applied));
         if now_ms < safe.saturating_add(QUIET_MS) {
             return false;
@@ -71,23 +73,38 @@ mod tests {
     #[test]
     fn it_is_safe_once_all_proxies_and_observations_say_so() {
         let mut safety = Safety::begun(1_000, 7);
-        assert!(!safety.observe(Seen { applied: false, last_seen_ms: Some(900) }, 1_100));
-        assert!(!safety.observe(Seen { applied: true, last_seen_ms: Some(1_200) }, 1_300));
-        assert!(
-            !safety.observe(Seen { applied: true, last_seen_ms: Some(2_000) }, 4_000),
-            "one was under way"
-        );
-        assert!(safety.observe(Seen { applied: true, last_seen_ms: Some(2_000) }, 5_000));
+        let seen = |applied_at_ms, last_seen_ms| Seen { applied_at_ms, last_seen_ms };
+        assert!(!safety.observe(seen(None, Some(900)), 1_100));
+        assert!(!safety.observe(seen(Some(1_020), Some(1_200)), 1_300));
+        assert!(!safety.observe(seen(Some(1_020), Some(2_000)), 4_000), "one was under way");
+        assert!(safety.observe(seen(Some(1_020), Some(2_000)), 5_000));
         assert_eq!((safety.safe_at_ms, safety.time_to_safe_ms), (Some(2_000), Some(1_000)));
+    }
+
+    #[test]
+    fn it_is_as_old_as_the_last_worker_that_took_the_revision_up() {
+        let mut safety = Safety::begun(1_000, 7);
+        let seen = |applied_at_ms| Seen { applied_at_ms: Some(applied_at_ms), last_seen_ms: Some(990) };
+        assert!(!safety.observe(seen(1_018), 2_000));
+        assert!(safety.observe(seen(4_700), 5_000), "another revision does not make it later");
+        assert_eq!(safety.time_to_safe_ms, Some(18));
+    }
+
+    #[test]
+    fn without_a_proxy_it_is_safe_at_once() {
+        let mut safety = Safety::begun(1_000, 7);
+        assert!(safety.observe(Seen { applied_at_ms: Some(0), last_seen_ms: None }, 4_000));
+        assert_eq!(safety.time_to_safe_ms, Some(0));
     }
 
     #[test]
     fn a_proxy_that_returns_with_old_rules_is_not_safe() {
         let mut safety = Safety::begun(1_000, 7);
-        assert!(!safety.observe(Seen { applied: true, last_seen_ms: None }, 1_100));
-        assert!(!safety.observe(Seen { applied: false, last_seen_ms: None }, 9_000));
-        assert!(!safety.observe(Seen { applied: true, last_seen_ms: None }, 9_500));
-        assert!(safety.observe(Seen { applied: true, last_seen_ms: None }, 12_500));
+        let seen = |applied_at_ms| Seen { applied_at_ms, last_seen_ms: None };
+        assert!(!safety.observe(seen(Some(1_100)), 1_100));
+        assert!(!safety.observe(seen(None), 9_000));
+        assert!(!safety.observe(seen(Some(9_500)), 9_500));
+        assert!(safety.observe(seen(Some(9_500)), 12_500));
         assert_eq!(safety.time_to_safe_ms, Some(8_500));
     }
 
@@ -95,7 +112,7 @@ mod tests {
     fn what_is_still_observed_is_not_safe() {
         let mut safety = Safety::begun(0, 1);
         for now in (1_000..60_000).step_by(1_000) {
-            assert!(!safety.observe(Seen { applied: true, last_seen_ms: Some(now) }, now + 500));
+            assert!(!safety.observe(Seen { applied_at_ms: Some(1), last_seen_ms: Some(now) }, now + 500));
         }
     }
 }

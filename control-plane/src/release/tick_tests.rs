@@ -123,7 +123,7 @@ impl World {
             },
             actual: self.actual.as_ref(),
             answered: None,
-            seen: Seen { applied: true, last_seen_ms: None },
+            seen: Seen { applied_at_ms: Some(0), last_seen_ms: None },
         };
         let (next, decided) = tick(&self.spec, &self.status, &moment);
         self.status = next;

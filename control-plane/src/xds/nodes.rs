@@ -142,6 +142,17 @@ impl Nodes {
         Fleet::of(revision, self.lock().nodes())
     }
 
+    /// When the last worker of all proxies took up a revision, or a newer one, in milliseconds since 1970; 0 where there is no
+    /// proxy, `None` while one decides by an older one.
+    pub fn applied_at_ms(&self, revision: u64) -> Option<u64> {
+        let registry = self.lock();
+        let mut proxies = registry.nodes().filter(|node| node.kinds.contains_key(&Kind::Filter));
+        proxies.try_fold(0, |last, node| {
+            let since = node.applied_since_ms.filter(|_| node.applied >= Some(revision));
+            since.map(|since| last.max(since))
+        })
+    }
+
     /// How far those of an audience are with a revision.
     pub fn fleet_of(&self, revision: u64, audience: &Audience) -> Fleet {
         Fleet::of(revision, self.lock().nodes().filter(|node| audience.includes(&node.cluster)))
