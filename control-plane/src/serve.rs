@@ -7,7 +7,7 @@ use crate::{
     module::ModuleArgs,
     override_key,
     publisher::Publisher,
-    release::Controller,
+    release::{Controller, prometheus::PrometheusArgs},
     rollback,
     store::{SqliteStore, StoredRelease},
     xds::{self, Nodes, ProxySettings, TraceOwner},
@@ -61,6 +61,9 @@ pub struct ServeArgs {
     /// How much is observed.
     #[command(flatten)]
     pub observations: Limits,
+    /// Where releases may take metrics from, besides backends and outcomes.
+    #[command(flatten)]
+    pub prometheus: PrometheusArgs,
     /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it is
     /// not given.
     #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
@@ -76,6 +79,7 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
+    let prometheus = args.prometheus.server()?;
     let Started { publisher, ledger, stored, _lock } = {
         let (data, filter) = (args.data.clone(), args.module.here()?);
         let (settings, limits) = (settings(&args)?, args.observations);
@@ -99,7 +103,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     };
 
     let (stop, stopping) = watch::channel(());
-    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), stored)?;
+    let controller =
+        Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), prometheus, stored)?;
     let router = api::router(controller.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {

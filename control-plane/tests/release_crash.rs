@@ -115,7 +115,7 @@ impl Process {
         let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits).unwrap());
         let settings = ProxySettings::new("/filter.wasm");
         let (publisher, stored) = Publisher::start(store.clone(), gate.clone(), settings).unwrap();
-        let controller = Controller::start(publisher, Nodes::new(), ledger.clone(), stored).unwrap();
+        let controller = Controller::start(publisher, Nodes::new(), ledger.clone(), None, stored).unwrap();
         Self { store, ledger, controller }
     }
 }

@@ -12,6 +12,8 @@ mod mirror;
 pub mod observed;
 mod paths;
 mod process;
+mod prometheus;
+mod scraped;
 mod stack;
 pub mod trace_cases;
 pub mod traffic;
@@ -23,6 +25,8 @@ pub use edge::{Edge, EdgeOptions, closing_soon};
 pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};
 pub use process::{Process, command, launched};
+pub use prometheus::Prometheus;
+pub use scraped::Scraped;
 pub use stack::{
     Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name, observed,
 };

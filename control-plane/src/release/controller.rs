@@ -2,6 +2,7 @@
 
 use super::{
     allocation::{allocation, arrange, epoch_of},
+    prometheus::{Reader, Readings, Server, without_server},
     read,
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
@@ -25,6 +26,7 @@ use std::{
 };
 use tokio::{
     sync::{Mutex, watch},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -96,6 +98,7 @@ struct Inner {
     publisher: Publisher,
     nodes: Nodes,
     ledger: Arc<Ledger>,
+    prometheus: Reader,
     /// Held by the one change that is under way.
     changing: Mutex<Work>,
     /// What readers see, by name. Told of every change.
@@ -120,6 +123,7 @@ impl Controller {
         publisher: Publisher,
         nodes: Nodes,
         ledger: Arc<Ledger>,
+        prometheus: Option<Server>,
         stored: Vec<StoredRelease>,
     ) -> Result<Self, StoreError> {
         let mut releases = BTreeMap::new();
@@ -137,6 +141,7 @@ impl Controller {
             publisher,
             nodes,
             ledger,
+            prometheus: Reader::new(prometheus),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
@@ -154,8 +159,17 @@ impl Controller {
         self.0.releases.borrow().get(name).cloned()
     }
 
+    /// What a Prometheus server said of a release.
+    #[must_use]
+    pub fn readings(&self, name: &str) -> Arc<Readings> {
+        self.0.prometheus.readings(name)
+    }
+
     /// Looks at all releases once a second, for as long as it is polled.
     pub async fn run(&self) {
+        // By itself: a server that is slow delays no look. It ends with this.
+        let mut reading = JoinSet::new();
+        reading.spawn(self.0.prometheus.clone().run(self.releases()));
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -189,11 +203,12 @@ impl Controller {
             let now_ms = now_ms();
             let observed = this.observed(&looked.spec).await?;
             let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
+            let prometheus = this.readings(&name);
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
             let moment = Moment {
-                known: Knowledge { observed: observed.as_ref(), outcomes, now_ms },
+                known: Knowledge { observed: observed.as_ref(), outcomes, prometheus: &prometheus, now_ms },
                 actual,
                 seen: this.seen(&looked, observed.as_ref()),
             };
@@ -367,6 +382,9 @@ impl Controller {
     /// What is wrong with it.
     pub async fn check(&self, name: &str, source: &str) -> Result<Spec, ControllerError> {
         let spec = read(source, Some(name)).map_err(ControllerError::Invalid)?;
+        if !self.0.prometheus.has_server() {
+            without_server(source, &spec).map_err(ControllerError::Invalid)?;
+        }
         let status = Status::new(&spec, 0);
         let shares = super::shares::Shares::of_step(&spec, 0);
         let (of, first) = (spec.clone(), allocation(&spec, &status, shares, 1));

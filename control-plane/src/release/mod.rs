@@ -7,6 +7,7 @@
 
 mod allocation;
 pub mod controller;
+pub mod prometheus;
 mod read;
 pub mod record;
 pub mod safety;

@@ -2,6 +2,7 @@
 
 use super::{
     allocation::{allocation, epoch_of},
+    prometheus::Readings,
     read,
     record::{Action, Replay},
     safety::Seen,
@@ -112,6 +113,7 @@ impl World {
             known: Knowledge {
                 observed: (!self.observed.is_empty()).then_some(&observed),
                 outcomes: &outcomes,
+                prometheus: &Readings::default(),
                 now_ms: self.now_ms,
             },
             actual: self.actual.as_ref(),
