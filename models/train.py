@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the three digit classifiers in models/digits and writes what is committed there.
+"""Trains the digit classifiers in models/ and writes what is committed there.
 
 Without arguments: writes the models, the held-out test set and the accuracies next to this file.
 With --check: writes nothing there; trains twice into temporary folders, demands the same bytes from both
@@ -39,6 +39,12 @@ PIXEL_MAX, BYTE_MAX = 16.0, 255.0
 # Old enough for any ONNX Runtime in use; nothing newer is needed.
 OPSET, IR_VERSION = 17, 8
 TOLERANCE = 0.01
+# The version with faults on demand.
+FAULTY = "4"
+# What it does for a value of the first pixel, which is 0 in every digit; tests/src/digits.rs asks for it.
+NAN, SLOW, FAIL = 1.0, 2.0, 3.0
+# Size and number of the matrices that a slow answer multiplies: some milliseconds, where a digit takes microseconds.
+SLOW_SIZE, SLOW_ROUNDS = 192, 48
 
 
 @dataclass
@@ -125,29 +131,125 @@ def to_onnx(layers: list[Layer], pixel_scale: float, description: str) -> onnx.M
     return model
 
 
+def with_faults(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, which does what is wrong on demand of the first pixel; real digits it answers as before."""
+    faulty = onnx.ModelProto()
+    faulty.CopyFrom(model)
+    faulty.graph.doc_string = f"{model.graph.doc_string} Faults on demand of the first pixel."
+    faulty.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array([0], np.int64), "first"),
+            numpy_helper.from_array(np.array(0, np.float32), "nothing"),
+            numpy_helper.from_array(np.array(np.nan, np.float32), "not_a_number"),
+            numpy_helper.from_array(np.array([SLOW_SIZE, SLOW_SIZE], np.int64), "slow_shape"),
+            numpy_helper.from_array(np.array(SLOW_ROUNDS, np.int64), "rounds"),
+            *(
+                numpy_helper.from_array(np.array(value, np.float32), name)
+                for name, value in (("asks_nan", NAN), ("asks_slow", SLOW), ("asks_fail", FAIL))
+            ),
+        ]
+    )
+    node = helper.make_node
+
+    def asked(fault: str) -> list[onnx.NodeProto]:
+        """Whether each row asks for it."""
+        return [node("Equal", ["demand", f"asks_{fault}"], [fault])]
+
+    def fails() -> list[onnx.NodeProto]:
+        """Where a row asks to fail, the pixels have a shape that there is not. An index that there is not would not do:
+        whoever sent it would be to blame."""
+        return [
+            node("Cast", ["fail"], ["fail_number"], to=TensorProto.INT64),
+            node("ReduceMax", ["fail_number"], ["fail_any"], keepdims=0),
+            node("Shape", ["pixels"], ["sound_shape"]),
+            node("Add", ["sound_shape", "fail_any"], ["shape"]),
+            node("Reshape", ["pixels", "shape"], ["reshaped"]),
+        ]
+
+    def slow() -> list[onnx.NodeProto]:
+        """Where a row asks to be slow, products of matrices that come to nothing."""
+        value = helper.make_tensor_value_info
+        body = helper.make_graph(
+            [
+                node("Expand", ["before", "slow_shape"], ["matrix"]),
+                node("MatMul", ["matrix", "matrix"], ["product"]),
+                node("Softmax", ["product"], ["shares"], axis=1),
+                node("ReduceMax", ["shares"], ["after"], keepdims=0),
+                node("Identity", ["go_on"], ["goes_on"]),
+            ],
+            "round",
+            inputs=[
+                value("number", TensorProto.INT64, []),
+                value("go_on", TensorProto.BOOL, []),
+                value("before", TensorProto.FLOAT, []),
+            ],
+            outputs=[value("goes_on", TensorProto.BOOL, []), value("after", TensorProto.FLOAT, [])],
+        )
+        return [
+            node("Cast", ["slow"], ["slow_number"], to=TensorProto.FLOAT),
+            node("ReduceMax", ["slow_number"], ["slow_any"], keepdims=0),
+            node("Greater", ["slow_any", "nothing"], ["is_slow"]),
+            node("Loop", ["rounds", "is_slow", "slow_any"], ["multiplied"], body=body),
+            node("Mul", ["multiplied", "nothing"], ["slowly_nothing"]),
+        ]
+
+    for old in faulty.graph.node:
+        for index, name in enumerate(old.input):
+            if name == "pixels":
+                old.input[index] = "reshaped"
+    last = next(old for old in faulty.graph.node if old.op_type == "Softmax")
+    value = last.input[0]
+    for old in faulty.graph.node:
+        if old.op_type in ("Softmax", "ArgMax"):
+            old.input[0] = "answer"
+    demanded = [node("Gather", ["pixels", "first"], ["demand"], axis=1)]
+    demanded += [*asked("nan"), *asked("slow"), *asked("fail"), *fails(), *slow()]
+    after = [
+        node("Add", [value, "slowly_nothing"], ["in_time"]),
+        node("Where", ["nan", "not_a_number", "in_time"], ["answer"]),
+    ]
+    nodes = list(faulty.graph.node)
+    place = nodes.index(last)
+    del faulty.graph.node[:]
+    faulty.graph.node.extend([*demanded, *nodes[:place], *after, *nodes[place:]])
+    checker.check_model(faulty, full_check=True)
+    return faulty
+
+
 def accuracy(model: onnx.ModelProto, data: Data) -> float:
     """Share of held-out digits that the exported graph (not the object it came from) reads right."""
     (label,) = ReferenceEvaluator(model).run(["label"], {"pixels": data.test_x.astype(np.float32)})
     return round(float(np.mean(label == data.test_y)), 4)
 
 
+def place(version: str) -> Path:
+    """Where a version is. The faulty one is in a repository of its own: nobody is to serve it who does not mean to."""
+    repository = Path("faults") if version == FAULTY else Path()
+    return repository / "digits" / version / "model.onnx"
+
+
 def build(folder: Path) -> dict[str, float]:
     """Trains and writes everything below `folder`; answers the accuracy by version."""
     data = load()
-    second = network(data)
+    network_layers = network(data)
+    second = to_onnx(network_layers, PIXEL_MAX, "One hidden layer, all examples.")
     models = {
         "1": to_onnx(logistic_regression(data), PIXEL_MAX, "Logistic regression on few examples."),
-        "2": to_onnx(second, PIXEL_MAX, "One hidden layer, all examples."),
-        "3": to_onnx(second, BYTE_MAX, "Version 2, exported with its pixels taken for bytes: broken."),
+        "2": second,
+        "3": to_onnx(network_layers, BYTE_MAX, "Version 2, exported with its pixels taken for bytes: broken."),
+        FAULTY: with_faults(second),
     }
     accuracies = {}
     for version, model in models.items():
-        path = folder / version / "model.onnx"
+        path = folder / place(version)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
         accuracies[version] = accuracy(model, data)
-    (folder / "accuracy.json").write_text(json.dumps(accuracies, indent=2) + "\n")
-    with (folder / "test.csv").open("w", newline="") as file:
+    if accuracies.pop(FAULTY) != accuracies["2"]:
+        raise RuntimeError("the faulty version answers real digits otherwise than version 2")
+    digits = folder / "digits"
+    (digits / "accuracy.json").write_text(json.dumps(accuracies, indent=2) + "\n")
+    with (digits / "test.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["label", *(f"p{i}" for i in range(64))])
         for label, pixels in zip(data.test_y, data.test_x, strict=True):
@@ -159,7 +261,7 @@ def print_table(folder: Path, accuracies: dict[str, float]) -> None:
     """One line per version."""
     print("version  accuracy  bytes")
     for version, value in accuracies.items():
-        size = (folder / version / "model.onnx").stat().st_size
+        size = (folder / place(version)).stat().st_size
         print(f"{version:<7}  {value:8.4f}  {size:5d}")
 
 
@@ -178,7 +280,7 @@ def check(committed: Path) -> list[str]:
         first, second = contents(Path(one)), contents(Path(two))
     problems += [f"{path}: two runs gave different bytes" for path in first if first[path] != second.get(path)]
     try:
-        expected = json.loads((committed / "accuracy.json").read_text())
+        expected = json.loads((committed / "digits/accuracy.json").read_text())
     except (OSError, ValueError) as error:
         return [*problems, f"accuracy.json: {error}"]
     if expected.keys() != accuracies.keys():
@@ -194,7 +296,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="train again and compare, write nothing")
     arguments = parser.parse_args()
-    folder = Path(__file__).resolve().parent / "digits"
+    folder = Path(__file__).resolve().parent
     if not arguments.check:
         print_table(folder, build(folder))
         return 0

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'EOF'
-usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge | ledger]…
+usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge | ledger | release]…
 
 Measures what is named, or everything:
   rules   the evaluator, native: decisions per second
@@ -16,6 +16,7 @@ Measures what is named, or everything:
              and beside ONNX Runtime itself
   judge   the judge: cost per metric and tick, of a new look, releases per second
   ledger  10 million units into a control plane: records per second, memory, time to read what a verdict needs
+  release releases on real Envoy: time from a fault of the candidate to its last answer
 EOF
 }
 
@@ -23,7 +24,7 @@ EOF
 for argument in "$@"; do
     case $argument in
         -h | --help) usage && exit ;;
-        rules | filter | envoy | fleet | inference | judge | ledger) ;;
+        rules | filter | envoy | fleet | inference | judge | ledger | release) ;;
         *)
             echo "bench: unknown argument '$argument'; see scripts/bench.sh --help" >&2
             exit 2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job: real digits through real Envoy, split by a gray rule. Sets up and builds what is missing.
+# The main job: real digits through real Envoy, split by a gray rule, then by releases. Sets up and builds what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -7,14 +7,15 @@ usage() {
     cat <<'EOF'
 usage: scripts/demo.sh [OPTION]…
 
-Replays handwritten digits through Envoy, changes the rule under load, and then stays up for you to try.
+Replays handwritten digits through Envoy, changes the rule under load, lets releases be promoted and rolled back by
+themselves, and then stays up for you to try.
 
   --check              check every claim, end by itself, and fail when one is false
   --rest-port PORT     of the REST API [8080]
   --xds-port PORT      of the xDS server [18000]
   --envoy-port PORT    of Envoy [10000]
   --admin-port PORT    of Envoy's admin interface [9901]
-  --backend-port PORT  of the first backend; the second takes the next one [8001]
+  --backend-port PORT  of the first backend; the others take the next ones [8001]
   --free-ports         let the system choose all ports; with a --folder of its own, a demo can run beside another
   --folder FOLDER      for the logs and the store: a new one, an empty one, or one that an earlier demo made
                        [.halftone/demo]

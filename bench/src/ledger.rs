@@ -23,6 +23,14 @@ const READS: usize = 21;
 const OUTCOMES: u64 = 1_000_000;
 const OUTCOMES_OF_A_BODY: u64 = 50_000;
 
+const RULES: &str = "version: v1\ntargets: {v1: {endpoints: [\"127.0.0.1:1\"]}, v2: {endpoints: [\"127.0.0.1:2\"]}}\n\
+                     default: v1\nrules: []\n";
+/// A release that everybody is half and half in, and that stays at its only step.
+const HALVES: &str =
+    "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\nsteps: [{share: 0.5, hold: {for: 24h}}]\n";
+/// How long it is looked at to see how long a look takes.
+const LOOKED_AT: Duration = Duration::from_secs(15);
+
 const RELEASE: &str = "/v1/observations?ruleset=digits&release=canary";
 
 /// The units of a batch: half of them in each arm, one in a hundred fails.
@@ -37,12 +45,12 @@ fn requests(first: u64) -> Vec<Request> {
 }
 
 /// Sends the units of a source, each once.
-async fn send(mut client: ObservationsClient<Channel>, source: u8) -> Result<()> {
+async fn send(mut client: ObservationsClient<Channel>, source: u8, epoch: u64) -> Result<()> {
     let of_source = UNITS / u64::from(SOURCES);
     for index in 0..of_source / BATCH {
-        let arm = if index.is_multiple_of(2) { "control" } else { "treatment" };
+        let arm = if index.is_multiple_of(2) { "control" } else { "v2" };
         let first = u64::from(source) * of_source + index * BATCH;
-        let observations = vec![series(1, arm, &requests(first))];
+        let observations = vec![series(epoch, arm, &requests(first))];
         client.report(batch(source, index + 1, observations)).await?;
     }
     Ok(())
@@ -67,14 +75,44 @@ fn worst(times: &[Duration]) -> f64 {
     times.last().copied().unwrap_or_default().as_secs_f64() * 1e3
 }
 
+/// Begins a release; the answer is its epoch.
+async fn begin(control_plane: &ControlPlane) -> Result<u64> {
+    control_plane.put("digits", RULES).await?;
+    let answer = control_plane.request(Method::PUT, "/v1/releases/canary", HALVES).await?;
+    answer.error_for_status()?;
+    loop {
+        let release = control_plane.get("/v1/releases/canary").await?;
+        if let Some(epoch) = release["epochs"][0]["epoch"].as_u64() {
+            return Ok(epoch);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How many looks there were until now, and how many seconds they took together.
+async fn looks(admin: &str) -> Result<(f64, f64)> {
+    let text = traffic::client()?.get(format!("http://{admin}/metrics")).send().await?.text().await?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        anyhow::Ok(line.with_context(|| format!("no metric {name}"))?.trim().parse::<f64>()?)
+    };
+    Ok((value("halftone_release_look_seconds_count ")?, value("halftone_release_look_seconds_sum ")?))
+}
+
 async fn measure() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let control_plane = ControlPlane::start(&Paths::find()?, folder.path(), 0, 0).await?;
+    let serve_flags = ["--admin", "127.0.0.1:0"].map(Into::into).to_vec();
+    let paths = Paths { serve_flags, ..Paths::find()? };
+    let control_plane = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
+    let ready: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.path().join("control-plane.ready"))?)?;
+    let admin = ready["admin"].as_str().context("no admin address")?.to_owned();
+    let epoch = begin(&control_plane).await?;
     let channel = Channel::from_shared(format!("http://{}", control_plane.xds))?.connect().await?;
     let (start, before) = (Instant::now(), control_plane.process().cpu_time()?);
     let resident_before = control_plane.resident_bytes()?;
     let sending: Vec<_> = (0..SOURCES)
-        .map(|source| tokio::spawn(send(ObservationsClient::new(channel.clone()), source)))
+        .map(|source| tokio::spawn(send(ObservationsClient::new(channel.clone()), source, epoch)))
         .collect();
     let (mut most, mut meanwhile) = (0, Vec::new());
     while !sending.iter().all(tokio::task::JoinHandle::is_finished) {
@@ -111,7 +149,7 @@ async fn measure() -> Result<()> {
         let answer: serde_json::Value = answer.error_for_status()?.json().await?;
         reads.push(start.elapsed());
         let units = |arm: &str| answer["epochs"][0]["arms"][arm]["units"].as_u64();
-        let units = units("control").zip(units("treatment")).context("an arm is missing")?;
+        let units = units("control").zip(units("v2")).context("an arm is missing")?;
         ensure!(units.0 + units.1 == UNITS, "{units:?}");
     }
     println!(
@@ -125,6 +163,11 @@ async fn measure() -> Result<()> {
         worst(&meanwhile),
         meanwhile.len()
     );
+    let before = looks(&admin).await?;
+    tokio::time::sleep(LOOKED_AT).await;
+    let after = looks(&admin).await?;
+    let (count, seconds) = (after.0 - before.0, after.1 - before.1);
+    println!("  {:>9.1} ms (mean of {count:.0}) for a look: read, judged, kept", 1e3 * seconds / count);
     measure_outcomes(&control_plane).await?;
     let crashed = control_plane.crash()?;
     let start = Instant::now();

@@ -7,6 +7,7 @@ mod fleet;
 mod inference;
 mod judge;
 mod ledger;
+mod release;
 mod rules;
 mod rulesets;
 
@@ -46,6 +47,8 @@ enum What {
     Judge,
     /// The ledger: records per second, memory, time to read the statistics of a release.
     Ledger,
+    /// Releases on real Envoy: time from a fault of the candidate to its last answer.
+    Release,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
             What::Inference => inference::run(),
             What::Judge => judge::run(),
             What::Ledger => ledger::run(),
+            What::Release => release::run(),
         };
         if measured.is_err() {
             return finish(measured);

@@ -161,6 +161,21 @@ fn each_problem_names_its_release_and_what_to_do() {
 }
 
 #[test]
+fn places_count_characters_whatever_stands_before() {
+    // The text ends within nothing, and so does the condition before.
+    let text = "version: v1\nrules: [] # größe 日本";
+    let open = |name: &str, condition: &str| Release {
+        name: name.into(),
+        condition: Some(condition.into()),
+        ..release()
+    };
+    let releases = [open("first", "日本 == 'größe"), open("second", "user.tier == '日本' && 'größe")];
+    let told = told(&released(text, &releases));
+    assert!(told.iter().any(|told| told.starts_with("E0301 release `first`, column 1 ")), "{told:#?}");
+    assert!(told.iter().any(|told| told.starts_with("E0301 release `second`, column 22 ")), "{told:#?}");
+}
+
+#[test]
 fn names_of_arms_are_taken() {
     for name in ["control", "rest"] {
         let text = format!("version: v1\ntargets: {{v1: , v2: , {name}: }}\ndefault: v1\nrules: []\n");

@@ -3,6 +3,7 @@
 mod auth;
 mod bundle;
 mod etag;
+mod events;
 mod json;
 mod observations;
 mod outcomes;
@@ -14,6 +15,7 @@ mod upload;
 mod wait;
 
 pub use auth::Token;
+pub(crate) use auth::is_loopback;
 
 use crate::{ledger::Ledger, publisher::Publisher, release::Controller, xds::Nodes};
 use axum::{
@@ -25,7 +27,7 @@ use axum::{
 };
 use problem::Problem;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = halftone_compiler::MAX_TEXT_BYTES;
@@ -36,6 +38,8 @@ pub(crate) struct Api {
     controller: Controller,
     nodes: Nodes,
     ledger: Arc<Ledger>,
+    /// Places for readers of events.
+    readers: Arc<Semaphore>,
     /// Ends, with its sender, when the server is to stop: requests that wait for something answer then.
     stopping: watch::Receiver<()>,
 }
@@ -70,9 +74,11 @@ pub fn router(
         .route("/v1/releases/{name}/decisions", get(releases::decisions_of))
         .route("/v1/decisions", get(releases::decisions))
         .route("/v1/decisions/{id}", get(releases::decision))
+        .route("/v1/events", get(events::get))
         .route("/v1/rulesets", get(rulesets::list))
         .route("/v1/rulesets/{name}", changes.get(rulesets::get).post(rulesets::post))
         .route("/v1/schemas/ruleset.json", get(rulesets::schema))
+        .route("/v1/schemas/release.json", get(releases::schema))
         .route("/v1/bundle", get(bundle::get))
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
@@ -84,7 +90,13 @@ pub fn router(
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Api { controller, nodes, ledger, stopping })
+        .with_state(Api {
+            controller,
+            nodes,
+            ledger,
+            readers: Arc::new(Semaphore::new(events::MOST_READERS)),
+            stopping,
+        })
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -1,27 +1,44 @@
-//! The commands that work on files, without a control plane.
+//! The commands: those that work on files alone, and those that ask a control plane.
 
+mod apply;
+mod client;
+mod command;
 mod compile;
+mod decisions;
+mod delete;
 mod disasm;
 mod explain;
 mod judge;
 mod lint;
 mod override_token;
 mod plan;
+mod replay;
+mod schema;
 mod simulate;
+mod status;
 
+pub use apply::ApplyArgs;
+pub use command::CommandArgs;
 pub use compile::CompileArgs;
+pub use decisions::DecisionsArgs;
+pub use delete::DeleteArgs;
 pub use disasm::DisasmArgs;
 pub use explain::ExplainArgs;
 pub use judge::JudgeArgs;
 pub use lint::LintArgs;
 pub use override_token::OverrideArgs;
 pub use plan::PlanArgs;
+pub use replay::ReplayArgs;
+pub use schema::SchemaArgs;
 pub use simulate::SimulateArgs;
+pub use status::StatusArgs;
 
 use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use halftone_compiler::{Compiled, Diagnostic, compile_file};
 use halftone_rules::{codec::MAGIC, limits::MAX_BUNDLE_BYTES};
+use serde::Serialize;
 use std::{
     io::{self, Read, Write},
     path::Path,
@@ -69,6 +86,18 @@ pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output cannot be written"),
     }
+}
+
+/// A moment, given in milliseconds since the Unix epoch, to the second.
+fn moment(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis);
+    at.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// The word of an enum's value, as JSON has it.
+fn word(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).ok();
+    value.as_ref().and_then(|value| value.as_str()).unwrap_or_default().to_owned()
 }
 
 impl Source {

@@ -5,13 +5,14 @@
 //! (what differs between proxies), [`gate`] and [`store`] (what it
 //! has to pass and where it is kept), [`api`] and [`xds`] (how changes come in and go out),
 //! [`rollback`] (when no proxy takes one), [`ledger`] (what came of requests), [`ids`] (what records are called),
-//! [`release`] (what is tried, and what follows from it), [`serve`] (how it all runs).
+//! [`release`] (what is tried, and what follows from it), [`hooks`] (who is told and asked), [`serve`] (how it all runs).
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod bootstrap;
 pub mod cli;
 pub mod gate;
+pub mod hooks;
 pub mod ids;
 pub mod ledger;
 pub mod module;

@@ -1,7 +1,7 @@
 //! The command line of Halftone.
 
 use clap::{Parser, Subcommand};
-use halftone_control_plane::{bootstrap, cli, serve};
+use halftone_control_plane::{bootstrap, cli, release, serve};
 use halftone_telemetry::log::LogArgs;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +22,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Write the configuration that plain Envoy starts with.
     EnvoyBootstrap(bootstrap::BootstrapArgs),
-    /// Check rulesets. Exits with 1 on errors.
+    /// Check rulesets and releases. Exits with 1 on errors.
     Lint(cli::LintArgs),
     /// Compile rulesets to a bundle.
     Compile(cli::CompileArgs),
@@ -36,8 +36,30 @@ enum Command {
     Plan(cli::PlanArgs),
     /// Give requests a target whatever the rules say, by a signed token: for tests in production.
     Override(cli::OverrideArgs),
-    /// Print the JSON Schema of rulesets, for editors.
-    Schema,
+    /// Print the JSON Schema of rulesets or releases, for editors.
+    Schema(cli::SchemaArgs),
+    /// Bring a control plane to what files say: rulesets, then releases.
+    Apply(cli::ApplyArgs),
+    /// Show releases: where they are, what they wait for, every number.
+    Status(cli::StatusArgs),
+    /// Keep the shares of a release as they are.
+    Pause(cli::CommandArgs),
+    /// Let a release go on after a pause.
+    Resume(cli::CommandArgs),
+    /// Approve the next step of a release, or the promotion that the judge proposes.
+    Approve(cli::CommandArgs),
+    /// Promote a release whatever the judge says.
+    Promote(cli::CommandArgs),
+    /// End a release without a change.
+    Abort(cli::CommandArgs),
+    /// Return a release to stable.
+    Rollback(cli::CommandArgs),
+    /// Delete a ruleset, or a release with its records.
+    Delete(cli::DeleteArgs),
+    /// List what was decided about releases.
+    Decisions(cli::DecisionsArgs),
+    /// Compute the verdict of a decision record again, and say whether it is the same.
+    Replay(cli::ReplayArgs),
     /// Replay an access log through old and new rules: shares per target, units that move, unused rules.
     Simulate(cli::SimulateArgs),
 }
@@ -87,7 +109,18 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Judge(args) => return args.run(),
         Command::Plan(args) => args.run()?,
         Command::Override(args) => args.run()?,
-        Command::Schema => cli::print(format!("{:#}\n", halftone_compiler::json_schema()))?,
+        Command::Schema(args) => args.run()?,
+        Command::Apply(args) => args.run()?,
+        Command::Status(args) => return args.run(),
+        Command::Pause(args) => args.run(release::Command::Pause)?,
+        Command::Resume(args) => args.run(release::Command::Resume)?,
+        Command::Approve(args) => args.run(release::Command::Approve)?,
+        Command::Promote(args) => args.run(release::Command::Promote)?,
+        Command::Abort(args) => args.run(release::Command::Abort)?,
+        Command::Rollback(args) => args.run(release::Command::Rollback)?,
+        Command::Delete(args) => args.run()?,
+        Command::Decisions(args) => args.run()?,
+        Command::Replay(args) => return args.run(),
         Command::Simulate(args) => return args.run(),
     }
     Ok(ExitCode::SUCCESS)

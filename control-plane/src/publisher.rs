@@ -560,13 +560,18 @@ impl Publisher {
         blocking(move || {
             let action = if given.is_some() { Action::Put } else { Action::Delete };
             let given = match given {
-                // Other rules may give a release other units: what was observed before is not added to that.
                 Some((Content { source, .. }, _)) if !current.releases_of(&name).is_empty() => {
-                    let mut releases = current.releases_of(&name).to_vec();
-                    releases.iter_mut().for_each(|release| release.epoch = current.revision + 1);
-                    let content = Content { source, releases };
-                    let compiled = compiled(&name, &content)?;
-                    Some((content, compiled))
+                    // It may have been compiled beside what releases took a moment ago.
+                    let mut content = Content { source, releases: current.releases_of(&name).to_vec() };
+                    let mut after = compiled(&name, &content)?;
+                    let before = current.rulesets.get(&name);
+                    if before.is_none_or(|before| before.compiled.ruleset != after.ruleset) {
+                        // Other rules may give a release other units: what was observed before is not added to that.
+                        let releases = content.releases.iter_mut();
+                        releases.for_each(|release| release.epoch = current.revision + 1);
+                        after = compiled(&name, &content)?;
+                    }
+                    Some((content, after))
                 }
                 given => given,
             };

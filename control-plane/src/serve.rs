@@ -3,11 +3,12 @@
 use crate::{
     api::{self, Token},
     gate::Gate,
+    hooks::{self, Gatekeeper, Hooks},
     ledger::{self, Access, Ledger, Limits},
     module::ModuleArgs,
     override_key,
     publisher::Publisher,
-    release::{Controller, prometheus::PrometheusArgs},
+    release::{self, Controller, prometheus::PrometheusArgs},
     rollback,
     store::{SqliteStore, StoredRelease},
     xds::{self, Nodes, ProxySettings, TraceOwner},
@@ -58,6 +59,10 @@ pub struct ServeArgs {
     /// given up to four times, for the time in which one key replaces another.
     #[arg(long, env = "HALFTONE_OVERRIDE_KEY_FILE", value_delimiter = ',')]
     pub override_key_file: Vec<PathBuf>,
+    /// File that says who is told of decisions about releases, and who is asked before they go on; docs/release.md has
+    /// its form.
+    #[arg(long, env = "HALFTONE_HOOKS", value_name = "FILE")]
+    pub hooks: Option<PathBuf>,
     /// How much is observed.
     #[command(flatten)]
     pub observations: Limits,
@@ -80,6 +85,7 @@ pub struct ServeArgs {
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
     let prometheus = args.prometheus.server()?;
+    let hooks = args.hooks.as_deref().map(hooks::read).transpose()?.unwrap_or_default();
     let Started { publisher, ledger, stored, _lock } = {
         let (data, filter) = (args.data.clone(), args.module.here()?);
         let (settings, limits) = (settings(&args)?, args.observations);
@@ -97,14 +103,15 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let rest = bind(args.rest, "--rest").await?;
     let xds = bind(args.xds, "--xds").await?;
     let addresses = (rest.local_addr()?, xds.local_addr()?);
+    let gates = Gatekeeper::new(&hooks);
+    let controller =
+        Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, prometheus, stored)?;
     let admin = match args.admin {
-        Some(address) => Some(admin(address, Arc::clone(&ledger)).await?),
+        Some(address) => Some(admin(address, Arc::clone(&ledger), controller.clone(), &hooks).await?),
         None => None,
     };
 
     let (stop, stopping) = watch::channel(());
-    let controller =
-        Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), prometheus, stored)?;
     let router = api::router(controller.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
@@ -135,6 +142,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         ended = &mut rest => { ended.context("the REST server")??; bail!("the REST server stopped by itself") }
         () = rollback::watch(publisher.clone(), nodes) => {}
         () = controller.run() => {}
+        () = hooks::deliver(&hooks, &controller) => {}
         ended = &mut xds => { ended.context("the xDS server")??; bail!("the xDS server stopped by itself") }
     }
     tracing::info!("stopping");
@@ -220,11 +228,18 @@ fn token(args: &ServeArgs) -> anyhow::Result<Option<Token>> {
 }
 
 /// Serves what operators ask, to the end of the process; says where.
-async fn admin(address: SocketAddr, ledger: Arc<Ledger>) -> anyhow::Result<SocketAddr> {
+async fn admin(
+    address: SocketAddr,
+    ledger: Arc<Ledger>,
+    controller: Controller,
+    hooks: &Hooks,
+) -> anyhow::Result<SocketAddr> {
     let listener = bind(address, "--admin").await?;
     let bound = listener.local_addr()?;
     let metrics = ModelMetrics::default();
     metrics.register(ledger::metrics(ledger));
+    metrics.register(release::metrics(controller));
+    metrics.register(hooks::metrics(hooks));
     tokio::spawn(axum::serve(listener, halftone_telemetry::admin::router(metrics)).into_future());
     Ok(bound)
 }

@@ -210,6 +210,36 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<String>, StoreError>;
 
+    /// The oldest records with numbers above `after` that are not notes, oldest first; as JSON.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn events(&self, after: u64, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// How many of these there are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn count_events(&self, after: u64) -> Result<u64, StoreError>;
+
+    /// Number of the newest record; 0 before the first one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn newest_record(&self) -> Result<u64, StoreError>;
+
+    /// Number of the last event that a webhook was told; a new one is told what comes from now on.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn delivered(&self, webhook: &str) -> Result<u64, StoreError>;
+
+    /// Keeps the number of the last event that a webhook was told.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    fn set_delivered(&self, webhook: &str, event: u64) -> Result<(), StoreError>;
+
     /// A record, as JSON.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 use halftone_control_plane::{
     gate::Gate,
+    hooks::Gatekeeper,
     ledger::{Ledger, Limits},
     publisher::{self, Publisher},
     release::{Command, Controller, Phase, Precondition},
@@ -95,6 +96,26 @@ impl Store for Dying {
         self.store.records(release, before, limit)
     }
 
+    fn events(&self, after: u64, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.store.events(after, limit)
+    }
+
+    fn count_events(&self, after: u64) -> Result<u64, StoreError> {
+        self.store.count_events(after)
+    }
+
+    fn newest_record(&self) -> Result<u64, StoreError> {
+        self.store.newest_record()
+    }
+
+    fn delivered(&self, webhook: &str) -> Result<u64, StoreError> {
+        self.store.delivered(webhook)
+    }
+
+    fn set_delivered(&self, webhook: &str, event: u64) -> Result<(), StoreError> {
+        self.store.set_delivered(webhook, event)
+    }
+
     fn record(&self, id: u64) -> Result<Option<String>, StoreError> {
         self.store.record(id)
     }
@@ -115,7 +136,9 @@ impl Process {
         let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits).unwrap());
         let settings = ProxySettings::new("/filter.wasm");
         let (publisher, stored) = Publisher::start(store.clone(), gate.clone(), settings).unwrap();
-        let controller = Controller::start(publisher, Nodes::new(), ledger.clone(), None, stored).unwrap();
+        let controller =
+            Controller::start(publisher, Nodes::new(), ledger.clone(), Gatekeeper::default(), None, stored)
+                .unwrap();
         Self { store, ledger, controller }
     }
 }

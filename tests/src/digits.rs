@@ -11,6 +11,35 @@ pub struct Digit {
     pub label: u8,
     /// An inference request of the Open Inference Protocol with the image, as JSON.
     pub request: String,
+    pixels: Vec<u8>,
+}
+
+/// What the faulty version of the model does when a request asks for it; every other version ignores that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Probabilities that are no numbers. JSON has no form for them, so that the answer is an error, too.
+    Nan,
+    /// An answer that takes some milliseconds.
+    Slow,
+    /// A run that fails in ONNX Runtime.
+    Fail,
+}
+
+impl Digit {
+    /// The request, asking for a fault. The first pixel does it, which is 0 in every digit; `models/train.py` has its values.
+    #[must_use]
+    pub fn asking(&self, fault: Fault) -> String {
+        let (value, outputs): (u8, &[&str]) = match fault {
+            Fault::Nan => (1, &["label", "probabilities"]),
+            Fault::Slow => (2, &["label"]),
+            Fault::Fail => (3, &["label"]),
+        };
+        let mut pixels = self.pixels.clone();
+        if let Some(first) = pixels.first_mut() {
+            *first = value;
+        }
+        request(&pixels, outputs)
+    }
 }
 
 /// All held-out images.
@@ -26,15 +55,16 @@ pub fn test_set() -> Result<Vec<Digit>> {
             let mut numbers = line.split(',').map(str::parse::<u8>);
             let label = numbers.next().context("an empty line")??;
             let pixels = numbers.collect::<Result<Vec<u8>, _>>()?;
-            Ok(Digit { label, request: request(&pixels) })
+            Ok(Digit { label, request: request(&pixels, &["label"]), pixels })
         })
         .collect()
 }
 
 /// The inference request for one image of 64 pixels.
-fn request(pixels: &[u8]) -> String {
+fn request(pixels: &[u8], outputs: &[&str]) -> String {
+    let outputs: Vec<Value> = outputs.iter().map(|name| json!({"name": name})).collect();
     let input = json!({"name": "pixels", "shape": [1, pixels.len()], "datatype": "FP32", "data": pixels});
-    json!({"inputs": [input], "outputs": [{"name": "label"}]}).to_string()
+    json!({"inputs": [input], "outputs": outputs}).to_string()
 }
 
 /// The digit that an inference response names.

@@ -8,11 +8,14 @@ mod cli;
 pub mod digits;
 pub mod disk;
 mod edge;
+mod hearing;
 mod mirror;
 pub mod observed;
+pub mod outcomes;
 mod paths;
 mod process;
 mod prometheus;
+mod releases;
 mod scraped;
 mod stack;
 pub mod trace_cases;
@@ -22,11 +25,12 @@ pub mod wire;
 pub use answering::{Answering, HEALTH};
 pub use cli::{Cli, stderr, stdout};
 pub use edge::{Edge, EdgeOptions, closing_soon};
+pub use hearing::{Conduct, Heard, Hearing};
 pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};
 pub use process::{Process, command, launched};
 pub use prometheus::Prometheus;
 pub use scraped::Scraped;
 pub use stack::{
-    Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, Ports, Stack, cluster_by_name, observed,
+    Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, FAULTY, Ports, Stack, cluster_by_name, observed,
 };

@@ -174,6 +174,15 @@ impl ControlPlane {
         let answer: Value = answer.json().await?;
         let revision = answer["revision"].as_u64();
         let revision = revision.with_context(|| format!("the upload was refused with {status}: {answer}"))?;
+        self.wait_until_applied(revision, nodes, workers).await?;
+        Ok(revision)
+    }
+
+    /// Waits until each of `workers` workers of each of `nodes` proxies decides by a revision.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn wait_until_applied(&self, revision: u64, nodes: usize, workers: usize) -> Result<()> {
         let start = std::time::Instant::now();
         loop {
             let status = self.get("/v1/nodes").await?;
@@ -183,7 +192,7 @@ impl ControlPlane {
                 of.is_some_and(|of| of.len() == workers + 1 && of.iter().all(|of| of["revision"] == revision))
             };
             if status.as_array().is_some_and(|all| all.len() == nodes && all.iter().all(applied)) {
-                return Ok(revision);
+                return Ok(());
             }
             if start.elapsed() > READY {
                 bail!("revision {revision} is not applied by {nodes} proxies: {status}");
@@ -230,11 +239,15 @@ impl Crashed {
     }
 }
 
+/// The version of the digits model that is faulty when it is asked to be.
+pub const FAULTY: u16 = 4;
+
 /// A running `halftone-inference` with one version of a model.
 pub struct Backend {
     process: Process,
     /// Where it listens.
     pub address: SocketAddr,
+    version: u16,
 }
 
 impl Backend {
@@ -255,7 +268,7 @@ impl Backend {
         let mut process = Process::start(&name, command, folder)?;
         let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
         let address = ready.lines().next().unwrap_or_default();
-        Ok(Self { process, address: address.parse().context("the backend's ready file")? })
+        Ok(Self { process, address: address.parse().context("the backend's ready file")?, version })
     }
 
     /// What it holds in memory.
@@ -454,7 +467,7 @@ impl Envoy {
 pub struct Stack {
     /// Ended in this order: first those who take requests.
     pub envoys: Vec<Envoy>,
-    /// Index 0 serves version 1, and so on.
+    /// One for each version.
     pub backends: Vec<Backend>,
     /// `None` while it is down.
     control_plane: Option<ControlPlane>,
@@ -491,21 +504,16 @@ impl Stack {
     ///
     /// # Errors
     /// When something does not get ready.
-    pub async fn start_observed(
-        mut paths: Paths,
-        versions: u16,
-        envoys: usize,
-        workers: usize,
-    ) -> Result<Self> {
+    pub async fn start_observed(paths: Paths, versions: u16, envoys: usize, workers: usize) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("halftone-").tempdir()?;
         let folder = temporary.path().to_owned();
-        paths.inference_flags.extend(observed(&folder, Duration::from_millis(100)));
+        let paths = reporting(paths, &folder);
         let mut stack = Self::assemble(paths, &folder, Ports::default(), versions, envoys, workers).await?;
         stack._temporary = Some(temporary);
         Ok(stack)
     }
 
-    /// Starts everything with logs and store in `folder`, with the first `versions` versions of the model.
+    /// As [`start_observed`](Self::start_observed), with logs and store in `folder`.
     ///
     /// # Errors
     /// When something does not get ready.
@@ -516,7 +524,7 @@ impl Stack {
         envoys: usize,
         workers: usize,
     ) -> Result<Self> {
-        Self::assemble(Paths::find()?, folder, ports, versions, envoys, workers).await
+        Self::assemble(reporting(Paths::find()?, folder), folder, ports, versions, envoys, workers).await
     }
 
     async fn assemble(
@@ -642,7 +650,8 @@ impl Stack {
     /// # Errors
     /// When no such version was started.
     pub fn backend(&self, version: usize) -> Result<&Backend> {
-        self.backends.get(version - 1).with_context(|| format!("no backend for version {version}"))
+        let found = self.backends.iter().find(|backend| usize::from(backend.version) == version);
+        found.with_context(|| format!("no backend for version {version}"))
     }
 
     /// Uploads the ruleset and waits until every Envoy has accepted it.
@@ -656,13 +665,22 @@ impl Stack {
         Ok(revision)
     }
 
+    /// Starts a backend of [`FAULTY`], the version with faults on demand.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn add_faulty(&mut self) -> Result<()> {
+        let paths = Paths { models: self.paths.models.join("faults"), ..self.paths.clone() };
+        self.backends.push(Backend::start(&paths, &self.folder, FAULTY, 0).await?);
+        Ok(())
+    }
+
     /// The `targets` of a ruleset for the running backends: `v1`, `v2`, ….
     #[must_use]
     pub fn targets(&self) -> String {
-        let target = |(index, backend): (usize, &Backend)| {
-            format!("  v{}: {{endpoints: [\"{}\"]}}\n", index + 1, backend.address)
-        };
-        format!("targets:\n{}", self.backends.iter().enumerate().map(target).collect::<String>())
+        let target =
+            |backend: &Backend| format!("  v{}: {{endpoints: [\"{}\"]}}\n", backend.version, backend.address);
+        format!("targets:\n{}", self.backends.iter().map(target).collect::<String>())
     }
 
     /// A ruleset that sends a share of the users to version 2 and the others to version 1.
@@ -673,6 +691,12 @@ impl Stack {
             self.targets()
         )
     }
+}
+
+/// The same, with backends that report ten times a second.
+fn reporting(mut paths: Paths, folder: &Path) -> Paths {
+    paths.inference_flags.extend(observed(folder, Duration::from_millis(100)));
+    paths
 }
 
 /// Flags of a backend that reports what it observes to the control plane beside it, this often.

@@ -1,6 +1,6 @@
 //! Load: users who send digits, and what came back to each.
 
-use crate::digits::{Digit, answer};
+use crate::digits::{Digit, Fault, answer};
 use anyhow::{Context, Result};
 use reqwest::{Client, header::HeaderMap};
 use serde_json::Value;
@@ -12,7 +12,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 /// What became of one request.
 #[derive(Clone, Debug)]
@@ -43,13 +46,24 @@ pub fn client() -> reqwest::Result<Client> {
 
 /// Sends one user's digit.
 pub async fn send(client: &Client, url: &str, user: u64, digit: &Digit, headers: HeaderMap) -> Exchange {
+    send_body(client, url, user, digit, digit.request.clone(), headers).await
+}
+
+async fn send_body(
+    client: &Client,
+    url: &str,
+    user: u64,
+    digit: &Digit,
+    body: String,
+    headers: HeaderMap,
+) -> Exchange {
     let start = Instant::now();
     let request = client
         .post(url)
         .header("content-type", "application/json")
         .header("x-user-id", user)
         .headers(headers)
-        .body(digit.request.clone());
+        .body(body);
     let mut exchange = Exchange {
         user,
         at: start,
@@ -85,7 +99,86 @@ pub async fn send(client: &Client, url: &str, user: u64, digit: &Digit, headers:
 pub struct Traffic {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
+    asked: watch::Sender<Option<Asked>>,
     workers: Vec<JoinHandle<Vec<Exchange>>>,
+}
+
+/// A fault that requests ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Which.
+    pub fault: Fault,
+    /// The share of requests that do.
+    pub share: f64,
+}
+
+impl Asked {
+    /// Whether the request of this number asks for it: evenly spread, and the same each time.
+    fn is_of(&self, number: u64) -> bool {
+        // Multiples of the golden ratio, as fractions of 2^64.
+        let place = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        #[allow(clippy::cast_precision_loss, reason = "a share needs no more digits")]
+        let place = place as f64 / u64::MAX as f64;
+        place < self.share
+    }
+}
+
+/// What is sent.
+pub struct Load<'a> {
+    /// Where to.
+    pub urls: &'a [String],
+    /// The images.
+    pub digits: &'a Arc<Vec<Digit>>,
+    /// Clients for each url. Each sends one request after the other.
+    pub connections: usize,
+    /// Between an answer and the next request of a client.
+    pub pause: Duration,
+    /// Each request is of the next of so many users.
+    pub users: u64,
+    /// Where to tell what came back, at once; besides, [`Traffic::stop`] has all of it.
+    pub tell: Option<mpsc::UnboundedSender<Exchange>>,
+}
+
+impl Load<'_> {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When there can be no client.
+    pub fn start(self) -> Result<Traffic> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let (asked, asks) = watch::channel(None::<Asked>);
+        let mut workers = Vec::new();
+        for url in self.urls {
+            for _ in 0..self.connections {
+                let (url, digits, stop, sent) =
+                    (url.clone(), self.digits.clone(), stop.clone(), sent.clone());
+                let (asks, tell, pause, users) = (asks.clone(), self.tell.clone(), self.pause, self.users);
+                // A client of its own is a connection of its own.
+                let client = client()?;
+                workers.push(tokio::spawn(async move {
+                    let mut exchanges = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let number = sent.fetch_add(1, Ordering::Relaxed);
+                        let digit = &digits[usize::try_from(number).unwrap_or_default() % digits.len()];
+                        let fault = asks.borrow().filter(|asked| asked.is_of(number));
+                        let body =
+                            fault.map_or_else(|| digit.request.clone(), |asked| digit.asking(asked.fault));
+                        let user = number % users + 1;
+                        let exchange = send_body(&client, &url, user, digit, body, HeaderMap::new()).await;
+                        if let Some(tell) = &tell {
+                            // Whoever does not listen any more does not need it.
+                            let _ = tell.send(exchange.clone());
+                        }
+                        exchanges.push(exchange);
+                        tokio::time::sleep(pause).await;
+                    }
+                    exchanges
+                }));
+            }
+        }
+        Ok(Traffic { stop, sent, asked, workers })
+    }
 }
 
 impl Traffic {
@@ -101,28 +194,12 @@ impl Traffic {
         pause: Duration,
         users: u64,
     ) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let sent = Arc::new(AtomicU64::new(0));
-        let mut workers = Vec::new();
-        for url in urls {
-            for _ in 0..connections {
-                let (url, digits, stop, sent) = (url.clone(), digits.clone(), stop.clone(), sent.clone());
-                // A client of its own is a connection of its own.
-                let client = client()?;
-                workers.push(tokio::spawn(async move {
-                    let mut exchanges = Vec::new();
-                    while !stop.load(Ordering::Relaxed) {
-                        let number = sent.fetch_add(1, Ordering::Relaxed);
-                        let index = usize::try_from(number).unwrap_or_default() % digits.len();
-                        let user = number % users + 1;
-                        exchanges.push(send(&client, &url, user, &digits[index], HeaderMap::new()).await);
-                        tokio::time::sleep(pause).await;
-                    }
-                    exchanges
-                }));
-            }
-        }
-        Ok(Self { stop, sent, workers })
+        Load { urls, digits, connections, pause, users, tell: None }.start()
+    }
+
+    /// From now on, a share of the requests asks for a fault; or none does.
+    pub fn ask(&self, asked: Option<Asked>) {
+        self.asked.send_replace(asked);
     }
 
     /// Requests sent so far.

@@ -69,6 +69,20 @@ fn lint_tells_what_cannot_be_published_together() -> Result<()> {
 }
 
 #[test]
+fn lint_takes_releases_too() -> Result<()> {
+    let good = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\n";
+    let wrong = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\nstep: []\n";
+    let cli = Cli::new(&[("digits.yaml", RULES), ("good.yaml", good), ("wrong.yaml", wrong)])?;
+    assert_eq!(cli.run(&["lint", "digits.yaml", "good.yaml"])?.status.code(), Some(0));
+    let output = cli.run(&["lint", "wrong.yaml", "digits.yaml", "good.yaml"])?;
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("unknown field `step`") && said.contains(" --> wrong.yaml:5:1"), "{said}");
+    assert!(said.ends_with("files: 3, errors: 1, warnings: 0\n"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
     let cli = Cli::new(&[("digits.yaml", RULES), ("wrong.yaml", "version: v1\nrules: [{name: a}]")])?;
     let output = cli.run(&["compile", "digits.yaml", "--revision", "9", "-o", "out.bundle"])?;

@@ -355,6 +355,7 @@ fn a_release_says_its_epoch() -> Result<()> {
         before: None,
         stable: "v1".into(),
         candidates: vec!["v2".into()],
+        dropped: Vec::new(),
         share: 0.5,
         control: 0.5,
     };

@@ -173,12 +173,13 @@ async fn with_a_token_only_who_brings_it_sends_outcomes_and_operators_see_them()
     let serve_flags = vec!["--token-file".into(), token.into(), "--admin".into(), "127.0.0.1:0".into()];
     let (control_plane, folder) = start(Paths { serve_flags, ..Paths::find()? }).await?;
     let client = traffic::client()?;
+    let sound = outcome("a").to_string();
     let send = async |token: Option<&str>| {
         let mut request = client.post(format!("http://{}/v1/outcomes", control_plane.rest));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let request = request.header("content-type", JSON).body(outcome("a").to_string());
+        let request = request.header("content-type", JSON).body(sound.clone());
         anyhow::Ok(request.send().await?.status())
     };
     assert_eq!(send(None).await?, StatusCode::UNAUTHORIZED);

@@ -67,7 +67,7 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 }
 
 /// Whether a `Host` names this machine, with or without a port.
-fn is_loopback(host: &[u8]) -> bool {
+pub(crate) fn is_loopback(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,

@@ -2,13 +2,12 @@
 
 use super::{
     Api,
-    etag::is_known,
     json::Json,
     problem::Problem,
     upload::{Name, Upload},
 };
 use crate::release::{
-    Command, ControllerError, Looked, Precondition,
+    Command, ControllerError, JSON_SCHEMA, Looked, Precondition,
     view::{Summary, View},
 };
 use axum::{
@@ -27,6 +26,9 @@ use std::{
     net::SocketAddr,
     time::{SystemTime, UNIX_EPOCH},
 };
+
+/// Bytes of a person's reason.
+const LONGEST_REASON: usize = 2_000;
 
 /// Which part of the records.
 #[derive(Deserialize)]
@@ -74,18 +76,10 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<Summary>> {
     Json(releases.values().map(Summary::of).collect())
 }
 
-pub(crate) async fn get(
-    State(api): State<Api>,
-    Name(name): Name,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+/// Its tag is for changes: numbers move without one.
+pub(crate) async fn get(State(api): State<Api>, Name(name): Name) -> Result<Response, Problem> {
     let looked = release(&api, &name)?;
-    // Numbers move without a change: only who asks for nothing but changes is told that there was none.
-    let tag = etag(&looked);
-    if is_known(&headers, &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
-    }
-    Ok(([(header::ETAG, tag)], Json(view(&api, &looked).await?)).into_response())
+    Ok(([(header::ETAG, etag(&looked))], Json(view(&api, &looked).await?)).into_response())
 }
 
 pub(crate) async fn put(
@@ -153,12 +147,21 @@ pub(crate) async fn post(
             Problem::bad_request(format!("the body is {{\"reason\": \"…\"}} or empty: {error}"))
         })?
     };
+    if said.reason.as_ref().is_some_and(|reason| reason.len() > LONGEST_REASON) {
+        let detail = format!("`reason` has at most {LONGEST_REASON} bytes: name a page that says more");
+        return Err(Problem::bad_request(detail));
+    }
     let looked = api
         .controller
         .command(name, command, said.reason, client.ip().to_string())
         .await
         .map_err(|error| Problem::release(error, name, ""))?;
     Ok(([(header::ETAG, etag(&looked))], Json(Summary::of(&looked))).into_response())
+}
+
+/// `GET /v1/schemas/release.json`: what editors check releases by.
+pub(crate) async fn schema() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/schema+json")], JSON_SCHEMA)
 }
 
 /// The records of a release.

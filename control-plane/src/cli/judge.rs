@@ -5,14 +5,13 @@ mod policy;
 mod simulate;
 mod svg;
 
-use super::{Format, print, read};
+use super::{Format, print, read, word};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use halftone_judge::{
     Judge, Snapshot, State, Verdict,
     policy::{Decision, Test},
 };
-use serde::Serialize;
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
@@ -123,7 +122,7 @@ impl JudgeArgs {
 }
 
 /// JSON, with the path to what has the wrong form.
-fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader)?;
     reader.end().context("there is more behind its end")?;
@@ -141,7 +140,7 @@ fn write_state(path: &Path, state: &State) -> Result<()> {
 
 /// The verdict for people: the sentence, what else there is to say, and every test.
 fn text(verdict: &Verdict) -> String {
-    let mut out = format!("{}\n{}\n", name(&verdict.decision), verdict.sentence);
+    let mut out = format!("{}\n{}\n", word(&verdict.decision), verdict.sentence);
     if let Some(warning) = &verdict.warning {
         let _ = writeln!(out, "warning: {warning}");
     }
@@ -166,7 +165,7 @@ fn text(verdict: &Verdict) -> String {
 
 fn row(test: &Test) -> String {
     let quantile = test.quantile.map(|q| format!(" p{}", 100.0 * q)).unwrap_or_default();
-    let method = name(&test.method) + &quantile;
+    let method = word(&test.method) + &quantile;
     let estimate = match (test.relative, test.estimate) {
         (Some(relative), _) => format!("{:+.2} %", 100.0 * relative),
         (None, Some(estimate)) => format!("{estimate:+.4}"),
@@ -177,12 +176,6 @@ fn row(test: &Test) -> String {
     format!(
         "{:<17} {:<13} {method:<21} {estimate:>9} {p:>11}   {reached}\n",
         test.metric,
-        name(&test.purpose)
+        word(&test.purpose)
     )
-}
-
-/// The name of an enum's value, as JSON has it.
-fn name(value: &impl Serialize) -> String {
-    let value = serde_json::to_value(value).ok();
-    value.as_ref().and_then(|value| value.as_str()).unwrap_or_default().to_owned()
 }

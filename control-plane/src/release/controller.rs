@@ -2,16 +2,20 @@
 
 use super::{
     allocation::{allocation, arrange, epoch_of},
+    feed::Feed,
+    metrics::look_histogram,
     prometheus::{Reader, Readings, Server, without_server},
-    read,
+    read::{read, unknown_gates},
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
+    silence::Silence,
     snapshot::{Knowledge, OutcomesByMetric, last_seen, outcomes},
     spec::Spec,
     status::{Command, NotAllowed, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
 };
 use crate::{
+    hooks::Gatekeeper,
     ids::IdError,
     ledger::{Ledger, ReleaseObservations},
     publisher::{PublishError, Publisher},
@@ -19,6 +23,7 @@ use crate::{
     xds::Nodes,
 };
 use halftone_compiler::{Diagnostic, Release};
+use prometheus_client::metrics::histogram::Histogram;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -48,6 +53,8 @@ pub struct Looked {
     pub source: Arc<str>,
     /// Where it is.
     pub status: Arc<Status>,
+    /// Why it cannot go on at the moment; it is tried again every second.
+    pub trouble: Option<Arc<str>>,
 }
 
 /// Why nothing was changed.
@@ -98,6 +105,9 @@ struct Inner {
     publisher: Publisher,
     nodes: Nodes,
     ledger: Arc<Ledger>,
+    gates: Gatekeeper,
+    /// How long looks took, in seconds.
+    looks: Histogram,
     prometheus: Reader,
     /// Held by the one change that is under way.
     changing: Mutex<Work>,
@@ -123,6 +133,7 @@ impl Controller {
         publisher: Publisher,
         nodes: Nodes,
         ledger: Arc<Ledger>,
+        gates: Gatekeeper,
         prometheus: Option<Server>,
         stored: Vec<StoredRelease>,
     ) -> Result<Self, StoreError> {
@@ -134,13 +145,20 @@ impl Controller {
                     "the stored release {name:?} is not valid any more:\n{shown}"
                 ))
             })?;
-            let looked = Looked { spec: Arc::new(spec), source: source.into(), status: Arc::new(status) };
+            let looked = Looked {
+                spec: Arc::new(spec),
+                source: source.into(),
+                status: Arc::new(status),
+                trouble: None,
+            };
             releases.insert(name, looked);
         }
         Ok(Self(Arc::new(Inner {
             publisher,
             nodes,
             ledger,
+            gates,
+            looks: look_histogram(),
             prometheus: Reader::new(prometheus),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
@@ -182,9 +200,17 @@ impl Controller {
     pub async fn tick_all(&self) {
         let names: Vec<String> = self.0.releases.borrow().keys().cloned().collect();
         for name in names {
-            if let Err(error) = self.tick(&name).await {
-                tracing::error!(release = name, %error, "a release could not go on: it is tried again in a second");
+            let trouble = self.tick(&name).await.err().map(|error| Arc::from(error.to_string()));
+            let Some(looked) = self.release(&name).filter(|looked| looked.trouble != trouble) else {
+                continue;
+            };
+            match &trouble {
+                Some(error) => {
+                    tracing::error!(release = name, %error, "a release cannot go on: it is tried again every second");
+                }
+                None => tracing::info!(release = name, "the release goes on again"),
             }
+            self.show(&name, Some(Looked { trouble, ..looked }), true);
         }
     }
 
@@ -200,19 +226,25 @@ impl Controller {
         let ticking = async move {
             let mut work = this.0.changing.lock().await;
             let Some(looked) = this.release(&name) else { return Ok(()) };
-            let now_ms = now_ms();
+            let (begun, now_ms) = (Instant::now(), now_ms());
             let observed = this.observed(&looked.spec).await?;
             let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
             let prometheus = this.readings(&name);
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
+            let answered = this.0.gates.answer(&looked.spec);
             let moment = Moment {
                 known: Knowledge { observed: observed.as_ref(), outcomes, prometheus: &prometheus, now_ms },
                 actual,
+                answered: answered.as_ref(),
                 seen: this.seen(&looked, observed.as_ref()),
             };
             let (next, decided) = tick(&looked.spec, &looked.status, &moment);
+            match &next.gate {
+                Some(held) => this.0.gates.ask(&looked.spec, &held.question),
+                None => this.0.gates.forget(&name),
+            }
             if work.retries.get(&name).is_some_and(|until| Instant::now() < *until)
                 && next.phase == looked.status.phase
             {
@@ -222,6 +254,7 @@ impl Controller {
             // Every proxy refused to lose it, and will again for a while.
             let came_back = looked.status.phase.is_ended() && actual.is_some();
             let done = this.commit(&looked, next, decided, "controller", now_ms).await;
+            this.0.looks.observe(begun.elapsed().as_secs_f64());
             if done.is_err() || came_back {
                 work.retries.insert(name, Instant::now() + AGAIN);
             }
@@ -336,7 +369,11 @@ impl Controller {
                 }
                 match &given {
                     Some(given) => next.epochs.push(epoch_of(given, of.width(), now_ms)),
-                    None => next.safety = Some(Safety::begun(now_ms, revision)),
+                    None => {
+                        let decided_at_ms =
+                            next.safety.as_ref().map_or(now_ms, |before| before.decided_at_ms);
+                        next.safety = Some(Safety::begun(decided_at_ms, revision));
+                    }
                 }
                 if let Some(last) = records.last_mut() {
                     last.revision = Some(revision);
@@ -384,6 +421,10 @@ impl Controller {
         let spec = read(source, Some(name)).map_err(ControllerError::Invalid)?;
         if !self.0.prometheus.has_server() {
             without_server(source, &spec).map_err(ControllerError::Invalid)?;
+        }
+        let unknown = unknown_gates(source, &spec, &self.0.gates.names());
+        if !unknown.is_empty() {
+            return Err(ControllerError::Invalid(unknown));
         }
         let status = Status::new(&spec, 0);
         let shares = super::shares::Shares::of_step(&spec, 0);
@@ -438,7 +479,8 @@ impl Controller {
                     return Err(NotAllowed(message).into());
                 }
                 let status = Status::new(&spec, now_ms);
-                let new = Looked { spec, source: source.into(), status: Arc::new(status.clone()) };
+                let new =
+                    Looked { spec, source: source.into(), status: Arc::new(status.clone()), trouble: None };
                 let created = Decided::by_person(Action::Create, "it was created");
                 this.commit(&new, status, vec![created], &by, now_ms).await?;
                 return Ok(Put { created: true, changed: true });
@@ -447,7 +489,7 @@ impl Controller {
                 return Ok(Put { created: false, changed: false });
             }
             before.status.may_become(&before.spec, &spec)?;
-            let next = Looked { spec, source: source.into(), status: before.status.clone() };
+            let next = Looked { spec, source: source.into(), ..before.clone() };
             let updated = Decided::by_person(Action::Update, "its text was replaced");
             this.commit(&next, (*before.status).clone(), vec![updated], &by, now_ms).await?;
             Ok(Put { created: false, changed: true })
@@ -545,6 +587,11 @@ impl Controller {
         default == looked.status.winner.as_ref()
     }
 
+    /// How long looks took, in seconds.
+    pub(super) fn looks(&self) -> &Histogram {
+        &self.0.looks
+    }
+
     /// The publisher.
     #[must_use]
     pub fn publisher(&self) -> &Publisher {
@@ -562,6 +609,38 @@ impl Controller {
         limit: usize,
     ) -> Result<Vec<String>, PublishError> {
         self.0.publisher.stored(move |store| store.records(release.as_deref(), before, limit)).await
+    }
+
+    /// The events above a number; without one, those that come from now on.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn events(&self, after: Option<u64>) -> Result<Feed, PublishError> {
+        // Before the newest one is known, so that none is missed.
+        let changes = self.releases();
+        let after = match after {
+            Some(after) => after,
+            None => self.0.publisher.stored(|store| store.newest_record()).await?,
+        };
+        Ok(Feed::new(self.0.publisher.clone(), changes, after))
+    }
+
+    /// The events that a webhook was not told yet.
+    pub(crate) async fn events_for(&self, webhook: &str) -> Result<Feed, PublishError> {
+        let (changes, name) = (self.releases(), webhook.to_owned());
+        let after = self.0.publisher.stored(move |store| store.delivered(&name)).await?;
+        Ok(Feed::new(self.0.publisher.clone(), changes, after))
+    }
+
+    /// How many events there are above a number.
+    pub(crate) async fn events_since(&self, after: u64) -> Result<u64, PublishError> {
+        self.0.publisher.stored(move |store| store.count_events(after)).await
+    }
+
+    /// Notes the last event that a webhook was told.
+    pub(crate) async fn delivered(&self, webhook: &str, event: u64) -> Result<(), PublishError> {
+        let name = webhook.to_owned();
+        self.0.publisher.stored(move |store| store.set_delivered(&name, event)).await
     }
 
     /// A record, as JSON.
@@ -588,6 +667,7 @@ fn remembered(status: &Status) -> Status {
     for candidate in status.candidates.values_mut() {
         candidate.judge.elapsed_s = 0;
         candidate.verdict = None;
+        candidate.silence = Silence::default();
     }
     status
 }

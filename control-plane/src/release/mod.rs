@@ -7,11 +7,19 @@
 
 mod allocation;
 pub mod controller;
+pub mod document;
+pub mod event;
+mod feed;
+pub mod gate;
+mod metrics;
+#[cfg(test)]
+mod order_tests;
 pub mod prometheus;
 mod read;
 pub mod record;
 pub mod safety;
 pub mod shares;
+mod silence;
 mod snapshot;
 mod source;
 pub mod spec;
@@ -22,7 +30,20 @@ mod tick_tests;
 pub mod view;
 
 pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
+pub use document::Document;
+pub use event::Event;
+pub use feed::Feed;
+pub(crate) use feed::number;
+pub use metrics::metrics;
 pub use read::read;
 pub use record::DecisionRecord;
 pub use spec::Spec;
 pub use status::{Command, Phase, Status};
+
+/// The JSON Schema of releases, for editors. `control-plane/tests/release_schema.rs` holds it to what [`read()`] takes.
+pub const JSON_SCHEMA: &str = include_str!("../../../docs/release.schema.json");
+
+/// Name of the arm with the concurrent control.
+pub(crate) const CONTROL: &str = "control";
+/// Name of the arm with the rest of stable.
+pub(crate) const REST: &str = "rest";

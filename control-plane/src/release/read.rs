@@ -1,6 +1,7 @@
 //! From a release's text to what it says, or to everything that is wrong with it.
 
 use super::{
+    CONTROL, REST,
     shares::Shares,
     source::Source,
     spec::{Approval, OnNoData, Spec, Step, Watch},
@@ -13,13 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const RELEASE: Subject = Subject { one: "release", many: "releases", start: "version: v1" };
 
-/// Arms that are no candidates.
-pub(super) const RESERVED: [&str; 2] = ["control", "rest"];
-
 /// Candidates of a release at most.
 const MOST_CANDIDATES: usize = 16;
 /// Steps of a release at most.
 const MOST_STEPS: usize = 100;
+/// Gates of a release at most.
+const MOST_GATES: usize = 16;
 
 /// The form of the text, but for metrics and policy, which are the judge's.
 #[derive(Deserialize)]
@@ -40,6 +40,8 @@ struct Written {
     approval: Approval,
     #[serde(default)]
     on_no_data: OnNoData,
+    #[serde(default)]
+    gates: Vec<String>,
     #[serde(default)]
     watch: Watch,
 }
@@ -117,6 +119,7 @@ pub fn read(text: &str, name: Option<&str>) -> Result<Spec, Vec<Diagnostic>> {
         judge,
         approval: written.approval,
         on_no_data: written.on_no_data,
+        gates: written.gates,
         watch: written.watch,
     };
     let problems: Vec<_> = problems(&spec)
@@ -124,6 +127,22 @@ pub fn read(text: &str, name: Option<&str>) -> Result<Spec, Vec<Diagnostic>> {
         .flat_map(|(path, message, help)| tree.problem(&path, &message, Some(help)))
         .collect();
     if problems.is_empty() { Ok(spec) } else { Err(problems) }
+}
+
+/// What is wrong with a text that was read, where these are all the gates that there are.
+pub(super) fn unknown_gates(text: &str, spec: &Spec, known: &[&str]) -> Vec<Diagnostic> {
+    let Ok(tree) = Tree::read(text, RELEASE) else { return Vec::new() };
+    let unknown = spec.gates.iter().enumerate().filter(|(_, gate)| !known.contains(&gate.as_str()));
+    let help = match known {
+        [] => "the control plane has no gates: the operator names them in the file of `serve --hooks`"
+            .to_owned(),
+        known => format!("there are {}", known.join(", ")),
+    };
+    unknown
+        .flat_map(|(index, gate)| {
+            tree.problem(&format!("gates.{index}"), &format!("there is no gate `{gate}`"), Some(&help))
+        })
+        .collect()
 }
 
 struct Reader<'a, 't> {
@@ -228,7 +247,7 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
                 format!("the target {candidate:?} {problem}"),
                 "use letters, digits, `.`, `_` and `-`",
             );
-        } else if RESERVED.contains(&candidate.as_str()) {
+        } else if [CONTROL, REST].contains(&candidate.as_str()) {
             wrong(
                 &path,
                 format!("`{candidate}` is what an arm of stable is called"),
@@ -259,6 +278,14 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
     if spec.steps.is_empty() || spec.steps.len() > MOST_STEPS {
         let message = format!("{} steps, and 1 to {MOST_STEPS} are possible", spec.steps.len());
         wrong("steps", message, "leave `steps` out for 1, 5, 20 and 50 %");
+    }
+    if spec.gates.len() > MOST_GATES {
+        let message = format!("{} gates, and up to {MOST_GATES} are possible", spec.gates.len());
+        wrong("gates", message, "name fewer");
+    }
+    let mut asked = BTreeSet::new();
+    for (index, gate) in spec.gates.iter().enumerate().filter(|(_, gate)| !asked.insert(*gate)) {
+        wrong(&format!("gates.{index}"), format!("`{gate}` is named already"), "name each gate once");
     }
     if !(spec.watch.control > 0.0 && spec.watch.control <= 0.5) {
         let help = "give a share above 0, at most 0.5: without a control nothing can be compared any more";
@@ -336,6 +363,7 @@ mod tests {
             ),
             ("steps: [{share: 0.1, hold: {for: 5 minutes}}]", "is not a duration"),
             ("watch: {control: 0}", "without a control"),
+            ("gates: [a, b, a]", "`a` is named already"),
             ("name: other", "stored as \"v2\""),
             ("surprise: 1", "unknown field"),
             (

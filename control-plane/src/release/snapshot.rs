@@ -1,6 +1,7 @@
 //! From what the ledger knows to what the judge takes in.
 
 use super::{
+    CONTROL, REST,
     prometheus::Readings,
     source::Source,
     spec::Spec,
@@ -19,11 +20,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-
-/// Name of the arm with the concurrent control.
-const CONTROL: &str = "control";
-/// Name of the arm with the rest of stable.
-const REST: &str = "rest";
 
 /// Outcomes by metric, epoch and arm.
 pub(super) type OutcomesByMetric = BTreeMap<String, BTreeMap<(u64, String), ArmOutcomes>>;
@@ -63,7 +59,7 @@ pub(super) struct Knowledge<'a> {
 }
 
 impl Knowledge<'_> {
-    fn epoch(&self, number: u64) -> Option<&EpochObservations> {
+    pub(super) fn epoch(&self, number: u64) -> Option<&EpochObservations> {
         self.observed?.epochs.iter().find(|epoch| epoch.epoch == number)
     }
 

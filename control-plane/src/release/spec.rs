@@ -34,6 +34,8 @@ pub struct Spec {
     pub approval: Approval,
     /// What to do when no data came until the policy's `data_deadline_s`.
     pub on_no_data: OnNoData,
+    /// Names of the gates that are asked before it goes on; where they are is for the operator to say.
+    pub gates: Vec<String>,
     /// What follows the promotion.
     pub watch: Watch,
 }

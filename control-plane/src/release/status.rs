@@ -1,6 +1,6 @@
 //! Where a release is, and what may happen to it there.
 
-use super::{safety::Safety, shares::Shares, spec::Spec};
+use super::{gate::Held, safety::Safety, shares::Shares, silence::Silence, spec::Spec};
 use clap::ValueEnum;
 use halftone_judge::{State, Verdict};
 use serde::{Deserialize, Serialize};
@@ -110,6 +110,9 @@ pub struct Candidate {
     pub judge: State,
     /// The last verdict.
     pub verdict: Option<Verdict>,
+    /// What was heard of it last.
+    #[serde(skip)]
+    pub silence: Silence,
 }
 
 /// Where a release is.
@@ -137,6 +140,9 @@ pub struct Status {
     pub winner: Option<String>,
     /// The watch after the promotion is over.
     pub settled: bool,
+    /// What it waits for before it goes on, when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Held>,
     /// Its epochs, in order.
     pub epochs: Vec<Epoch>,
     /// Its candidates, by name.
@@ -161,6 +167,7 @@ impl Status {
             approved: false,
             winner: None,
             settled: false,
+            gate: None,
             epochs: Vec::new(),
             candidates: spec.candidates.iter().map(|name| (name.clone(), Candidate::default())).collect(),
             safety: None,
@@ -205,6 +212,7 @@ impl Status {
         self.why = why.into();
         self.since_ms = now_ms;
         self.approved = false;
+        self.gate = None;
     }
 
     /// The first step begins.

@@ -2,11 +2,13 @@
 
 use super::{
     allocation::{epoch_of, is_same},
+    gate::{Answered, Held, Question, passes},
     record::{Action, Judged},
     safety::{Safety, Seen},
+    shares::Shares,
     snapshot::{Knowledge, snapshot},
     spec::{Approval, OnNoData, Spec},
-    status::{Phase, Status},
+    status::{Epoch, Phase, Status},
 };
 use halftone_compiler::Release;
 use halftone_judge::{
@@ -21,6 +23,8 @@ pub(super) struct Moment<'a> {
     pub(super) known: Knowledge<'a>,
     /// What the release takes of its ruleset in the revision in force.
     pub(super) actual: Option<&'a Release>,
+    /// What its gates said.
+    pub(super) answered: Option<&'a Answered>,
     /// What is known of the fleet; looked at while it returns to stable.
     pub(super) seen: Seen,
 }
@@ -125,7 +129,12 @@ fn compare(status: &mut Status, spec: &Spec, moment: &Moment<'_>) -> Option<Deci
             let same = next.as_ref().is_some_and(|next| {
                 next.candidates == last.candidates && is_close(next.shares.candidate, last.shares.candidate)
             });
-            status.epochs.extend(next);
+            if let Some(next) = next {
+                // What was taken back brings the epoch before it back: its observations go on.
+                let before = status.epochs.iter().position(|epoch| epoch.epoch == next.epoch);
+                let before = before.map(|at| Epoch { until_ms: None, ..status.epochs.remove(at) });
+                status.epochs.push(before.unwrap_or(next));
+            }
             if same {
                 let why = "the ruleset changed, and with it who may take part: a new epoch began";
                 return Some(Decided::new(Action::Note, why));
@@ -145,7 +154,7 @@ fn is_close(a: f64, b: f64) -> bool {
 
 /// Asks the judge about each candidate, and does what it says.
 fn judge(spec: &Spec, status: &mut Status, moment: &Moment<'_>, decided: &mut Vec<Decided>) {
-    let now_ms = moment.known.now_ms;
+    let waited = status.gate.take();
     let tried: Vec<String> = status.tried().map(str::to_owned).collect();
     let mut verdicts = BTreeMap::new();
     let mut judged = BTreeMap::new();
@@ -172,12 +181,45 @@ fn judge(spec: &Spec, status: &mut Status, moment: &Moment<'_>, decided: &mut Ve
             decided.push(Decided::judged(Action::Note, judged));
         }
     }
-    let Some(done) = follow(spec, status, &verdicts, &judged, now_ms) else { return };
+    // What only a Prometheus server counts, no backend of ours reports.
+    let unheard = if spec.asks_only_prometheus() { None } else { unheard(status, &tried, moment) };
+    let worse = verdicts.values().any(|verdict| verdict.action == policy::Action::Rollback);
+    let done = match unheard {
+        Some((name, why)) if !worse => {
+            status.roll_back(&name, why.clone(), moment.known.now_ms);
+            Some(Decided::new(Action::Rollback, why))
+        }
+        _ => follow(spec, status, &verdicts, &judged, moment, waited.as_ref()),
+    };
+    if let Some(held) = &mut status.gate {
+        if held.refused && waited.as_ref().is_none_or(|waited| waited.why != held.why) {
+            decided.push(Decided::new(Action::Note, held.why.clone()));
+        }
+        // Its numbers move at every moment, which is nothing to keep.
+        if let Some(waited) = waited.filter(|waited| waited.question.is_same(&held.question)) {
+            held.question = waited.question;
+        }
+    }
+    let Some(done) = done else { return };
     // What was done says it all.
     decided.retain(|note| {
         note.judged.as_ref().map(|of| &of.candidate) != done.judged.as_ref().map(|of| &of.candidate)
     });
     decided.push(done);
+}
+
+/// A candidate that nothing is heard of, and why it is given up.
+fn unheard(status: &mut Status, tried: &[String], moment: &Moment<'_>) -> Option<(String, String)> {
+    let epoch = status.epochs.last()?;
+    let shares = (epoch.shares.candidate, epoch.shares.control);
+    let observed = moment.known.epoch(epoch.epoch)?;
+    let candidates = &mut status.candidates;
+    let unheard = tried.iter().filter_map(|name| {
+        let silence = &mut candidates.get_mut(name)?.silence;
+        Some((name.clone(), silence.listen(observed, name, shares, moment.known.now_ms)?))
+    });
+    // All of them listen, whoever is given up.
+    unheard.collect::<Vec<_>>().into_iter().next()
 }
 
 /// Whether two verdicts say the same, with other numbers.
@@ -191,8 +233,10 @@ fn follow(
     status: &mut Status,
     verdicts: &BTreeMap<String, Verdict>,
     judged: &BTreeMap<String, Judged>,
-    now_ms: u64,
+    moment: &Moment<'_>,
+    waited: Option<&Held>,
 ) -> Option<Decided> {
+    let now_ms = moment.known.now_ms;
     let of = |action: policy::Action| {
         let found = verdicts.iter().find(|(_, verdict)| verdict.action == action);
         found.and_then(|(name, verdict)| Some((name.as_str(), verdict, judged.get(name)?)))
@@ -218,20 +262,39 @@ fn follow(
             }
         }
     }
+    if status.phase == Phase::Candidate && spec.approval == Approval::Auto {
+        // The text was replaced while it waited.
+        let winner = status.winner.clone()?;
+        let why = "nobody has to approve any more";
+        status.promote(&winner, why, now_ms);
+        return Some(Decided::new(Action::Promote, why));
+    }
     if status.phase == Phase::Candidate {
         let (_, verdict, judged) = of(policy::Action::Resume)?;
         status.enter(Phase::Running, verdict.sentence.clone(), now_ms);
         status.winner = None;
         return Some(Decided::judged(Action::Withdraw, judged));
     }
-    if let Some((name, verdict, judged)) = of(policy::Action::Candidate) {
-        status.winner = Some(name.to_owned());
-        if spec.approval == Approval::Auto {
-            status.promote(name, verdict.sentence.clone(), now_ms);
-            return Some(Decided::judged(Action::Promote, judged));
+    let proposed = of(policy::Action::Candidate)
+        .map(|(name, verdict, judged)| {
+            (name, verdict.sentence.as_str(), Decided::judged(Action::Propose, judged))
+        })
+        .or_else(|| still_proposed(status, verdicts, waited?));
+    if let Some((name, why, decided)) = proposed {
+        let action = if spec.approval == Approval::Auto { Action::Promote } else { Action::Propose };
+        let share = match action {
+            Action::Promote => Shares::of_watch(spec).candidate,
+            _ => Shares::of_step(spec, status.step).candidate,
+        };
+        if !passes(spec, status, moment.answered, question(status, name, action, share, why)) {
+            return None;
         }
-        status.enter(Phase::Candidate, verdict.sentence.clone(), now_ms);
-        return Some(Decided::judged(Action::Propose, judged));
+        status.winner = Some(name.to_owned());
+        match action {
+            Action::Promote => status.promote(name, why, now_ms),
+            _ => status.enter(Phase::Candidate, why, now_ms),
+        }
+        return Some(Decided { action, ..decided });
     }
     if let Some((name, verdict, judged)) = of(policy::Action::Abort) {
         if verdicts.len() > 1 {
@@ -244,12 +307,36 @@ fn follow(
     let all_widen = verdicts.values().all(|verdict| verdict.action == policy::Action::Widen);
     if all_widen
         && !status.is_last_step(spec)
-        && let Some((_, verdict, judged)) = of(policy::Action::Widen)
+        && let Some((name, verdict, judged)) = of(policy::Action::Widen)
     {
+        let share = Shares::of_step(spec, status.step + 1).candidate;
+        let asked = question(status, name, Action::Widen, share, &verdict.sentence);
+        if !passes(spec, status, moment.answered, asked) {
+            return None;
+        }
         status.widen(&verdict.sentence, now_ms);
         return Some(Decided::judged(Action::Widen, judged));
     }
     None
+}
+
+/// A proposal that waits for the gates, unless the judge has come to something else. It proposes at a look, and says between
+/// two looks that it collects.
+fn still_proposed<'a>(
+    status: &Status,
+    verdicts: &'a BTreeMap<String, Verdict>,
+    waited: &'a Held,
+) -> Option<(&'a str, &'a str, Decided)> {
+    let Question { candidate, verdict: why, .. } = &waited.question;
+    let verdict = verdicts.get(candidate).filter(|_| waited.is_proposal(status))?;
+    let stands = !verdict.look_due && verdict.action == policy::Action::None;
+    let decided = Decided { action: Action::Propose, by: JUDGE, why: why.clone(), judged: None };
+    stands.then_some((candidate.as_str(), why.as_str(), decided))
+}
+
+fn question(status: &Status, candidate: &str, action: Action, share: f64, verdict: &str) -> Question {
+    let (step, since_ms) = (status.step, status.since_ms);
+    Question { candidate: candidate.to_owned(), action, step, share, since_ms, verdict: verdict.to_owned() }
 }
 
 /// Whether what the release takes is what its status wants.

@@ -1,5 +1,7 @@
 //! What releases do on what data, moment by moment.
 
+#![allow(clippy::cast_possible_truncation, reason = "numbers of the tests, below a million")]
+
 use super::{
     allocation::{allocation, epoch_of},
     prometheus::Readings,
@@ -8,16 +10,16 @@ use super::{
     safety::Seen,
     snapshot::{Knowledge, OutcomesByMetric},
     spec::Spec,
-    status::{Phase, Status},
+    status::{Command, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
 };
-use crate::ledger::{ArmObservations, ArmUnits, EpochObservations, ReleaseObservations};
+use crate::ledger::{ArmObservations, ArmUnits, EpochObservations, ReleaseObservations, Statistics};
 use halftone_compiler::Release;
 use halftone_judge::{
     policy::{Decision, Reason},
-    stats::{Grid, Histogram},
+    stats::{Grid, Histogram, Mean},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const BASE: &str = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\n\
     steps: [{share: 0.1, hold: {for: 10s, units: 50}}, {share: 0.5, hold: {for: 10s, units: 50}}]\n\
@@ -89,6 +91,11 @@ impl World {
         let units = arm.units.units + count;
         let latencies: Vec<f64> =
             (0..units).map(|unit| behaviour.latency * (1.0 + unit as f64 / units as f64)).collect();
+        let requests = Statistics {
+            moments: Mean { n: 3 * units, ..Mean::default() },
+            histogram: Histogram::default(),
+            units: None,
+        };
         let bad = |share: f64| (share * units as f64) as u64;
         *arm = ArmObservations {
             units: ArmUnits {
@@ -97,7 +104,7 @@ impl World {
                 bad: BTreeMap::from([("error", bad(behaviour.errors)), ("nan", 0), ("range", 0)]),
                 first_latency: Histogram::of(Grid::default(), &latencies),
             },
-            statistics: BTreeMap::new(),
+            statistics: BTreeMap::from([("error".to_owned(), requests)]),
         };
     }
 
@@ -117,6 +124,7 @@ impl World {
                 now_ms: self.now_ms,
             },
             actual: self.actual.as_ref(),
+            answered: None,
             seen: Seen { applied: true, last_seen_ms: None },
         };
         let (next, decided) = tick(&self.spec, &self.status, &moment);
@@ -237,14 +245,14 @@ fn nothing_is_promoted_without_data_of_both_arms() {
     );
     (0..50).for_each(|_| world.pass(1));
     assert_eq!(world.status.phase, Phase::Paused, "no data until the deadline");
-    // From one side only.
-    for arm in ["v2", "control"] {
+    // From the candidate only.
+    {
         let mut world = World::new("policy: {cycle_s: 1, look_every_s: 1}\napproval: auto\n");
         world.pass(1);
         for _ in 0..100 {
-            world.observe_arm(arm, 20, WELL);
+            world.observe_arm("v2", 20, WELL);
             world.pass(1);
-            assert_eq!(world.status.step, 0, "only {arm}");
+            assert_eq!(world.status.step, 0);
         }
         let decision = world.status.candidates["v2"].verdict.as_ref().unwrap().decision;
         assert!(matches!(decision, Decision::Invalid | Decision::InsufficientData), "{decision:?}");
@@ -254,6 +262,45 @@ fn nothing_is_promoted_without_data_of_both_arms() {
     world.pass_with(5, 1, 400, well);
     (0..60).for_each(|_| world.pass(1));
     assert_eq!((world.status.step, world.last_reason()), (0, Reason::Stale));
+}
+
+#[test]
+fn a_candidate_that_nobody_hears_of_is_taken_back() {
+    // From the start, and after it answered for a while, when all units were seen before.
+    for begins_well in [false, true] {
+        let mut world = World::new("steps: [{share: 0.1, hold: {for: 1h}}, {share: 0.5}]\n");
+        world.pass(1);
+        if begins_well {
+            world.pass_with(20, 1, 400, well);
+        }
+        let mut seconds = 0;
+        while world.status.phase == Phase::Running && seconds < 120 {
+            seconds += 1;
+            world.observe_arm("control", 3, WELL);
+            world.pass(1);
+            assert!(seconds > 29 || world.status.phase == Phase::Running, "it is patient");
+        }
+        assert_eq!(world.status.phase, Phase::RolledBack, "begins well: {begins_well}: {}", world.status.why);
+        assert!(world.status.why.contains("nothing was heard of v2"), "{}", world.status.why);
+    }
+    // After a gap the candidate's backend comes back a little later.
+    let mut world = World::new("steps: [{share: 0.1, hold: {for: 1h}}, {share: 0.5}]\n");
+    world.pass(1);
+    world.pass_with(20, 1, 400, well);
+    (0..600).for_each(|_| world.pass(1));
+    (0..20).for_each(|_| {
+        world.observe_arm("control", 3, WELL);
+        world.pass(1);
+    });
+    world.observe_arm("v2", 60, WELL);
+    world.pass_with(60, 1, 400, well);
+    assert_eq!(world.status.phase, Phase::Running, "{}", world.status.why);
+    // Nobody is heard of: that says nothing of the candidate.
+    let mut world = World::new("steps: [{share: 0.1, hold: {for: 1h}}, {share: 0.5}]\n");
+    world.pass(1);
+    world.pass_with(20, 1, 400, well);
+    (0..600).for_each(|_| world.pass(1));
+    assert_eq!(world.status.phase, Phase::Running);
 }
 
 #[test]
@@ -339,6 +386,12 @@ fn other_rules_begin_another_epoch_and_a_refused_revision_pauses() {
         (Phase::Paused, epochs),
         "it is noticed once"
     );
+    let numbers: BTreeSet<u64> = world.status.epochs.iter().map(|epoch| epoch.epoch).collect();
+    assert_eq!(numbers.len(), epochs, "each epoch is there once: {:?}", world.status.epochs);
+    world.status.command(Command::Resume, "", &world.spec, world.now_ms).unwrap();
+    world.pass_with(5, 1, 400, well);
+    assert_eq!((world.status.phase, world.status.epochs.len()), (Phase::Running, epochs + 1));
+    assert!(!matches!(world.last_reason(), Reason::Input | Reason::Srm), "{}", world.status.why);
 }
 
 #[test]

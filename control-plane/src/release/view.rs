@@ -30,6 +30,9 @@ pub struct Summary {
     pub since_ms: u64,
     /// Why.
     pub why: String,
+    /// Why it cannot go on at the moment.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
     /// The step of the ramp, from 1.
     pub step: usize,
     /// How many there are.
@@ -99,7 +102,7 @@ impl Summary {
     /// Of a release.
     #[must_use]
     pub fn of(looked: &Looked) -> Self {
-        let Looked { spec, status, .. } = looked;
+        let Looked { spec, status, trouble, .. } = looked;
         Self {
             name: spec.name.clone(),
             ruleset: spec.ruleset.clone(),
@@ -108,6 +111,7 @@ impl Summary {
             phase: status.phase,
             since_ms: status.since_ms,
             why: status.why.clone(),
+            trouble: trouble.as_ref().map(ToString::to_string),
             step: status.step + 1,
             steps: spec.steps.len(),
             intended: status.shares(spec),
@@ -125,7 +129,7 @@ impl View {
         readings: &Readings,
         now_ms: u64,
     ) -> Self {
-        let Looked { spec, status, source } = looked;
+        let Looked { spec, status, source, .. } = looked;
         let verdicts = status.candidates.iter();
         Self {
             summary: Summary::of(looked),
@@ -163,6 +167,9 @@ fn waits_for(looked: &Looked, now_ms: u64) -> Option<Waiting> {
             if safe { None } else { plain("proxies and observations that show that nobody gets a candidate") }
         }
         Phase::Running => {
+            if let Some(held) = &status.gate {
+                return plain(&held.why);
+            }
             let verdicts = status.candidates.values().filter(|candidate| !candidate.dropped);
             let Some(verdict) = verdicts.filter_map(|candidate| candidate.verdict.as_ref()).next() else {
                 return plain("the first verdict");

@@ -11,7 +11,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3] };
+const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3, FROM_3_TO_4] };
 
 const CREATE: &str = "
     CREATE TABLE revisions (
@@ -43,6 +43,11 @@ const CREATE: &str = "
         record  TEXT NOT NULL
     ) STRICT;
     CREATE INDEX records_by_release ON records (release, id);
+    CREATE INDEX events ON records (id) WHERE record ->> 'action' <> 'note';
+    CREATE TABLE webhooks (
+        name      TEXT PRIMARY KEY,
+        delivered INTEGER NOT NULL
+    ) STRICT;
 ";
 
 /// What the schema before lacks.
@@ -62,6 +67,14 @@ const FROM_2_TO_3: &str = "
         record  TEXT NOT NULL
     ) STRICT;
     CREATE INDEX records_by_release ON records (release, id);
+";
+/// The same: what webhooks were told.
+const FROM_3_TO_4: &str = "
+    CREATE INDEX events ON records (id) WHERE record ->> 'action' <> 'note';
+    CREATE TABLE webhooks (
+        name      TEXT PRIMARY KEY,
+        delivered INTEGER NOT NULL
+    ) STRICT;
 ";
 
 /// A store in one file.
@@ -219,6 +232,47 @@ impl Store for SqliteStore {
         Ok(records.collect::<Result<_, _>>()?)
     }
 
+    fn events(&self, after: u64, limit: usize) -> Result<Vec<String>, StoreError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT record FROM records WHERE id > ?1 AND record ->> 'action' <> 'note' ORDER BY id LIMIT ?2",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let records = statement.query_map([number(after), limit], |row| row.get(0))?;
+        Ok(records.collect::<Result<_, _>>()?)
+    }
+
+    fn count_events(&self, after: u64) -> Result<u64, StoreError> {
+        let connection = self.connection();
+        Ok(connection.query_row(
+            "SELECT count(*) FROM records WHERE id > ?1 AND record ->> 'action' <> 'note'",
+            [number(after)],
+            |row| unsigned(row, 0),
+        )?)
+    }
+
+    fn newest_record(&self) -> Result<u64, StoreError> {
+        let connection = self.connection();
+        Ok(connection.query_row("SELECT ifnull(max(id), 0) FROM records", [], |row| unsigned(row, 0))?)
+    }
+
+    fn delivered(&self, webhook: &str) -> Result<u64, StoreError> {
+        let connection = self.connection();
+        connection.execute(
+            "INSERT INTO webhooks SELECT ?1, ifnull(max(id), 0) FROM records WHERE true ON CONFLICT DO NOTHING",
+            [webhook],
+        )?;
+        Ok(connection
+            .query_row("SELECT delivered FROM webhooks WHERE name = ?1", [webhook], |row| unsigned(row, 0))?)
+    }
+
+    fn set_delivered(&self, webhook: &str, event: u64) -> Result<(), StoreError> {
+        self.connection()
+            .prepare_cached("UPDATE webhooks SET delivered = ?2 WHERE name = ?1")?
+            .execute(params![webhook, signed(event)?])?;
+        Ok(())
+    }
+
     fn record(&self, id: u64) -> Result<Option<String>, StoreError> {
         let connection = self.connection();
         let record = connection
@@ -226,6 +280,11 @@ impl Store for SqliteStore {
             .optional()?;
         Ok(record)
     }
+}
+
+/// What is larger than any number in the store is as good as the largest.
+fn number(id: u64) -> i64 {
+    i64::try_from(id).unwrap_or(i64::MAX)
 }
 
 /// Writes what changes of a release.
@@ -386,6 +445,7 @@ mod tests {
             .execute_batch(
                 "ALTER TABLE revisions DROP COLUMN undoes; ALTER TABLE revisions DROP COLUMN releases;
                  ALTER TABLE rulesets DROP COLUMN releases; DROP TABLE records; DROP TABLE releases;
+                 DROP TABLE webhooks;
                  PRAGMA user_version = 1;",
             )
             .unwrap();

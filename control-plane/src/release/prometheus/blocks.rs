@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 const GAP_MS: u64 = 5 * 60_000;
 /// The same for long blocks.
 const GAP_BLOCKS: u64 = 4;
-/// Runs of blocks that an epoch is folded into at most. The judge has room for twice as many, and needs 100.
-const MOST_RUNS: u64 = 512;
+/// Runs of blocks that an epoch is folded into at most, each twice as long when there would be more: so 120 at least, of which
+/// the judge needs 100. As long as that allows, for trouble that lasts for some blocks.
+const MOST_RUNS: u64 = 240;
 
 /// A value of a counter, and when it had it: milliseconds since the Unix epoch.
 pub(super) type Sample = (u64, f64);
@@ -87,7 +88,7 @@ impl Cut {
     }
 }
 
-/// Blocks from `first` up to before `end` as the judge takes units: in up to 512 runs of neighbours, so that what lasts for
+/// Blocks from `first` up to before `end` as the judge takes units: in up to 240 runs of neighbours, so that what lasts for
 /// some blocks is one accident and not many.
 pub(super) fn fold(blocks: &Blocks, (first, end): (u64, u64)) -> UnitBuckets {
     let mut folded = UnitBuckets::default();
@@ -160,13 +161,13 @@ mod tests {
 
     #[test]
     fn an_epoch_of_any_length_has_room() {
-        for count in [1u64, 100, 512, 513, 5_760, 80_640] {
+        for count in [1u64, 100, 240, 241, 500, 5_760, 80_640] {
             let block = Block { numerator: 1.0, denominator: 10.0, ..Block::default() };
             let blocks: Blocks = (7..7 + count).map(|number| (number, block)).collect();
             let folded = fold(&blocks, (7, 7 + count));
             assert_eq!((folded.units, folded.totals()), (count, (count as f64, 10.0 * count as f64)));
             let filled = folded.filled() as u64;
-            assert!(filled <= 512 && filled >= count.min(257), "{count}: {filled}");
+            assert!(filled <= 240 && filled >= count.min(120), "{count}: {filled}");
             assert_eq!(shared(&blocks, &Blocks::new(), (7, 7 + count)), 0);
             assert_eq!(shared(&blocks, &blocks, (7, 7 + count)), count);
         }

@@ -77,6 +77,7 @@ impl Selector {
 /// refused, so that increases are always computed here.
 fn fill(text: &str, target: &str) -> Result<String, String> {
     let mut rest = Rest { text, at: 0 };
+    rest.space();
     rest.word(":");
     rest.space();
     let mut filled = String::from(rest.before());

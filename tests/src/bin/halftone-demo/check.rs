@@ -1,7 +1,8 @@
 //! The demo's claims, checked.
 
+use crate::story::Told;
 use halftone_tests::traffic::{Exchange, by_target, failures, is_binomial};
-use std::process::ExitCode;
+use std::{collections::HashSet, process::ExitCode};
 
 /// What was claimed, and whether it is true.
 #[derive(Default)]
@@ -51,6 +52,43 @@ impl Checks {
 
     pub(crate) fn nobody_moved_back(&mut self, back: usize) {
         self.claim(format!("widening moved nobody back ({back} did)"), back == 0);
+    }
+
+    pub(crate) fn copy_stays_out(&mut self, told: &Told) {
+        self.claim(
+            format!("v1-copy was not promoted, and the release ended by itself: it is {}", told.phase()),
+            told.phase() == "aborted",
+        );
+    }
+
+    pub(crate) fn promoted_for_everybody(&mut self, told: &Told, everybody: &[Exchange]) {
+        let by_judge = told.record("promote").is_some_and(|record| record["by"] == "judge");
+        self.claim("v2 was promoted by itself".into(), by_judge && told.phase() == "promoted");
+        self.claim(
+            "and everybody has it".into(),
+            everybody.iter().all(|exchange| exchange.target.as_deref() == Some("v2")),
+        );
+        let mut had = HashSet::new();
+        let back = told.exchanges.iter().filter(|exchange| match exchange.target.as_deref() {
+            Some("v2") => {
+                had.insert(exchange.user);
+                false
+            }
+            _ => had.contains(&exchange.user),
+        });
+        let back = back.count();
+        self.claim(format!("its ramp moved nobody back ({back} were)"), back == 0);
+    }
+
+    pub(crate) fn rolled_back(&mut self, told: &Told) {
+        let by_judge = told.record("rollback").is_some_and(|record| record["by"] == "judge");
+        self.claim("v3 was rolled back by itself".into(), by_judge && told.phase() == "rolled_back");
+        self.claim("its time to safe is on record".into(), told.seconds_to_safe().is_some());
+        let late = told.afterwards.iter().filter(|exchange| exchange.target.as_deref() == Some("v3")).count();
+        self.claim(
+            format!("of {} requests after that, none got v3 ({late} did)", told.afterwards.len()),
+            late == 0 && !told.afterwards.is_empty(),
+        );
     }
 
     fn claim(&mut self, claim: String, holds: bool) {

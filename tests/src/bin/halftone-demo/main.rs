@@ -1,4 +1,5 @@
-//! The main job, on real parts: digits through Envoy, split by a gray rule, the rule changed under load.
+//! The main job, on real parts: digits through Envoy, split by a gray rule, the rule changed under load; then releases that
+//! are promoted and rolled back by themselves.
 //!
 //! `--check` does it bounded in time and checks every claim that it prints.
 
@@ -6,6 +7,7 @@ mod check;
 mod folder;
 mod ports;
 mod report;
+mod story;
 
 use anyhow::Result;
 use check::Checks;
@@ -23,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const FIRST_SHARE: f64 = 0.10;
 const SECOND_SHARE: f64 = 0.50;
 /// Versions of the model, each with a backend.
-const VERSIONS: u16 = 2;
+const VERSIONS: u16 = 3;
 /// Users whose digits are replayed.
 const USERS: u64 = 6_000;
 /// Clients that send at the same time.
@@ -48,8 +50,8 @@ struct Args {
     /// Port of Envoy's admin interface.
     #[arg(long, default_value_t = 9901)]
     admin_port: u16,
-    /// Port of the first backend; the second takes the next one.
-    #[arg(long, default_value_t = 8001, value_parser = clap::value_parser!(u16).range(..65_535))]
+    /// Port of the first backend; the others take the next ones.
+    #[arg(long, default_value_t = 8001, value_parser = clap::value_parser!(u16).range(..65_534))]
     backend_port: u16,
     /// Let the system choose all ports. With a --folder of its own, a demo can run beside another one.
     #[arg(long)]
@@ -115,7 +117,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     ports::check(ports, VERSIONS)?;
     folder::empty(&folder)?;
 
-    println!("Starting the control plane, two backends with ONNX Runtime, and Envoy with the filter …");
+    println!("Starting the control plane, three backends with ONNX Runtime, and Envoy with the filter …");
     let stack = Stack::start_in(&folder, ports, VERSIONS, 1, 2).await?;
     let digits = Arc::new(digits::test_set()?);
     let urls = [stack.envoys[0].infer_url()];
@@ -156,12 +158,55 @@ async fn run(args: &Args) -> Result<ExitCode> {
     checks.split(&second, SECOND_SHARE);
     checks.nobody_moved_back(back);
 
+    releases(&stack, &urls, &digits, &mut checks).await?;
+
     if args.check {
         return Ok(checks.report());
     }
     report::curl_lines(&stack, &digits[0].request)?;
     // Until somebody ends it.
     std::future::pending().await
+}
+
+/// Releases, one after the other: a copy, a better version, a broken one.
+async fn releases(
+    stack: &Stack,
+    urls: &[String],
+    digits: &Arc<Vec<Digit>>,
+    checks: &mut Checks,
+) -> Result<()> {
+    println!(
+        "\nFrom here on nobody moves a weight. A release does it, by what it sees: errors from the backends, and whether\n\
+         answers were right from the application, which sends each label back. Everybody is at v1 again.\n"
+    );
+    stack.publish("digits", &story::ruleset(stack)?).await?;
+    println!("{}", report::indented(&story::text("v1", "v1-copy")));
+    println!(
+        "1. v1-copy is v1 under another name. Nothing is better about it, so it must not be promoted:\n"
+    );
+    let copy = story::tell(stack, digits, "v1", "v1-copy").await?;
+    println!("\n  So v1 stays. {} labels were sent back.", copy.labels);
+    checks.no_failures("release of the copy", &copy.exchanges);
+    checks.copy_stays_out(&copy);
+
+    println!("\n2. v2 reads more digits right. The same release, with v2:\n");
+    let better = story::tell(stack, digits, "v1", "v2").await?;
+    let everybody = replay(urls, digits, 1..=USERS, CONNECTIONS).await?;
+    let of_v2 = by_target(&everybody).get("v2").map_or(0, Vec::len);
+    println!("\n  {of_v2} of {} users have v2 now.", everybody.len());
+    checks.no_failures("release of v2", &better.exchanges);
+    checks.promoted_for_everybody(&better, &everybody);
+
+    println!(
+        "\n3. v3 is v2, exported wrongly: it answers everything, mostly wrongly. The same release, with v3 after v2:\n"
+    );
+    let broken = story::tell(stack, digits, "v2", "v3").await?;
+    if let (Some(noticed), Some(safe)) = (broken.seconds("start", "rollback"), broken.seconds_to_safe()) {
+        println!("\n  Noticed {noticed:.1} s after its first request; time to safe: {safe:.1} s.");
+    }
+    checks.no_failures("release of v3", &broken.exchanges);
+    checks.rolled_back(&broken);
+    Ok(())
 }
 
 fn ruleset(stack: &Stack, share: f64) -> String {

@@ -79,23 +79,30 @@ pub(crate) fn curl_lines(stack: &Stack, request: &str) -> Result<()> {
     std::fs::write(&body, request)?;
     let here = std::env::current_dir()?;
     let body = body.strip_prefix(&here).unwrap_or(&body).display();
+    let halftone = &stack.paths().halftone;
+    let halftone = halftone.strip_prefix(&here).unwrap_or(halftone).display();
     println!(
         "\nEverything stays up. Try, from another terminal in this folder:\n
   # a digit of user 42: which version answered is in x-halftone-target
   curl -si http://{envoy}/v2/models/digits/infer -H 'content-type: application/json' -H 'x-user-id: 42' -d '@{body}'
 
-  # the ruleset in force, and everything that was ever changed
-  curl -s http://{rest}/v1/rulesets/digits
-  curl -s http://{rest}/v1/revisions
+  # the releases: where each is, and why; and everything that one decided, with the numbers
+  {halftone} status --server http://{rest}
+  curl -s http://{rest}/v1/releases/digits-v3
+  curl -s http://{rest}/v1/releases/digits-v3/decisions
 
-  # everyone to v2
-  curl -s http://{rest}/v1/rulesets/digits | sed 's/weight: .*/weight: 1.0/' | curl -s -X PUT --data-binary @- http://{rest}/v1/rulesets/digits
+  # v2 back to v1 by hand
+  curl -s -X POST http://{rest}/v1/releases/digits-v2:rollback
+
+  # a rule goes before releases: users below 100 to v1
+  curl -s http://{rest}/v1/rulesets/digits | sed 's/rules: .*/rules: [{{name: testers, condition: user.id < 100, target: v1}}]/' | curl -s -X PUT --data-binary @- http://{rest}/v1/rulesets/digits
 
   # a mistake: the answer says where, and nothing changes
-  curl -s http://{rest}/v1/rulesets/digits | sed 's/user.id > 0/user.id > \"0\"/' | curl -s -X PUT --data-binary @- http://{rest}/v1/rulesets/digits
+  curl -s http://{rest}/v1/rulesets/digits | sed 's/rules: .*/rules: [{{name: testers, condition: user.id < \"100\", target: v1}}]/' | curl -s -X PUT --data-binary @- http://{rest}/v1/rulesets/digits
 
-  # the proxies and the revision that each has accepted
+  # the proxies and the revision that each runs, and everything that was ever changed
   curl -s http://{rest}/v1/nodes
+  curl -s http://{rest}/v1/revisions
 
 Ctrl-C stops every process."
     );
