@@ -171,7 +171,7 @@ fn row(test: &Test) -> String {
         (None, Some(estimate)) => format!("{estimate:+.4}"),
         (None, None) => "-".to_owned(),
     };
-    let p = test.p.map(|p| format!("{p:.2e}")).unwrap_or_else(|| "-".to_owned());
+    let p = test.shown_p().unwrap_or_else(|| "-".to_owned());
     let reached = if test.reached { "yes" } else { "no" };
     format!(
         "{:<17} {:<13} {method:<21} {estimate:>9} {p:>11}   {reached}\n",

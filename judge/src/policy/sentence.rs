@@ -75,7 +75,8 @@ pub(super) fn describe(test: &Test) -> String {
             format!("p{q} {change} over {} units ({sure} to 1 against chance)", test.n_treatment)
         }
         _ => {
-            let p = test.p.map(|p| format!(", p = {p:.2e}")).unwrap_or_default();
+            let told = |p: String| if p.starts_with('<') { format!(", p {p}") } else { format!(", p = {p}") };
+            let p = test.shown_p().map(told).unwrap_or_default();
             format!("{change} over {} units{p}", test.n_treatment)
         }
     }

@@ -188,6 +188,12 @@ pub struct Test {
 }
 
 impl Test {
+    /// The p value for people: `1.20e-5`. The smallest ones are told as what they are below.
+    #[must_use]
+    pub fn shown_p(&self) -> Option<String> {
+        self.p.map(|p| if p < 1e-300 { "< 1e-300".to_owned() } else { format!("{p:.2e}") })
+    }
+
     /// Without numbers yet; the threshold of an e-value at level `alpha`.
     pub(super) fn new(metric: &str, purpose: Purpose, method: Method, alpha: f64) -> Self {
         Self {

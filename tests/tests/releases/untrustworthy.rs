@@ -99,7 +99,10 @@ async fn a_candidate_that_does_not_answer_never_goes_on_and_is_taken_back() -> R
     let exchanges = replay(&stack.infer_urls(), &digits, 1..=100, 2).await?;
     assert!(failures(&exchanges).is_empty(), "nobody is sent to it any more");
     let decisions = control_plane.decisions("canary").await?;
-    let done: Vec<_> = actions(&decisions).iter().filter_map(|record| record["action"].as_str()).collect();
+    let done = actions(&decisions);
+    // The shares do not hold either, which pauses it before.
+    let done = done.iter().filter_map(|record| record["action"].as_str()).filter(|action| *action != "pause");
+    let done: Vec<_> = done.collect();
     assert_eq!(done, ["create", "start", "rollback", "safe"], "no step was taken: {decisions:#?}");
     Ok(())
 }

@@ -121,7 +121,7 @@ fn row(test: &Test) -> [String; 7] {
         word(&test.method) + &quantile,
         estimate,
         interval,
-        test.p.map_or("-".to_owned(), |p| format!("{p:.2e}")),
+        test.shown_p().unwrap_or_else(|| "-".to_owned()),
         if test.reached { "yes" } else { "no" }.to_owned(),
     ]
 }

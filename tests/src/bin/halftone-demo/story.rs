@@ -15,7 +15,7 @@ const USERS: u64 = 10_000;
 /// Clients that send at the same time.
 const CONNECTIONS: usize = 8;
 /// How long a client thinks.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(4);
 /// Between two looks at what was decided.
 const LOOK: Duration = Duration::from_millis(100);
 /// Shares of the steps.
