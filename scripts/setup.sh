@@ -17,6 +17,7 @@ Fetches, once, what building and running Halftone needs besides cargo:
   the wasm32-wasip1 target of the pinned Rust toolchain (by rustup)
 with --tests also cargo-nextest, cargo-fuzz and the target aarch64-unknown-linux-gnu, when they are missing, and
   .halftone/clients-venv                      client libraries of the Open Inference Protocol
+  .halftone/prometheus/prometheus             Prometheus, from Debian's archive
 with --peers also
   .halftone/peers-venv                        servers that the inference service is measured against
 A second run does nothing.
@@ -24,6 +25,7 @@ A second run does nothing.
 environment:
   HALFTONE_ENVOY   an envoy binary to use instead of fetching one
   ORT_DYLIB_PATH   a libonnxruntime.so (1.31 or newer) to use instead of fetching one
+  HALFTONE_TEST_PROMETHEUS   a prometheus (2.42 or newer) to use in tests instead of fetching one
 EOF
 }
 
@@ -164,6 +166,31 @@ python_venv() {
     printf '%s\n' "$made_of" >"$venv/stamp"
 }
 
+# Debian ships Prometheus as one binary, and apt checks who signed it. Unpacked only: nothing is installed.
+prometheus() {
+    local part=$home/prometheus
+    if [[ -x $part/prometheus ]] && "$part/prometheus" --version >>"$log" 2>&1; then return; fi
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        die "Prometheus is fetched by apt-get and dpkg-deb, which are missing; set HALFTONE_TEST_PROMETHEUS to the path of your own"
+    fi
+    say "fetching Prometheus"
+    mkdir -p "$work/deb" "$work/apt/state/lists/partial" "$work/apt/cache/archives/partial"
+    # The system's lists of packages need not be there, and are not ours to renew.
+    if ! (cd "$work/deb" && apt-get download prometheus) >>"$log" 2>&1; then
+        local own=(-o "Dir::State=$work/apt/state" -o "Dir::Cache=$work/apt/cache")
+        (cd "$work/deb" && apt-get "${own[@]}" update && apt-get "${own[@]}" download prometheus) >>"$log" 2>&1 ||
+            die "cannot download Prometheus (details in .halftone/setup.log): check the network and apt's sources, or set HALFTONE_TEST_PROMETHEUS to the path of your own"
+    fi
+    dpkg-deb -x "$work/deb"/prometheus_*.deb "$work/unpacked" >>"$log" 2>&1 ||
+        die "cannot unpack Prometheus (details in .halftone/setup.log): is the disk full?"
+    mkdir "$work/prometheus"
+    mv "$work/unpacked/usr/bin/prometheus" "$work/prometheus/prometheus"
+    "$work/prometheus/prometheus" --version >>"$log" 2>&1 ||
+        die "Prometheus does not run on this system (details in .halftone/setup.log); set HALFTONE_TEST_PROMETHEUS to the path of your own"
+    rm -rf "${part:?}"
+    mv "$work/prometheus" "$part"
+}
+
 tests=false peers=false
 for argument in "$@"; do
     case $argument in
@@ -200,6 +227,7 @@ if $tests; then
     edge_target
     python_venv clients-venv inference-backend/tests/clients/requirements.txt \
         "client libraries of the Open Inference Protocol"
+    own HALFTONE_TEST_PROMETHEUS || prometheus
 fi
 if $peers; then
     python_venv peers-venv bench/peers/requirements.txt "the peers of the inference service"

@@ -8,7 +8,7 @@ use crate::{
     module::ModuleArgs,
     override_key,
     publisher::Publisher,
-    release::{self, Controller},
+    release::{self, Controller, prometheus::PrometheusArgs},
     rollback,
     store::{SqliteStore, StoredRelease},
     xds::{self, Nodes, ProxySettings, TraceOwner},
@@ -66,6 +66,9 @@ pub struct ServeArgs {
     /// How much is observed.
     #[command(flatten)]
     pub observations: Limits,
+    /// Where releases may take metrics from, besides backends and outcomes.
+    #[command(flatten)]
+    pub prometheus: PrometheusArgs,
     /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it is
     /// not given.
     #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
@@ -81,6 +84,7 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
+    let prometheus = args.prometheus.server()?;
     let hooks = args.hooks.as_deref().map(hooks::read).transpose()?.unwrap_or_default();
     let Started { publisher, ledger, stored, _lock } = {
         let (data, filter) = (args.data.clone(), args.module.here()?);
@@ -100,7 +104,8 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let xds = bind(args.xds, "--xds").await?;
     let addresses = (rest.local_addr()?, xds.local_addr()?);
     let gates = Gatekeeper::new(&hooks);
-    let controller = Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, stored)?;
+    let controller =
+        Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, prometheus, stored)?;
     let admin = match args.admin {
         Some(address) => Some(admin(address, Arc::clone(&ledger), controller.clone(), &hooks).await?),
         None => None,

@@ -137,7 +137,7 @@ impl Process {
         let settings = ProxySettings::new("/filter.wasm");
         let (publisher, stored) = Publisher::start(store.clone(), gate.clone(), settings).unwrap();
         let controller =
-            Controller::start(publisher, Nodes::new(), ledger.clone(), Gatekeeper::default(), stored)
+            Controller::start(publisher, Nodes::new(), ledger.clone(), Gatekeeper::default(), None, stored)
                 .unwrap();
         Self { store, ledger, controller }
     }

@@ -16,6 +16,8 @@ fn whole() -> Value {
         "metrics": {
             "error": {"role": "guardrail", "kind": "event", "source": {"observed": "error"}, "better": "lower",
                 "tolerance": 0.1, "margin": 0.5, "ceiling": 0.2, "window_s": 0},
+            "failed": {"role": "signal", "kind": "ratio", "better": "lower", "source": {"prometheus": {
+                "numerator": "e{t=\"$target\"}", "denominator": "r{t=\"$target\"}", "block": "5s"}}},
             "latency": {"role": "guardrail", "kind": "latency", "quantiles": [0.5], "promote_quantiles": [0.5]},
             "rating": {"role": "goal", "kind": "mean", "source": {"outcome": {"metric": "stars", "aggregate": "sum", "missing": "zero"}}, "mde": {"relative": 0.05},
                 "baseline": {"mean": 3.0, "sd": 1.0}, "cap": 5.0, "log": false, "window_s": 60},
@@ -188,6 +190,7 @@ fn every_field_of_the_reader_is_in_the_schema() {
         ("/steps/0/hold", "/$defs/step/properties/hold", &[]),
         ("/watch", "/properties/watch", &[]),
         ("/metrics/error", "/$defs/metric", &[]),
+        ("/metrics/failed/source/prometheus", "/$defs/source/oneOf/2/properties/prometheus", &[]),
         ("/metrics/rating/baseline", "/$defs/metric/properties/baseline", &[]),
         // What the release says itself, the reader refuses in its policy.
         ("/policy", "/$defs/policy", &policy),

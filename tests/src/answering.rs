@@ -38,10 +38,13 @@ pub struct Answering {
 /// What it does, and what it has seen.
 struct Conduct {
     requests: AtomicU64,
+    failed: AtomicU64,
     checks: AtomicU64,
     status: AtomicU16,
     /// How many requests are still answered with 503.
     failures: AtomicU64,
+    /// How many of a thousand requests are answered with 503.
+    failing: AtomicU64,
     well: AtomicBool,
     delay_ms: AtomicU64,
     /// What each request needs to be answered.
@@ -58,9 +61,11 @@ impl Answering {
     pub async fn start() -> Result<Self> {
         let conduct = Arc::new(Conduct {
             requests: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             checks: AtomicU64::new(0),
             status: AtomicU16::new(200),
             failures: AtomicU64::new(0),
+            failing: AtomicU64::new(0),
             well: AtomicBool::new(true),
             delay_ms: AtomicU64::new(0),
             permits: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -82,6 +87,12 @@ impl Answering {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.conduct.requests.load(Ordering::SeqCst)
+    }
+
+    /// The requests that it answered with 503 because of [`Self::fail`] or [`Self::fail_of_thousand`].
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.conduct.failed.load(Ordering::SeqCst)
     }
 
     /// The health checks that it got.
@@ -110,6 +121,11 @@ impl Answering {
     /// Answers the next so many requests with 503.
     pub fn fail(&self, requests: u64) {
         self.conduct.failures.store(requests, Ordering::SeqCst);
+    }
+
+    /// Answers so many of a thousand requests with 503 from now on: the same ones in each run, and in no order.
+    pub fn fail_of_thousand(&self, requests: u64) {
+        self.conduct.failing.store(requests, Ordering::SeqCst);
     }
 
     /// What health checks are told from now on.
@@ -167,7 +183,7 @@ impl Conduct {
     }
 
     async fn serve(&self, request: Request) -> Response {
-        self.requests.fetch_add(1, Ordering::SeqCst);
+        let number = self.requests.fetch_add(1, Ordering::SeqCst);
         if let Ok(mut version) = self.version.lock() {
             *version = request.version();
         }
@@ -178,7 +194,12 @@ impl Conduct {
         drop(permit);
         tokio::time::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst))).await;
         let fails = |left: u64| left.checked_sub(1);
-        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok() {
+        // The middle digits of a product, which look like chance.
+        let draw = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1_000;
+        if draw < self.failing.load(Ordering::SeqCst)
+            || self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok()
+        {
+            self.failed.fetch_add(1, Ordering::SeqCst);
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         }
         if is_grpc {

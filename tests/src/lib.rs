@@ -14,7 +14,9 @@ pub mod observed;
 pub mod outcomes;
 mod paths;
 mod process;
+mod prometheus;
 mod releases;
+mod scraped;
 mod stack;
 pub mod trace_cases;
 pub mod traffic;
@@ -27,6 +29,8 @@ pub use hearing::{Conduct, Heard, Hearing};
 pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};
 pub use process::{Process, command, launched};
+pub use prometheus::Prometheus;
+pub use scraped::Scraped;
 pub use stack::{
     Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, FAULTY, Ports, Stack, cluster_by_name, observed,
 };

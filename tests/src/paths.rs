@@ -85,7 +85,7 @@ fn programs() -> Result<PathBuf> {
 
 /// The file that `variable` names, or else the one that `scripts/setup.sh` fetched. As there, a variable that is
 /// set to nothing counts as unset.
-fn fetched(variable: &str, file: &str) -> Result<PathBuf> {
+pub(crate) fn fetched(variable: &str, file: &str) -> Result<PathBuf> {
     match std::env::var_os(variable).filter(|value| !value.is_empty()) {
         Some(own) => present(own.into(), &format!("{variable} names it")),
         None => present(repository().join(".halftone").join(file), "run scripts/setup.sh"),

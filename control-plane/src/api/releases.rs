@@ -225,7 +225,7 @@ async fn view(api: &Api, looked: &Looked) -> Result<View, Problem> {
     let observed = observed.map_err(|error| Problem::unreadable(&error))?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    Ok(View::of(looked, observed.as_ref(), now_ms))
+    Ok(View::of(looked, observed.as_ref(), &api.controller.readings(&looked.spec.name), now_ms))
 }
 
 fn etag(looked: &Looked) -> String {

@@ -4,6 +4,7 @@ use super::{
     allocation::{allocation, arrange, epoch_of},
     feed::Feed,
     metrics::look_histogram,
+    prometheus::{Reader, Readings, Server, without_server},
     read::{read, unknown_gates},
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
@@ -30,6 +31,7 @@ use std::{
 };
 use tokio::{
     sync::{Mutex, watch},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -106,6 +108,7 @@ struct Inner {
     gates: Gatekeeper,
     /// How long looks took, in seconds.
     looks: Histogram,
+    prometheus: Reader,
     /// Held by the one change that is under way.
     changing: Mutex<Work>,
     /// What readers see, by name. Told of every change.
@@ -131,6 +134,7 @@ impl Controller {
         nodes: Nodes,
         ledger: Arc<Ledger>,
         gates: Gatekeeper,
+        prometheus: Option<Server>,
         stored: Vec<StoredRelease>,
     ) -> Result<Self, StoreError> {
         let mut releases = BTreeMap::new();
@@ -155,6 +159,7 @@ impl Controller {
             ledger,
             gates,
             looks: look_histogram(),
+            prometheus: Reader::new(prometheus),
             changing: Mutex::default(),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
@@ -172,8 +177,17 @@ impl Controller {
         self.0.releases.borrow().get(name).cloned()
     }
 
+    /// What a Prometheus server said of a release.
+    #[must_use]
+    pub fn readings(&self, name: &str) -> Arc<Readings> {
+        self.0.prometheus.readings(name)
+    }
+
     /// Looks at all releases once a second, for as long as it is polled.
     pub async fn run(&self) {
+        // By itself: a server that is slow delays no look. It ends with this.
+        let mut reading = JoinSet::new();
+        reading.spawn(self.0.prometheus.clone().run(self.releases()));
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -215,12 +229,13 @@ impl Controller {
             let (begun, now_ms) = (Instant::now(), now_ms());
             let observed = this.observed(&looked.spec).await?;
             let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
+            let prometheus = this.readings(&name);
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
             let answered = this.0.gates.answer(&looked.spec);
             let moment = Moment {
-                known: Knowledge { observed: observed.as_ref(), outcomes, now_ms },
+                known: Knowledge { observed: observed.as_ref(), outcomes, prometheus: &prometheus, now_ms },
                 actual,
                 answered: answered.as_ref(),
                 seen: this.seen(&looked, observed.as_ref()),
@@ -404,6 +419,9 @@ impl Controller {
     /// What is wrong with it.
     pub async fn check(&self, name: &str, source: &str) -> Result<Spec, ControllerError> {
         let spec = read(source, Some(name)).map_err(ControllerError::Invalid)?;
+        if !self.0.prometheus.has_server() {
+            without_server(source, &spec).map_err(ControllerError::Invalid)?;
+        }
         let unknown = unknown_gates(source, &spec, &self.0.gates.names());
         if !unknown.is_empty() {
             return Err(ControllerError::Invalid(unknown));

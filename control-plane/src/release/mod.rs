@@ -14,6 +14,7 @@ pub mod gate;
 mod metrics;
 #[cfg(test)]
 mod order_tests;
+pub mod prometheus;
 mod read;
 pub mod record;
 pub mod safety;

@@ -2,6 +2,7 @@
 
 use super::{
     allocation::{allocation, epoch_of},
+    prometheus::Readings,
     read,
     safety::Seen,
     shares::Shares,
@@ -75,7 +76,12 @@ fn verdict(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Vec<u8> {
     let observed = ledger.release("digits", "canary").unwrap();
     let outcomes = outcomes(ledger, spec, now_ms).unwrap();
     let moment = Moment {
-        known: Knowledge { observed: observed.as_ref(), outcomes: &outcomes, now_ms },
+        known: Knowledge {
+            observed: observed.as_ref(),
+            outcomes: &outcomes,
+            prometheus: &Readings::default(),
+            now_ms,
+        },
         actual: Some(&actual),
         seen: Seen { applied_at_ms: Some(0), last_seen_ms: None },
         answered: None,

@@ -166,10 +166,17 @@ impl Reader<'_, '_> {
         let mut sources = BTreeMap::new();
         for (name, metric) in &mut metrics {
             let given = metric.as_object_mut().and_then(|metric| metric.remove("source"));
+            let says_better = metric.get("better").is_some();
             let source = match given {
                 Some(source) => self.deserialize(&format!("metrics.{name}.source"), source)?,
                 None => Source::of_name(name),
             };
+            if matches!(source, Source::Prometheus(_)) && !says_better {
+                // An error ratio taken for one that should rise would promote what is broken.
+                let message = format!("the metric `{name}` has to say which way is good");
+                let help = "write `better: lower` for errors and latencies, `better: higher` for successes";
+                return Err(self.tree.problem(&format!("metrics.{name}"), &message, Some(help)));
+            }
             sources.insert(name.clone(), source);
         }
         Ok((sources, Value::Object(metrics)))
@@ -359,6 +366,26 @@ mod tests {
             ("gates: [a, b, a]", "`a` is named already"),
             ("name: other", "stored as \"v2\""),
             ("surprise: 1", "unknown field"),
+            (
+                "metrics: {e: {kind: event, role: guardrail, better: lower, source: {prometheus: {numerator: 'a{t=\"$target\"}', \
+                 denominator: 'b{t=\"$target\"}'}}}}",
+                "has is a `ratio`",
+            ),
+            (
+                "metrics: {e: {kind: ratio, role: guardrail, source: {prometheus: {numerator: 'a{t=\"$target\"}', denominator: \
+                 'b{t=\"$target\"}'}}}}",
+                "which way is good",
+            ),
+            (
+                "metrics: {e: {kind: ratio, role: guardrail, better: lower, source: {prometheus: {numerator: 'a{t=\"$target\"}', \
+                 denominator: 'b{t=\"$target\"}', block: 2h}}}}",
+                "give 100ms to 1h",
+            ),
+            (
+                "metrics: {e: {kind: ratio, role: guardrail, better: lower, source: {prometheus: {numerator: a, denominator: \
+                 'b{t=\"$target\"}'}}}}",
+                "a selector of counters is expected",
+            ),
         ] {
             let base = SMALLEST.lines().filter(|line| line.split(':').next() != text.split(':').next());
             let text = format!("{}\n{text}\n", base.collect::<Vec<_>>().join("\n"));

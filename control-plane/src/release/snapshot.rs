@@ -2,6 +2,7 @@
 
 use super::{
     CONTROL, REST,
+    prometheus::Readings,
     source::Source,
     spec::Spec,
     status::{Epoch, Phase, Status},
@@ -51,6 +52,8 @@ pub(super) struct Knowledge<'a> {
     pub(super) observed: Option<&'a ReleaseObservations>,
     /// What applications reported.
     pub(super) outcomes: &'a OutcomesByMetric,
+    /// What a Prometheus server said.
+    pub(super) prometheus: &'a Readings,
     /// The moment: milliseconds since the Unix epoch.
     pub(super) now_ms: u64,
 }
@@ -77,14 +80,18 @@ pub(super) fn last_seen(observed: Option<&ReleaseObservations>, spec: &Spec) -> 
 
 /// What the judge is told of a candidate.
 pub(super) fn snapshot(spec: &Spec, status: &Status, candidate: &str, known: &Knowledge<'_>) -> Snapshot {
-    let span = known.span(status);
+    let by_prometheus = known.prometheus.span(spec, candidate);
+    let span = if spec.asks_only_prometheus() { by_prometheus } else { known.span(status) };
     let seconds = |since: u64| known.now_ms.saturating_sub(since) / 1_000;
     let elapsed = span.map_or(0, |(begun, _)| seconds(begun));
+    let age = |newest: Option<u64>| seconds(newest.unwrap_or(status.created_at_ms));
+    // The other sources may go on for as long as they want: what one of them does not say could speak against it.
+    let least = if spec.asks_prometheus() { age(by_prometheus.map(|(_, newest)| newest)) } else { 0 };
     let before = status.candidates.get(candidate).map_or(0, |candidate| candidate.judge.elapsed_s);
     Snapshot {
         // A first batch that comes late, from a backend with another clock, does not turn time back.
         elapsed_s: elapsed.max(before),
-        data_age_s: seconds(span.map_or(status.created_at_ms, |(_, ended)| ended)),
+        data_age_s: age(span.map(|(_, ended)| ended)).max(least),
         gate: gate(spec, status, known.now_ms),
         epochs: status
             .epochs
@@ -139,22 +146,28 @@ fn of_epoch(spec: &Spec, epoch: &Epoch, candidate: &str, known: &Knowledge<'_>) 
                     _ => Some(Sample::Mean(outcomes.values)),
                 }
             }
+            Source::Prometheus(_) => {
+                let target = if arm_name == CONTROL { &spec.stable } else { arm_name };
+                known.prometheus.sample(name, epoch.epoch, target)
+            }
         };
         // Goals are compared with the concurrent control alone.
         let rest = matches!(source, Source::Observed(_)).then(|| sample(REST)).flatten();
         Some((name.clone(), Measurement { control: sample(CONTROL), treatment: sample(candidate), rest }))
     });
-    policy::Epoch {
-        id: epoch.epoch.to_string(),
-        shares: policy::Shares {
-            control: epoch.shares.control,
-            treatment: epoch.shares.candidate,
-            rest: epoch.shares.rest,
-            others: others.iter().map(|_| epoch.shares.candidate).collect(),
-        },
-        units: counted,
-        metrics: metrics.collect(),
-    }
+    let metrics = metrics.collect();
+    let shares = policy::Shares {
+        control: epoch.shares.control,
+        treatment: epoch.shares.candidate,
+        rest: epoch.shares.rest,
+        others: others.iter().map(|_| epoch.shares.candidate).collect(),
+    };
+    let (shares, units) = if spec.asks_only_prometheus() {
+        known.prometheus.units(epoch.epoch, candidate)
+    } else {
+        (shares, counted)
+    };
+    policy::Epoch { id: epoch.epoch.to_string(), shares, units, metrics }
 }
 
 fn observed_sample(kind: policy::MetricKind, from: &str, arm: &ArmObservations) -> Option<Sample> {

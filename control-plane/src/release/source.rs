@@ -1,5 +1,6 @@
 //! Where a metric's numbers come from.
 
+use super::prometheus::Ratio;
 use crate::ledger::{Aggregate, Missing};
 use halftone_judge::policy::{Metric, MetricKind};
 use serde::Deserialize;
@@ -12,6 +13,8 @@ pub enum Source {
     Observed(String),
     /// What applications report later.
     Outcome(Reported),
+    /// What a Prometheus server has by target.
+    Prometheus(Ratio),
 }
 
 /// What applications report later, and what it adds up to. Only its name is needed.
@@ -99,6 +102,10 @@ impl Source {
                 Some("without a `window_s` nobody knows when an outcome is missing: each unit would be 0 at first".to_owned())
             }
             Self::Outcome(_) => None,
+            Self::Prometheus(_) if kind != MetricKind::Ratio => {
+                Some("what a Prometheus server has is a `ratio`: it knows requests, and no units".to_owned())
+            }
+            Self::Prometheus(ratio) => ratio.problem(),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use super::{
     allocation::{allocation, epoch_of},
+    prometheus::Readings,
     read,
     record::{Action, Replay},
     safety::Seen,
@@ -119,6 +120,7 @@ impl World {
             known: Knowledge {
                 observed: (!self.observed.is_empty()).then_some(&observed),
                 outcomes: &outcomes,
+                prometheus: &Readings::default(),
                 now_ms: self.now_ms,
             },
             actual: self.actual.as_ref(),

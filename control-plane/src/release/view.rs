@@ -2,6 +2,7 @@
 
 use super::{
     controller::Looked,
+    prometheus::{Readings, readings::PrometheusMetric},
     safety::Safety,
     shares::Shares,
     spec::{Approval, Step},
@@ -64,6 +65,9 @@ pub struct View {
     pub verdicts: BTreeMap<String, Verdict>,
     /// The candidate that was promoted, or is to be.
     pub winner: Option<String>,
+    /// How reading from the Prometheus server goes, by metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prometheus: BTreeMap<String, PrometheusMetric>,
     /// Its epochs, in order.
     pub epochs: Vec<Epoch>,
     /// How the return to stable went.
@@ -90,7 +94,7 @@ pub struct Arm {
     pub intended: f64,
     /// The share of the units that were seen; missing before the first one.
     pub observed: Option<f64>,
-    /// Distinct units that were seen.
+    /// Distinct units that were seen; blocks with requests, where all metrics come from a Prometheus server.
     pub units: u64,
 }
 
@@ -117,9 +121,14 @@ impl Summary {
 }
 
 impl View {
-    /// Of a release, with what was observed of it.
+    /// Of a release, with what was observed of it, and what a Prometheus server said.
     #[must_use]
-    pub fn of(looked: &Looked, observed: Option<&ReleaseObservations>, now_ms: u64) -> Self {
+    pub fn of(
+        looked: &Looked,
+        observed: Option<&ReleaseObservations>,
+        readings: &Readings,
+        now_ms: u64,
+    ) -> Self {
         let Looked { spec, status, source, .. } = looked;
         let verdicts = status.candidates.iter();
         Self {
@@ -129,9 +138,10 @@ impl View {
             step_since_ms: status.step_since_ms,
             approval: spec.approval,
             waits_for: waits_for(looked, now_ms),
-            arms: arms(looked, observed),
+            arms: arms(looked, observed, readings),
             verdicts: verdicts.filter_map(|(name, of)| Some((name.clone(), of.verdict.clone()?))).collect(),
             winner: status.winner.clone(),
+            prometheus: readings.seen(),
             epochs: status.epochs.clone(),
             safety: status.safety.clone(),
             source: source.to_string(),
@@ -177,7 +187,11 @@ fn waits_for(looked: &Looked, now_ms: u64) -> Option<Waiting> {
     }
 }
 
-fn arms(looked: &Looked, observed: Option<&ReleaseObservations>) -> BTreeMap<String, Arm> {
+fn arms(
+    looked: &Looked,
+    observed: Option<&ReleaseObservations>,
+    readings: &Readings,
+) -> BTreeMap<String, Arm> {
     let Looked { spec, status, .. } = looked;
     let Some(epoch) = status.epochs.last() else { return BTreeMap::new() };
     let seen = observed.and_then(|observed| observed.epochs.iter().find(|seen| seen.epoch == epoch.epoch));
@@ -191,7 +205,12 @@ fn arms(looked: &Looked, observed: Option<&ReleaseObservations>) -> BTreeMap<Str
         .chain(stable)
         .filter(|(_, _, intended)| *intended > 0.0)
         .map(|(name, target, intended)| {
-            let units = units(name);
+            let units = match name {
+                _ if !spec.asks_only_prometheus() => units(name),
+                // All of stable is the control, then.
+                "rest" => 0,
+                _ => readings.blocks(epoch.epoch, target),
+            };
             let observed = (all > 0).then(|| units as f64 / all as f64);
             (name.to_owned(), Arm { target: target.to_owned(), intended, observed, units })
         })
