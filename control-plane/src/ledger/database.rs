@@ -124,7 +124,7 @@ const CREATE: &str = concat!(
 );
 
 /// Memory for pages of the file.
-const CACHE_KIB: i64 = 32 << 10;
+const CACHE_KIB: i64 = 16 << 10;
 
 /// A release's number in the file.
 pub(super) type ReleaseId = i64;
