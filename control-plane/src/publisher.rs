@@ -312,8 +312,14 @@ impl Publisher {
         if undone.first().is_none_or(|newest| newest.action == Action::Rollback) {
             return Ok(None);
         }
+        // What was taken back already needs nothing, and neither does what took it back: otherwise tries that are refused
+        // again and again would have ever more to take back.
+        let taken_back: BTreeSet<u64> = undone.iter().filter_map(|revision| revision.undoes).collect();
         let mut last = None;
-        for Revision { revision, ruleset, .. } in undone {
+        for Revision { revision, ruleset, action, .. } in undone {
+            if action == Action::Rollback || taken_back.contains(&revision) {
+                continue;
+            }
             let before = match self.0.store.content_before(&ruleset, revision)? {
                 Some(content) => {
                     let compiled = compiled(&ruleset, &content)?;
@@ -446,7 +452,7 @@ impl Publisher {
         &self,
         ruleset: String,
         actor: String,
-        change: impl FnOnce(&[Release], u64) -> (Vec<Release>, ReleaseWrite) + Send + 'static,
+        change: impl FnOnce(&[Release], u64) -> (Vec<Release>, Option<ReleaseWrite>) + Send + 'static,
     ) -> Result<u64, PublishError> {
         let this = self.clone();
         let allocation = async move {
@@ -463,7 +469,7 @@ impl Publisher {
                 let next = with(&current, &ruleset, Some((content, compiled)));
                 let proven = prove(next, &publisher.0.gate, &publisher.0.settings)?;
                 let change = Change { action: Action::Release, ruleset, actor, undoes: None };
-                let revision = publisher.keep(&proven, change, Some(&write))?;
+                let revision = publisher.keep(&proven, change, write.as_ref())?;
                 publisher.publish(proven, &revision);
                 Ok(revision.revision)
             })
@@ -504,6 +510,14 @@ impl Publisher {
     pub(crate) async fn note(&self, write: ReleaseWrite) -> Result<(), PublishError> {
         let this = self.clone();
         blocking(move || Ok(this.0.store.note(&write)?)).await
+    }
+
+    /// The number of the newest decision record; 0 when there is none. Blocks.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub(crate) fn newest_record(&self) -> Result<u64, StoreError> {
+        self.0.store.newest_record()
     }
 
     /// Asks the store.

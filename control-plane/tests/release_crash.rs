@@ -145,7 +145,7 @@ impl Process {
 
 /// Goes on until the release is as far as it can get, or the store dies. What to do next follows from what is there, as
 /// clients that try again do.
-async fn go_on(process: &Process, sequence: &mut u64, until_safe: bool) -> bool {
+async fn go_on(process: &Process, sequence: &mut u64) -> bool {
     let Process { store, ledger, controller } = process;
     let publisher = controller.publisher();
     if publisher.current().rulesets.is_empty() {
@@ -186,10 +186,7 @@ async fn go_on(process: &Process, sequence: &mut u64, until_safe: bool) -> bool 
             return false;
         }
         if status.phase == Phase::RolledBack {
-            if !until_safe || status.safety.as_ref().is_some_and(|safe| safe.safe_at_ms.is_some()) {
-                return true;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            return true;
         }
     }
     panic!("it does not get on: {:?}", controller.release("canary").unwrap().status);
@@ -216,29 +213,21 @@ async fn a_crash_between_any_two_steps_repeats_and_loses_nothing() {
     let gate = Gate::new(&std::fs::read(Paths::find().unwrap().filter).unwrap()).unwrap();
     let whole = tempfile::tempdir().unwrap();
     let process = Process::start(whole.path(), &gate, usize::MAX, false);
-    assert!(go_on(&process, &mut 0, true).await);
+    assert!(go_on(&process, &mut 0).await);
     let wanted = actions(&*process.store);
     let names: Vec<&str> = wanted.iter().map(|(action, _)| action.as_str()).collect();
-    assert_eq!(names, ["create", "start", "widen", "widen", "pause", "promote", "rollback", "safe"]);
+    assert_eq!(names, ["create", "start", "widen", "widen", "pause", "promote", "rollback"]);
     let writes = process.store.writes.load(SeqCst);
-    let first = |count: usize| &wanted[..count];
     for dies_at in 0..writes {
         for after in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let mut sequence = 0;
-            // Only the last write comes after the wait for safety.
-            let until_safe = dies_at + 1 == writes;
             let process = Process::start(folder.path(), &gate, dies_at, after);
-            let finished = go_on(&process, &mut sequence, until_safe).await;
+            let finished = go_on(&process, &mut sequence).await;
             drop(process);
             let process = Process::start(folder.path(), &gate, usize::MAX, false);
-            assert!(finished || go_on(&process, &mut sequence, until_safe).await);
-            let count = if until_safe { wanted.len() } else { wanted.len() - 1 };
-            assert_eq!(
-                actions(&*process.store),
-                first(count),
-                "it died at write {dies_at}, after it: {after}"
-            );
+            assert!(finished || go_on(&process, &mut sequence).await);
+            assert_eq!(actions(&*process.store), wanted, "it died at write {dies_at}, after it: {after}");
             let revisions = process.store.revisions(None, 100).unwrap();
             assert_eq!(revisions.len(), 6, "the text, four allocations, and none: {revisions:?}");
         }

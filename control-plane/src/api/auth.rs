@@ -5,7 +5,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderValue,
-        header::{AUTHORIZATION, HOST},
+        header::{AUTHORIZATION, HOST, ORIGIN},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -44,7 +44,19 @@ pub(crate) async fn require_addressee(
         let detail = "without a token the API answers only to 127.0.0.1, [::1] and localhost";
         return Problem::misdirected(detail).into_response();
     }
+    // It can send a simple request without asking, though, and then says which page it is.
+    let origin = request.headers().get(ORIGIN).map(HeaderValue::as_bytes);
+    if token.is_none() && origin.is_some_and(|origin| !is_same_site(origin, host)) {
+        let detail = "without a token the API takes no requests from pages of other sites";
+        return Problem::forbidden(detail).into_response();
+    }
     next.run(request).await
+}
+
+/// Whether a page comes from the very address that it asks.
+fn is_same_site(origin: &[u8], host: Option<&[u8]>) -> bool {
+    let of = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    of.is_some() && of == host
 }
 
 /// Lets those pass who bring the token, when there is one.

@@ -60,6 +60,15 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "urn:halftone:problem:unauthorized", "A token is needed", detail)
     }
 
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "urn:halftone:problem:forbidden",
+            "The request is not allowed",
+            detail,
+        )
+    }
+
     pub(crate) fn misdirected(detail: impl Into<String>) -> Self {
         let kind = "urn:halftone:problem:misdirected";
         Self::new(StatusCode::MISDIRECTED_REQUEST, kind, "The request is for another host", detail)

@@ -151,6 +151,9 @@ pub(crate) async fn post(
         let detail = format!("`reason` has at most {LONGEST_REASON} bytes: name a page that says more");
         return Err(Problem::bad_request(detail));
     }
+    if said.reason.as_ref().is_some_and(|reason| reason.chars().any(char::is_control)) {
+        return Err(Problem::bad_request("`reason` is one line, without control characters"));
+    }
     let looked = api
         .controller
         .command(name, command, said.reason, client.ip().to_string())
@@ -187,8 +190,8 @@ pub(crate) async fn decision(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<Box<RawValue>>, Problem> {
-    let number =
-        id.parse().map_err(|_| Problem::bad_request(format!("{id:?} is no number of a decision")))?;
+    let number = id.parse().ok().filter(|number| i64::try_from(*number).is_ok());
+    let number = number.ok_or_else(|| Problem::bad_request(format!("{id:?} is no number of a decision")))?;
     let record = api.controller.record(number).await.map_err(|error| Problem::publish(error, "", ""))?;
     let record = record.ok_or_else(|| Problem::not_found(format!("there is no decision {number}")))?;
     Ok(Json(raw(record)?))

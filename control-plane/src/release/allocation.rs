@@ -63,9 +63,9 @@ fn is_settled(of: &Release) -> bool {
     of.control < SAME && of.share > width - SAME
 }
 
-/// The releases of a ruleset with one of them as given, or gone. Those that are tried come first, in the order in which they
-/// began; then those that are settled, the newest first, because it was tried on what those before had left. When who reaches
-/// a release changes, its epoch ends.
+/// The releases of a ruleset with one of them as given, or gone. They are tried in the order in which they began; one that goes on
+/// from a settled one, whose candidate is its stable, stands before that. When who reaches a release changes, its epoch
+/// ends.
 pub(super) fn arrange(
     current: &[Release],
     name: &str,
@@ -74,21 +74,22 @@ pub(super) fn arrange(
 ) -> Vec<Release> {
     let mut all = current.to_vec();
     let before = all.iter().position(|release| release.name == name);
-    let others_change = before.is_some() != given.is_some();
-    let was_settled = before.and_then(|at| all.get(at)).is_some_and(is_settled);
-    let place = match (before, &given) {
-        (Some(at), Some(given)) if is_settled(given) == was_settled => Some(at),
-        _ => None,
-    };
-    if let Some(at) = before {
-        all.remove(at);
-    }
-    if others_change {
+    if before.is_some() != given.is_some() {
         all.iter_mut().filter(|release| !is_settled(release)).for_each(|release| release.epoch = revision);
     }
-    if let Some(given) = given {
-        let first_settled = all.iter().position(is_settled).unwrap_or(all.len());
-        all.insert(place.unwrap_or(first_settled), given);
+    match (before, given) {
+        (Some(at), Some(given)) => {
+            if let Some(place) = all.get_mut(at) {
+                *place = given;
+            }
+        }
+        (Some(at), None) => drop(all.remove(at)),
+        (None, Some(given)) => {
+            let went_on = |of: &Release| is_settled(of) && of.candidates.contains(&given.stable);
+            let place = all.iter().position(went_on).unwrap_or(all.len());
+            all.insert(place, given);
+        }
+        (None, None) => {}
     }
     all
 }
@@ -118,17 +119,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_comes_before_what_is_settled() {
+    fn nobody_who_was_promoted_is_moved_by_another_release() {
         let mut all = arrange(&[], "a", Some(release("a", 0.1, 1)), 1);
         all = arrange(&all, "b", Some(release("b", 0.1, 2)), 2);
         assert_eq!(names(&all), [("a", 2), ("b", 2)], "who reaches a may have changed");
         all = arrange(&all, "a", Some(release("a", 0.2, 3)), 3);
         assert_eq!(names(&all), [("a", 3), ("b", 2)], "b is reached by the same units");
         all = arrange(&all, "a", Some(release("a", 1.0, 4)), 4);
-        assert_eq!(names(&all), [("b", 2), ("a", 4)]);
-        all = arrange(&all, "b", Some(release("b", 1.0, 5)), 5);
-        assert_eq!(names(&all), [("b", 5), ("a", 4)]);
-        all = arrange(&all, "b", None, 6);
-        assert_eq!(names(&all), [("a", 4)]);
+        assert_eq!(names(&all), [("a", 4), ("b", 2)], "a keeps its units when it is settled");
+        // One that goes on from a takes its units; one that does not has what is left.
+        let next =
+            Release { stable: "v2".to_owned(), candidates: vec!["v3".to_owned()], ..release("c", 0.1, 5) };
+        all = arrange(&all, "c", Some(next), 5);
+        all = arrange(&all, "d", Some(release("d", 0.1, 6)), 6);
+        assert_eq!(names(&all), [("c", 6), ("a", 4), ("b", 6), ("d", 6)]);
+        all = arrange(&all, "b", None, 7);
+        assert_eq!(names(&all), [("c", 7), ("a", 4), ("d", 7)]);
     }
 }

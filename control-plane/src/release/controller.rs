@@ -37,8 +37,10 @@ use tokio::{
 
 /// Between two looks at all releases.
 const TICK: Duration = Duration::from_secs(1);
-/// Between two tries to take an allocation back that every proxy refused to lose.
+/// Between the first two tries to take an allocation back that every proxy refused to lose; each time twice as long.
 const AGAIN: Duration = Duration::from_secs(10);
+/// The longest of these.
+const LONGEST_AGAIN: Duration = Duration::from_secs(320);
 /// How much longer than adding up outcomes the time until the next time is.
 const PACE: u32 = 20;
 /// Releases at most.
@@ -106,6 +108,8 @@ struct Inner {
     nodes: Nodes,
     ledger: Arc<Ledger>,
     gates: Gatekeeper,
+    /// When it started: milliseconds since the Unix epoch.
+    started_ms: u64,
     /// How long looks took, in seconds.
     looks: Histogram,
     prometheus: Reader,
@@ -118,17 +122,49 @@ struct Inner {
 /// What is known from one moment to the next, by release.
 #[derive(Default)]
 struct Work {
-    /// When a release may be looked at again that could not go on.
-    retries: BTreeMap<String, Instant>,
+    /// When an allocation may be taken back again that every proxy refused to lose, and how long that was waited for last.
+    retries: BTreeMap<String, (Instant, Duration)>,
+    /// The number of the newest record.
+    last_record: u64,
     /// What was reported, and when to ask again.
     outcomes: BTreeMap<String, (Instant, OutcomesByMetric)>,
+}
+
+impl Work {
+    /// A number for a record: `id`, unless a clock that went back made that smaller than the one before. Who follows the
+    /// records asks for those above the last one.
+    fn number(&mut self, id: u64) -> u64 {
+        self.last_record = id.max(self.last_record.saturating_add(1));
+        self.last_record
+    }
+
+    fn must_wait(&self, name: &str) -> bool {
+        self.retries.get(name).is_some_and(|(until, _)| Instant::now() < *until)
+    }
+
+    /// It is tried now, and then not for a while.
+    fn wait(&mut self, name: String) {
+        let next = self.retries.get(&name).map_or(AGAIN, |(_, last)| (2 * *last).min(LONGEST_AGAIN));
+        self.retries.insert(name, (Instant::now() + next, next));
+    }
+}
+
+/// What is wrong, for people who look at a release.
+fn told(error: &ControllerError) -> String {
+    match error {
+        ControllerError::Publish(PublishError::Invalid(diagnostics)) => diagnostics.first().map_or_else(
+            || error.to_string(),
+            |first| format!("the ruleset cannot have it: {}", first.message),
+        ),
+        _ => error.to_string(),
+    }
 }
 
 impl Controller {
     /// Takes up what the store holds.
     ///
     /// # Errors
-    /// When a stored release would not be taken today.
+    /// When a stored release would not be taken today, or the store does not answer.
     pub fn start(
         publisher: Publisher,
         nodes: Nodes,
@@ -153,14 +189,16 @@ impl Controller {
             };
             releases.insert(name, looked);
         }
+        let newest = publisher.newest_record()?;
         Ok(Self(Arc::new(Inner {
             publisher,
             nodes,
             ledger,
             gates,
+            started_ms: now_ms(),
             looks: look_histogram(),
             prometheus: Reader::new(prometheus),
-            changing: Mutex::default(),
+            changing: Mutex::new(Work { last_record: newest, ..Work::default() }),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
     }
@@ -200,18 +238,53 @@ impl Controller {
     pub async fn tick_all(&self) {
         let names: Vec<String> = self.0.releases.borrow().keys().cloned().collect();
         for name in names {
-            let trouble = self.tick(&name).await.err().map(|error| Arc::from(error.to_string()));
-            let Some(looked) = self.release(&name).filter(|looked| looked.trouble != trouble) else {
+            let trouble = self.tick(&name).await.err().map(|error| Arc::from(told(&error)));
+            if self.release(&name).is_none_or(|looked| looked.trouble == trouble) {
                 continue;
-            };
+            }
             match &trouble {
                 Some(error) => {
                     tracing::error!(release = name, %error, "a release cannot go on: it is tried again every second");
                 }
                 None => tracing::info!(release = name, "the release goes on again"),
             }
-            self.show(&name, Some(Looked { trouble, ..looked }), true);
+            self.0.releases.send_if_modified(|releases| {
+                let known = Arc::make_mut(releases).get_mut(&name);
+                known.map(|looked| looked.trouble = trouble).is_some()
+            });
         }
+        if let Err(error) = self.drop_orphans().await {
+            tracing::error!(%error, "what a deleted release takes cannot be taken from it: it is tried again");
+        }
+    }
+
+    /// Takes from rulesets what releases take that are gone: taking back a revision that every proxy refused can bring back
+    /// what a release had before it was deleted.
+    async fn drop_orphans(&self) -> Result<(), ControllerError> {
+        let this = self.clone();
+        let dropping = async move {
+            let mut work = this.0.changing.lock().await;
+            let current = this.0.publisher.current();
+            for (ruleset, of) in &current.rulesets {
+                let releases = this.0.releases.borrow().clone();
+                let orphan = of.stored.content.releases.iter().find(|of| !releases.contains_key(&of.name));
+                let Some(name) = orphan.map(|orphan| orphan.name.clone()) else { continue };
+                if work.must_wait(&name) {
+                    continue;
+                }
+                work.wait(name.clone());
+                tracing::warn!(
+                    ruleset,
+                    release = name,
+                    "a deleted release came back with a revision: it is taken out"
+                );
+                let change =
+                    move |current: &[Release], revision: u64| (arrange(current, &name, None, revision), None);
+                this.0.publisher.allocate(ruleset.clone(), "controller".to_owned(), change).await?;
+            }
+            Ok(())
+        };
+        tokio::spawn(dropping).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Looks at a release. A change that began goes on when nobody waits for it.
@@ -239,25 +312,23 @@ impl Controller {
                 actual,
                 answered: answered.as_ref(),
                 seen: this.seen(&looked, observed.as_ref()),
+                started_ms: this.0.started_ms,
             };
             let (next, decided) = tick(&looked.spec, &looked.status, &moment);
             match &next.gate {
                 Some(held) => this.0.gates.ask(&looked.spec, &held.question),
                 None => this.0.gates.forget(&name),
             }
-            if work.retries.get(&name).is_some_and(|until| Instant::now() < *until)
-                && next.phase == looked.status.phase
-            {
-                return Ok(());
-            }
-            work.retries.remove(&name);
             // Every proxy refused to lose it, and will again for a while.
             let came_back = looked.status.phase.is_ended() && actual.is_some();
-            let done = this.commit(&looked, next, decided, "controller", now_ms).await;
-            this.0.looks.observe(begun.elapsed().as_secs_f64());
-            if done.is_err() || came_back {
-                work.retries.insert(name, Instant::now() + AGAIN);
+            if came_back && work.must_wait(&name) {
+                return Ok(());
             }
+            if came_back {
+                work.wait(name);
+            }
+            let done = this.commit(&looked, &mut work, next, decided, "controller", now_ms).await;
+            this.0.looks.observe(begun.elapsed().as_secs_f64());
             done
         };
         tokio::spawn(ticking).await.map_err(|error| PublishError::Internal(error.to_string()))?
@@ -307,6 +378,8 @@ impl Controller {
         Seen {
             applied_at_ms: safety.and_then(|safety| self.0.nodes.applied_at_ms(safety.revision)),
             last_seen_ms: last_seen(observed, &looked.spec),
+            proxies: self.0.nodes.fleet(0).proxies,
+            started_ms: self.0.started_ms,
         }
     }
 
@@ -315,6 +388,7 @@ impl Controller {
     async fn commit(
         &self,
         looked: &Looked,
+        work: &mut Work,
         mut next: Status,
         decided: Vec<Decided>,
         by: &str,
@@ -339,7 +413,7 @@ impl Controller {
         let mut records = Vec::with_capacity(decided.len());
         for decided in decided {
             records.push(DecisionRecord {
-                id: self.0.ledger.ids().next()?.to_string(),
+                id: work.number(self.0.ledger.ids().next()?.get()).to_string(),
                 release: spec.name.clone(),
                 at_ms: now_ms,
                 by: if decided.by == "controller" { by.to_owned() } else { decided.by.to_owned() },
@@ -383,7 +457,7 @@ impl Controller {
                     StoredRelease { name: of.name.clone(), source: source.to_string(), status: next.clone() };
                 // Whoever waits for it is there, or is gone and needs it no more.
                 let _ = done.send(next);
-                (releases, ReleaseWrite::Put(Box::new(stored), records))
+                (releases, Some(ReleaseWrite::Put(Box::new(stored), records)))
             };
             self.0.publisher.allocate(spec.ruleset.clone(), by.to_owned(), change).await?;
             written.await.map_err(|error| PublishError::Internal(error.to_string()))?
@@ -429,12 +503,34 @@ impl Controller {
         let status = Status::new(&spec, 0);
         let shares = super::shares::Shares::of_step(&spec, 0);
         let (of, first) = (spec.clone(), allocation(&spec, &status, shares, 1));
+        let releases = self.0.releases.borrow().clone();
+        let begins = |looked: &&Looked| {
+            let Looked { spec: of, status, .. } = looked;
+            let waits = status.phase == Phase::Pending || status.paused_in == Some(Phase::Pending);
+            of.ruleset == spec.ruleset && of.name != spec.name && waits
+        };
+        let others: Vec<Release> = releases
+            .values()
+            .filter(begins)
+            .map(|looked| {
+                let shares = super::shares::Shares::of_step(&looked.spec, 0);
+                allocation(&looked.spec, &looked.status, shares, 1)
+            })
+            .collect();
         self.0
             .publisher
             .could_have(spec.ruleset.clone(), move |current, revision| {
-                let before = current.iter().find(|release| release.name == of.name);
+                // Those that begin in a moment are as good as there.
+                let mut all = current.to_vec();
+                for other in others {
+                    if all.iter().all(|release| release.name != other.name) {
+                        let name = other.name.clone();
+                        all = arrange(&all, &name, Some(Release { epoch: revision, ..other }), revision);
+                    }
+                }
+                let before = all.iter().find(|release| release.name == of.name);
                 let given = before.cloned().unwrap_or(Release { epoch: revision, ..first });
-                arrange(current, &of.name, Some(given), revision)
+                arrange(&all, &of.name, Some(given), revision)
             })
             .await?;
         Ok(spec)
@@ -455,7 +551,7 @@ impl Controller {
         let spec = Arc::new(self.check(name, &source).await?);
         let (this, name) = (self.clone(), name.to_owned());
         let putting = async move {
-            let _changing = this.0.changing.lock().await;
+            let mut work = this.0.changing.lock().await;
             let now_ms = now_ms();
             let before = this.release(&name);
             let generation = before.as_ref().map(|before| before.status.generation);
@@ -471,7 +567,9 @@ impl Controller {
                 if this.0.releases.borrow().len() >= MOST {
                     return Err(NotAllowed(format!("there are {MOST} releases already: delete some")).into());
                 }
-                if this.observed(&spec).await?.is_some() {
+                let observed = this.observed(&spec).await?;
+                // Outcomes may come before the release does.
+                if observed.is_some_and(|of| !of.epochs.is_empty() || !of.series.is_empty()) {
                     let message = format!(
                         "an earlier release of the name {name:?} was observed, and what was observed must not be mixed: \
                          choose another name"
@@ -482,7 +580,7 @@ impl Controller {
                 let new =
                     Looked { spec, source: source.into(), status: Arc::new(status.clone()), trouble: None };
                 let created = Decided::by_person(Action::Create, "it was created");
-                this.commit(&new, status, vec![created], &by, now_ms).await?;
+                this.commit(&new, &mut work, status, vec![created], &by, now_ms).await?;
                 return Ok(Put { created: true, changed: true });
             };
             if *before.source == *source {
@@ -491,7 +589,7 @@ impl Controller {
             before.status.may_become(&before.spec, &spec)?;
             let next = Looked { spec, source: source.into(), ..before.clone() };
             let updated = Decided::by_person(Action::Update, "its text was replaced");
-            this.commit(&next, (*before.status).clone(), vec![updated], &by, now_ms).await?;
+            this.commit(&next, &mut work, (*before.status).clone(), vec![updated], &by, now_ms).await?;
             Ok(Put { created: false, changed: true })
         };
         tokio::spawn(putting).await.map_err(|error| PublishError::Internal(error.to_string()))?
@@ -510,14 +608,14 @@ impl Controller {
     ) -> Result<Looked, ControllerError> {
         let (this, name) = (self.clone(), name.to_owned());
         let commanding = async move {
-            let _changing = this.0.changing.lock().await;
+            let mut work = this.0.changing.lock().await;
             let now_ms = now_ms();
             let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
             let mut next = (*looked.status).clone();
             let why = why.unwrap_or_else(|| format!("{by} asked for {}", command.name()));
             next.command(command, &why, &looked.spec, now_ms)?;
             let decided = Decided::by_person(Action::of(command, next.phase), why);
-            this.commit(&looked, next, vec![decided], &by, now_ms).await?;
+            this.commit(&looked, &mut work, next, vec![decided], &by, now_ms).await?;
             this.release(&name).ok_or(ControllerError::NotFound(name))
         };
         tokio::spawn(commanding).await.map_err(|error| PublishError::Internal(error.to_string()))?
@@ -565,7 +663,7 @@ impl Controller {
             if takes {
                 let of = name.clone();
                 let change =
-                    move |current: &[Release], revision| (arrange(current, &of, None, revision), write);
+                    move |current: &[Release], revision| (arrange(current, &of, None, revision), Some(write));
                 this.0.publisher.allocate(ruleset, by, change).await?;
             } else {
                 this.0.publisher.note(write).await?;

@@ -74,7 +74,8 @@ pub(super) fn passes(
     answered: Option<&Answered>,
     question: Question,
 ) -> bool {
-    if spec.gates.is_empty() || status.approved {
+    let approved = status.approved && question.action == Action::Widen;
+    if spec.gates.is_empty() || approved {
         return true;
     }
     let answered = answered.filter(|answered| answered.question.is_same(&question));

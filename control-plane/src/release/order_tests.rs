@@ -83,7 +83,8 @@ fn verdict(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Vec<u8> {
             now_ms,
         },
         actual: Some(&actual),
-        seen: Seen { applied_at_ms: Some(0), last_seen_ms: None },
+        seen: Seen { applied_at_ms: Some(0), last_seen_ms: None, proxies: 1, started_ms: 0 },
+        started_ms: 0,
         answered: None,
     };
     let (next, decided) = tick(spec, &status, &moment);

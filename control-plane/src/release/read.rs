@@ -302,6 +302,12 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
                 format!("a share of {share} after {last}"),
                 "give shares between 0 and 1, each larger than the one before",
             );
+        } else if share * spec.width() < 1e-6 {
+            wrong(
+                &path,
+                format!("a share of {share} is less than one bucket"),
+                "buckets are millionths: give more",
+            );
         } else if !Shares::leaves_control(spec, share) {
             let message = format!(
                 "{} candidates with {share} each leave no control to compare with",
@@ -313,6 +319,18 @@ fn problems(spec: &Spec) -> Vec<(String, String, &'static str)> {
         last = share;
     }
     for (name, metric) in &spec.policy().metrics {
+        // What models call their outputs is theirs to say.
+        let problem = match name.strip_prefix("output:") {
+            Some(output) => output.chars().any(char::is_control).then_some("has a control character"),
+            None => name_problem(name),
+        };
+        if let Some(problem) = problem {
+            wrong(
+                "metrics",
+                format!("the metric's name {name:?} {problem}"),
+                "use letters, digits, `.`, `_` and `-`",
+            );
+        }
         if let Some(message) = spec.sources.get(name).and_then(|source| source.problem(metric)) {
             wrong(&format!("metrics.{name}"), message, "change `kind`, or name a `source`");
         }
@@ -347,6 +365,11 @@ mod tests {
         for (text, wanted) in [
             ("steps: [{share: 0.5}, {share: 0.1}]", "a share of 0.1 after 0.5"),
             ("steps: [{share: 0.99}]", "leave no control"),
+            ("steps: [{share: 1e-9}]", "less than one bucket"),
+            (
+                "metrics: {\"a b\": {kind: mean, role: signal}, error: {kind: event, role: guardrail}}",
+                "has a character",
+            ),
             ("candidates: [v1]", "stable or a candidate already"),
             ("candidates: [rest]", "an arm of stable"),
             ("range: [0, 0.5]", "no layer is named"),

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Proxies and backends that are away, because the control plane was, are back by then; and a proxy that is away for longer
+/// is seen by what its requests' backends report.
+const BACK_MS: u64 = 45_000;
 /// So long nothing may be seen of a candidate once no proxy routes to it: what was under way is reported then.
 const QUIET_MS: u64 = 3_000;
 
@@ -30,6 +33,10 @@ pub struct Seen {
     pub applied_at_ms: Option<u64>,
     /// When the last batch of observations ended that had requests to a candidate.
     pub last_seen_ms: Option<u64>,
+    /// How many proxies are connected.
+    pub proxies: usize,
+    /// When the controller started: milliseconds since the Unix epoch.
+    pub started_ms: u64,
 }
 
 impl Safety {
@@ -49,6 +56,12 @@ impl Safety {
     /// Takes in what is known now. Whether the return is complete.
     pub fn observe(&mut self, seen: Seen, now_ms: u64) -> bool {
         self.last_seen_ms = seen.last_seen_ms.max(self.last_seen_ms);
+        // Who is not connected says nothing.
+        let since = if seen.proxies == 0 { self.decided_at_ms.max(seen.started_ms) } else { seen.started_ms };
+        let asked_before_start = seen.started_ms > self.decided_at_ms;
+        if (seen.proxies == 0 || asked_before_start) && now_ms < since.saturating_add(BACK_MS) {
+            return false;
+        }
         let Some(applied_at_ms) = seen.applied_at_ms else {
             // A proxy came back with older rules.
             self.applied_at_ms = None;
@@ -73,7 +86,8 @@ mod tests {
     #[test]
     fn it_is_safe_once_all_proxies_and_observations_say_so() {
         let mut safety = Safety::begun(1_000, 7);
-        let seen = |applied_at_ms, last_seen_ms| Seen { applied_at_ms, last_seen_ms };
+        let seen =
+            |applied_at_ms, last_seen_ms| Seen { applied_at_ms, last_seen_ms, proxies: 1, started_ms: 0 };
         assert!(!safety.observe(seen(None, Some(900)), 1_100));
         assert!(!safety.observe(seen(Some(1_020), Some(1_200)), 1_300));
         assert!(!safety.observe(seen(Some(1_020), Some(2_000)), 4_000), "one was under way");
@@ -84,7 +98,12 @@ mod tests {
     #[test]
     fn it_is_as_old_as_the_last_worker_that_took_the_revision_up() {
         let mut safety = Safety::begun(1_000, 7);
-        let seen = |applied_at_ms| Seen { applied_at_ms: Some(applied_at_ms), last_seen_ms: Some(990) };
+        let seen = |applied_at_ms| Seen {
+            applied_at_ms: Some(applied_at_ms),
+            last_seen_ms: Some(990),
+            proxies: 1,
+            started_ms: 0,
+        };
         assert!(!safety.observe(seen(1_018), 2_000));
         assert!(safety.observe(seen(4_700), 5_000), "another revision does not make it later");
         assert_eq!(safety.time_to_safe_ms, Some(18));
@@ -93,14 +112,19 @@ mod tests {
     #[test]
     fn without_a_proxy_it_is_safe_at_once() {
         let mut safety = Safety::begun(1_000, 7);
-        assert!(safety.observe(Seen { applied_at_ms: Some(0), last_seen_ms: None }, 4_000));
+        assert!(
+            safety.observe(
+                Seen { applied_at_ms: Some(0), last_seen_ms: None, proxies: 1, started_ms: 0 },
+                4_000
+            )
+        );
         assert_eq!(safety.time_to_safe_ms, Some(0));
     }
 
     #[test]
     fn a_proxy_that_returns_with_old_rules_is_not_safe() {
         let mut safety = Safety::begun(1_000, 7);
-        let seen = |applied_at_ms| Seen { applied_at_ms, last_seen_ms: None };
+        let seen = |applied_at_ms| Seen { applied_at_ms, last_seen_ms: None, proxies: 1, started_ms: 0 };
         assert!(!safety.observe(seen(Some(1_100)), 1_100));
         assert!(!safety.observe(seen(None), 9_000));
         assert!(!safety.observe(seen(Some(9_500)), 9_500));
@@ -112,7 +136,21 @@ mod tests {
     fn what_is_still_observed_is_not_safe() {
         let mut safety = Safety::begun(0, 1);
         for now in (1_000..60_000).step_by(1_000) {
-            assert!(!safety.observe(Seen { applied_at_ms: Some(1), last_seen_ms: Some(now) }, now + 500));
+            assert!(!safety.observe(
+                Seen { applied_at_ms: Some(1), last_seen_ms: Some(now), proxies: 1, started_ms: 0 },
+                now + 500
+            ));
+        }
+    }
+
+    #[test]
+    fn who_is_not_connected_says_nothing() {
+        // Without a proxy, and after a restart, with one that came back: others may still be on their way.
+        for (proxies, started_ms) in [(0, 0), (1, 2_000), (0, 2_000)] {
+            let mut safety = Safety::begun(1_000, 7);
+            let seen = Seen { applied_at_ms: Some(0), last_seen_ms: None, proxies, started_ms };
+            assert!(!safety.observe(seen, 40_000));
+            assert!(safety.observe(seen, 50_000), "{proxies} {started_ms}");
         }
     }
 }

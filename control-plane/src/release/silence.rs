@@ -6,7 +6,9 @@ use crate::ledger::EpochObservations;
 /// So long a candidate may be silent while its control is heard. Backends that lost the control plane come back within some
 /// twenty seconds of one another.
 const QUIET_MS: u64 = 30_000;
-/// As many new units of the control, and none of the candidate, are no accident at equal shares: below 1e-6.
+/// As many new units of the control, and none of the candidate, are no accident at equal shares: 1e-6 for one try. Each time
+/// that the candidate is heard of another try begins, so with every doubling of tries two more are needed: all tries
+/// together stay below 2e-6.
 const UNITS: u64 = 20;
 /// The same by requests, where all units were seen before: many more, because they come from the same units again and again.
 const REQUESTS: u64 = 300;
@@ -55,7 +57,8 @@ impl Silence {
         }
         // A control that is larger than the candidate has to say more.
         let ratio = (control / share).max(1.0);
-        let enough = |count: u64, needed: u64| count as f64 >= needed as f64 * ratio;
+        let tries = u64::from(2 * (1 + heard).ilog2());
+        let enough = |count: u64, needed: u64| count as f64 >= (needed + tries) as f64 * ratio;
         let new_units = units(super::CONTROL).saturating_sub(self.control_units);
         let new_requests = requests(super::CONTROL).saturating_sub(self.control_requests);
         if new_requests == 0 {

@@ -65,10 +65,11 @@ impl Knowledge<'_> {
 
     /// When the release was first and last observed, in its own epochs.
     fn span(&self, status: &Status) -> Option<(u64, u64)> {
-        let epochs = status.epochs.iter().filter_map(|epoch| self.epoch(epoch.epoch));
-        epochs
-            .map(|epoch| (epoch.begun_ms, epoch.ended_ms))
-            .reduce(|(begun, ended), (other, last)| (begun.min(other), ended.max(last)))
+        // A backend whose clock was wrong for a moment does not make a release older than it is.
+        let seen =
+            |epoch: &Epoch| self.epoch(epoch.epoch).map(|of| (of.begun_ms.max(epoch.since_ms), of.ended_ms));
+        let epochs = status.epochs.iter().filter_map(seen);
+        epochs.reduce(|(begun, ended), (other, last)| (begun.min(other), ended.max(last)))
     }
 }
 

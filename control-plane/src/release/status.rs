@@ -238,11 +238,20 @@ impl Status {
     pub fn roll_back(&mut self, candidate: &str, why: impl Into<String>, now_ms: u64) {
         let why = why.into();
         let others = self.tried().any(|other| other != candidate);
-        if let Some(candidate) = self.candidates.get_mut(candidate) {
-            candidate.dropped = true;
+        if let Some(known) = self.candidates.get_mut(candidate) {
+            known.dropped = true;
         }
         if others {
             self.why = why;
+            if self.winner.as_deref() == Some(candidate) {
+                // Nobody is proposed any more: the others go on.
+                self.winner = None;
+                match self.phase {
+                    Phase::Candidate => self.phase = Phase::Running,
+                    Phase::Paused => self.paused_in = Some(Phase::Running),
+                    _ => {}
+                }
+            }
         } else {
             self.enter(Phase::RolledBack, why, now_ms);
         }
@@ -325,6 +334,9 @@ impl Status {
             }
             (Command::Resume, _) => return refused("only a paused release is resumed"),
             (Command::Promote, Pending) => {
+                return refused("it has not begun, and nothing is known of the candidate");
+            }
+            (Command::Promote, Paused) if self.paused_in == Some(Pending) => {
                 return refused("it has not begun, and nothing is known of the candidate");
             }
             (Command::Promote, Running | Candidate | Paused) => {
@@ -431,6 +443,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_before_the_beginning_is_no_way_around_it() {
+        let mut status = at(Phase::Pending);
+        status.command(Command::Pause, "", &spec(), 2).unwrap();
+        assert!(status.command(Command::Promote, "", &spec(), 3).is_err());
+        status.command(Command::Resume, "", &spec(), 4).unwrap();
+        assert_eq!(status.phase, Phase::Pending);
+    }
+
+    #[test]
     fn a_pause_goes_back_to_where_it_was() {
         for phase in [Phase::Pending, Phase::Running, Phase::Candidate] {
             let mut status = at(phase);
@@ -449,6 +470,20 @@ mod tests {
         status.start(1);
         status.roll_back("v3", "worse", 2);
         assert_eq!((status.phase, status.tried().collect::<Vec<_>>()), (Phase::Running, vec!["v2"]));
+        // The one that was proposed: nobody can be promoted any more by that.
+        let mut proposed = status.clone();
+        proposed.candidates.get_mut("v3").unwrap().dropped = false;
+        proposed.winner = Some("v2".to_owned());
+        for phase in [Phase::Candidate, Phase::Paused] {
+            let mut status = proposed.clone();
+            status.enter(Phase::Candidate, "", 3);
+            if phase == Phase::Paused {
+                status.enter(Phase::Paused, "", 3);
+            }
+            status.roll_back("v2", "worse", 4);
+            let back = if phase == Phase::Paused { status.paused_in } else { Some(status.phase) };
+            assert_eq!((back, &status.winner), (Some(Phase::Running), &None));
+        }
         status.roll_back("v2", "worse", 3);
         assert_eq!(status.phase, Phase::RolledBack);
     }

@@ -13,7 +13,7 @@ use super::{
 use halftone_compiler::Release;
 use halftone_judge::{
     Verdict,
-    policy::{self, Decision, choose},
+    policy::{self, Decision, Reason, choose},
 };
 use std::collections::BTreeMap;
 
@@ -27,6 +27,8 @@ pub(super) struct Moment<'a> {
     pub(super) answered: Option<&'a Answered>,
     /// What is known of the fleet; looked at while it returns to stable.
     pub(super) seen: Seen,
+    /// When the controller started: milliseconds since the Unix epoch.
+    pub(super) started_ms: u64,
 }
 
 /// What was decided.
@@ -86,7 +88,11 @@ pub(super) fn tick(spec: &Spec, status: &Status, moment: &Moment<'_>) -> (Status
         Phase::Promoted if !next.settled => {
             judge(spec, &mut next, moment, &mut decided);
             let over = now_ms.saturating_sub(next.since_ms) >= millis(spec.watch.time);
-            if next.phase == Phase::Promoted && over {
+            // A watch that sees nothing is none.
+            let seen = next.winner.as_ref().and_then(|winner| next.candidates.get(winner)?.verdict.as_ref());
+            let seen = seen
+                .is_some_and(|verdict| verdict.reason != Reason::NoData && verdict.reason != Reason::Stale);
+            if next.phase == Phase::Promoted && over && seen {
                 next.settled = true;
                 next.why = "the watch after the promotion is over".to_owned();
                 decided.push(Decided::new(Action::Settle, next.why.clone()));
@@ -262,18 +268,29 @@ fn follow(
             }
         }
     }
-    if status.phase == Phase::Candidate && spec.approval == Approval::Auto {
+    if status.phase == Phase::Candidate {
+        if let Some((_, verdict, judged)) = of(policy::Action::Resume) {
+            status.enter(Phase::Running, verdict.sentence.clone(), now_ms);
+            status.winner = None;
+            return Some(Decided::judged(Action::Withdraw, judged));
+        }
+        if spec.approval == Approval::Manual {
+            return None;
+        }
         // The text was replaced while it waited.
         let winner = status.winner.clone()?;
         let why = "nobody has to approve any more";
+        let share = Shares::of_watch(spec).candidate;
+        let asked = question(status, &winner, Action::Promote, share, why);
+        if !passes(spec, status, moment.answered, asked) {
+            return None;
+        }
         status.promote(&winner, why, now_ms);
         return Some(Decided::new(Action::Promote, why));
     }
-    if status.phase == Phase::Candidate {
-        let (_, verdict, judged) = of(policy::Action::Resume)?;
-        status.enter(Phase::Running, verdict.sentence.clone(), now_ms);
-        status.winner = None;
-        return Some(Decided::judged(Action::Withdraw, judged));
+    if !is_fresh(judged, moment) {
+        // What was known before the start says nothing of what happened meanwhile.
+        return None;
     }
     let proposed = of(policy::Action::Candidate)
         .map(|(name, verdict, judged)| {
@@ -318,6 +335,12 @@ fn follow(
         return Some(Decided::judged(Action::Widen, judged));
     }
     None
+}
+
+/// Whether something was heard of since the controller started.
+fn is_fresh(judged: &BTreeMap<String, Judged>, moment: &Moment<'_>) -> bool {
+    let newest = judged.values().map(|of| of.snapshot.data_age_s.saturating_mul(1_000)).max();
+    newest.is_some_and(|age_ms| moment.known.now_ms.saturating_sub(age_ms) >= moment.started_ms)
 }
 
 /// A proposal that waits for the gates, unless the judge has come to something else. It proposes at a look, and says between

@@ -45,6 +45,7 @@ struct World {
     revision: u64,
     observed: BTreeMap<u64, EpochObservations>,
     decided: Vec<Decided>,
+    started_ms: u64,
 }
 
 impl World {
@@ -63,6 +64,7 @@ impl World {
             revision: 1,
             observed: BTreeMap::new(),
             decided: Vec::new(),
+            started_ms: 0,
         }
     }
 
@@ -125,7 +127,8 @@ impl World {
             },
             actual: self.actual.as_ref(),
             answered: None,
-            seen: Seen { applied_at_ms: Some(0), last_seen_ms: None },
+            seen: Seen { applied_at_ms: Some(0), last_seen_ms: None, proxies: 1, started_ms: 0 },
+            started_ms: self.started_ms,
         };
         let (next, decided) = tick(&self.spec, &self.status, &moment);
         self.status = next;
@@ -301,6 +304,40 @@ fn a_candidate_that_nobody_hears_of_is_taken_back() {
     world.pass_with(20, 1, 400, well);
     (0..600).for_each(|_| world.pass(1));
     assert_eq!(world.status.phase, Phase::Running);
+}
+
+#[test]
+fn a_batch_from_another_time_makes_no_release_old() {
+    let mut world = World::new("approval: auto\npolicy: {look_every_s: 60}\n");
+    world.pass_with(3, 1, 400, well);
+    world.observed.values_mut().for_each(|epoch| epoch.begun_ms = 1_000);
+    world.pass_with(200, 1, 400, well);
+    assert_eq!((world.status.phase, world.status.step), (Phase::Running, 1), "a day has not passed");
+    assert!(world.status.candidates["v2"].judge.elapsed_s < 300);
+}
+
+#[test]
+fn after_a_start_nothing_goes_on_by_what_was_known_before() {
+    let mut world = World::new("");
+    world.pass_with(5, 1, 600, well);
+    // It was away for a minute, in which the time of the step passed.
+    world.now_ms += 60_000;
+    world.started_ms = world.now_ms;
+    (0..5).for_each(|_| world.pass(1));
+    assert_eq!(world.status.step, 0, "{}", world.status.why);
+    world.pass_with(5, 1, 600, well);
+    assert_eq!(world.status.step, 1, "{}", world.status.why);
+}
+
+#[test]
+fn a_watch_that_sees_nothing_does_not_end() {
+    let mut world = World::new("");
+    world.pass_with(3, 1, 400, well);
+    world.status.promote("v2", "", world.now_ms);
+    (0..200).for_each(|_| world.pass(1));
+    assert!(!world.status.settled, "nothing was seen of it");
+    world.pass_with(5, 1, 400, well);
+    assert!(world.status.settled);
 }
 
 #[test]
