@@ -75,7 +75,8 @@ async fn measure() -> Result<()> {
         }
         let rate = requests as f64 / begun.elapsed().as_secs_f64();
         println!("  {} ({} runs, {rate:.0} requests/s)", case.name, case.runs);
-        let columns: [(&str, fn(&Times) -> i64); 5] = [
+        type Column = fn(&Times) -> i64;
+        let columns: [(&str, Column); 5] = [
             ("fault to decision, ms", |of| of.decided),
             ("decision to applied, ms", |of| of.applied),
             ("fault to the last answer, ms", |of| of.last),
