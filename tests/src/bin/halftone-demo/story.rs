@@ -77,12 +77,13 @@ pub(crate) async fn tell(
 ) -> Result<Told> {
     let control_plane = stack.control_plane()?;
     let name = format!("digits-{candidate}");
+    // Before its first label: what an earlier release of a name brought would count for this one.
+    control_plane.put_release(&name, text(stable, candidate)).await?;
     let (told, labels) = Labels::start(control_plane.rest, "digits", &name)?;
     let urls = stack.infer_urls();
     let load =
         Load { urls: &urls, digits, connections: CONNECTIONS, pause: PAUSE, users: USERS, tell: Some(told) };
     let traffic = load.start()?;
-    control_plane.put_release(&name, text(stable, candidate)).await?;
     let mut shown = 0;
     let (release, decisions) = loop {
         let release = control_plane.release(&name).await?;
