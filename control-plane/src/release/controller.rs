@@ -3,6 +3,7 @@
 use super::{
     allocation::{allocation, arrange, epoch_of},
     feed::Feed,
+    history::History,
     metrics::look_histogram,
     prometheus::{Reader, Readings, Server, without_server},
     read::{read, unknown_gates},
@@ -124,6 +125,8 @@ struct Inner {
 struct Work {
     /// When an allocation may be taken back again that every proxy refused to lose, and how long that was waited for last.
     retries: BTreeMap<String, (Instant, Duration)>,
+    /// What was observed in the last half minute.
+    histories: BTreeMap<String, History>,
     /// The number of the newest record.
     last_record: u64,
     /// What was reported, and when to ask again.
@@ -301,20 +304,26 @@ impl Controller {
             let Some(looked) = this.release(&name) else { return Ok(()) };
             let (begun, now_ms) = (Instant::now(), now_ms());
             let observed = this.observed(&looked.spec).await?;
-            let outcomes = this.outcomes(&looked, &mut work, now_ms).await?;
+            let seen = this.seen(&looked, observed.as_ref());
+            this.outcomes(&looked, &mut work, now_ms).await?;
+            let mut history = work.histories.remove(&name).unwrap_or_default();
+            history.push(now_ms, Arc::new(observed.unwrap_or_default()));
+            let nothing = OutcomesByMetric::new();
+            let outcomes = work.outcomes.get(&name).map_or(&nothing, |(_, known)| known);
             let prometheus = this.readings(&name);
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
             let answered = this.0.gates.answer(&looked.spec);
             let moment = Moment {
-                known: Knowledge { observed: observed.as_ref(), outcomes, prometheus: &prometheus, now_ms },
+                known: Knowledge { history: &history, outcomes, prometheus: &prometheus, now_ms },
                 actual,
                 answered: answered.as_ref(),
-                seen: this.seen(&looked, observed.as_ref()),
+                seen,
                 started_ms: this.0.started_ms,
             };
             let (next, decided) = tick(&looked.spec, &looked.status, &moment);
+            work.histories.insert(name.clone(), history);
             match &next.gate {
                 Some(held) => this.0.gates.ask(&looked.spec, &held.question),
                 None => this.0.gates.forget(&name),
@@ -355,12 +364,7 @@ impl Controller {
     }
 
     /// What was reported of a release. Adding up takes time with many units: never more than a twentieth of it.
-    async fn outcomes<'a>(
-        &self,
-        looked: &Looked,
-        work: &'a mut Work,
-        now_ms: u64,
-    ) -> Result<&'a OutcomesByMetric, ControllerError> {
+    async fn outcomes(&self, looked: &Looked, work: &mut Work, now_ms: u64) -> Result<(), ControllerError> {
         let name = looked.spec.name.clone();
         let (again, known) = work.outcomes.entry(name).or_insert_with(|| (Instant::now(), BTreeMap::new()));
         let begun = Instant::now();
@@ -370,7 +374,7 @@ impl Controller {
             *known = read.map_err(|error| PublishError::Internal(error.to_string()))??;
             *again = begun + PACE * begun.elapsed();
         }
-        Ok(known)
+        Ok(())
     }
 
     fn seen(&self, looked: &Looked, observed: Option<&ReleaseObservations>) -> Seen {
@@ -669,6 +673,7 @@ impl Controller {
                 this.0.publisher.note(write).await?;
             }
             work.outcomes.remove(&name);
+            work.histories.remove(&name);
             this.show(&name, None, true);
             Ok(())
         };

@@ -11,6 +11,7 @@ pub mod document;
 pub mod event;
 mod feed;
 pub mod gate;
+mod history;
 mod metrics;
 #[cfg(test)]
 mod order_tests;

@@ -2,6 +2,7 @@
 
 use super::{
     allocation::{allocation, epoch_of},
+    history::History,
     prometheus::Readings,
     read,
     safety::Seen,
@@ -14,7 +15,7 @@ use super::{
 use crate::ledger::{Ledger, Limits, Outcome};
 use halftone_proto::v1::ObservationBatch;
 use halftone_tests::observed::{Request, batch, now_ms, series};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 const EPOCH: u64 = 7;
 const TEXT: &str = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\n\
@@ -73,15 +74,11 @@ fn verdict(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Vec<u8> {
     status.start(now_ms - 100_000);
     let actual = allocation(spec, &status, Shares::of_step(spec, 0), EPOCH);
     status.epochs.push(epoch_of(&actual, 1.0, now_ms - 100_000));
-    let observed = ledger.release("digits", "canary").unwrap();
+    let mut history = History::default();
+    history.push(now_ms, Arc::new(ledger.release("digits", "canary").unwrap().unwrap()));
     let outcomes = outcomes(ledger, spec, now_ms).unwrap();
     let moment = Moment {
-        known: Knowledge {
-            observed: observed.as_ref(),
-            outcomes: &outcomes,
-            prometheus: &Readings::default(),
-            now_ms,
-        },
+        known: Knowledge { history: &history, outcomes: &outcomes, prometheus: &Readings::default(), now_ms },
         actual: Some(&actual),
         seen: Seen { applied_at_ms: Some(0), last_seen_ms: None, proxies: 1, started_ms: 0 },
         started_ms: 0,

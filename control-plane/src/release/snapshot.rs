@@ -2,6 +2,7 @@
 
 use super::{
     CONTROL, REST,
+    history::History,
     prometheus::Readings,
     source::Source,
     spec::Spec,
@@ -48,8 +49,8 @@ pub(super) fn outcomes(ledger: &Ledger, spec: &Spec, now_ms: u64) -> Result<Outc
 
 /// What is known of a release at a moment.
 pub(super) struct Knowledge<'a> {
-    /// What was observed; `None` when nothing was.
-    pub(super) observed: Option<&'a ReleaseObservations>,
+    /// What was observed, until now.
+    pub(super) history: &'a History,
     /// What applications reported.
     pub(super) outcomes: &'a OutcomesByMetric,
     /// What a Prometheus server said.
@@ -60,7 +61,7 @@ pub(super) struct Knowledge<'a> {
 
 impl Knowledge<'_> {
     pub(super) fn epoch(&self, number: u64) -> Option<&EpochObservations> {
-        self.observed?.epochs.iter().find(|epoch| epoch.epoch == number)
+        self.history.now()?.epochs.iter().find(|epoch| epoch.epoch == number)
     }
 
     /// When the release was first and last observed, in its own epochs.
@@ -125,17 +126,13 @@ fn gate(spec: &Spec, status: &Status, now_ms: u64) -> Gate {
 }
 
 fn of_epoch(spec: &Spec, epoch: &Epoch, candidate: &str, known: &Knowledge<'_>) -> policy::Epoch {
-    let observed = known.epoch(epoch.epoch);
-    let arm = |name: &str| observed.and_then(|epoch| epoch.arms.get(name));
-    let units = |name: &str| arm(name).map_or(0, |arm| arm.units.units);
-    let others: Vec<&String> = epoch.candidates.iter().filter(|name| *name != candidate).collect();
-    let counted = ArmUnits {
-        control: units(CONTROL),
-        treatment: units(candidate),
-        rest: units(REST),
-        others: others.iter().map(|name| units(name)).collect(),
-        both: observed.map_or(0, |epoch| epoch.arms.values().map(|arm| arm.units.both).sum()),
+    let beside = of_number(known.history.beside_stable(epoch.epoch, candidate), epoch.epoch);
+    let arm = |name: &str| {
+        let known = if name == candidate { beside } else { known.epoch(epoch.epoch) };
+        known.and_then(|epoch| epoch.arms.get(name))
     };
+    let others: Vec<&String> = epoch.candidates.iter().filter(|name| *name != candidate).collect();
+    let counted = units(epoch, candidate, &others, known);
     let metrics = spec.sources.iter().filter_map(|(name, source)| {
         let metric = spec.policy().metrics.get(name)?;
         let sample = |arm_name: &str| match source {
@@ -169,6 +166,45 @@ fn of_epoch(spec: &Spec, epoch: &Epoch, candidate: &str, known: &Knowledge<'_>) 
         (shares, counted)
     };
     policy::Epoch { id: epoch.epoch.to_string(), shares, units, metrics }
+}
+
+fn of_number(observed: Option<&ReleaseObservations>, number: u64) -> Option<&EpochObservations> {
+    observed?.epochs.iter().find(|epoch| epoch.epoch == number)
+}
+
+/// The units of the arms at one time. What is known now of each arm is of another time; of the time half a minute ago it is
+/// known that there were no fewer than what was known then, and no more than what is known now. Of what it may have been this is
+/// what comes closest to the shares, so that no report that is late looks like a share that is wrong.
+fn units(epoch: &Epoch, candidate: &str, others: &[&String], known: &Knowledge<'_>) -> ArmUnits {
+    let count = |of: Option<&EpochObservations>, name: &str| {
+        of.and_then(|of| of.arms.get(name)).map_or(0, |arm| arm.units.units)
+    };
+    let (before, now) = (of_number(known.history.before(), epoch.epoch), known.epoch(epoch.epoch));
+    let shares = epoch.shares;
+    let arms = [(CONTROL, shares.control), (candidate, shares.candidate), (REST, shares.rest)];
+    let arms = arms.into_iter().chain(others.iter().map(|name| (name.as_str(), shares.candidate)));
+    let bounds: Vec<(f64, u64, u64)> =
+        arms.map(|(name, share)| (share, count(before, name), count(now, name))).collect();
+    let with_share = bounds.iter().filter(|(share, _, _)| *share > 0.0);
+    let whole = with_share.map(|(share, _, most)| *most as f64 / share).fold(f64::INFINITY, f64::min);
+    let closest = |(share, least, most): &(f64, u64, u64)| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to counts")]
+        let wanted = (whole * share).round() as u64;
+        wanted.clamp(*least.min(most), *most)
+    };
+    let counts: Vec<u64> = bounds.iter().map(closest).collect();
+    let at = |index: usize| counts.get(index).copied().unwrap_or_default();
+    let both: u64 = now.map_or(0, |epoch| epoch.arms.values().map(|arm| arm.units.both).sum());
+    let all: u64 = bounds.iter().map(|(_, _, most)| most).sum();
+    // As many of those in two arms as of all.
+    let both = u128::from(both) * u128::from(counts.iter().sum::<u64>()) / u128::from(all.max(1));
+    ArmUnits {
+        control: at(0),
+        treatment: at(1),
+        rest: at(2),
+        others: counts.iter().skip(3).copied().collect(),
+        both: u64::try_from(both).unwrap_or(u64::MAX),
+    }
 }
 
 fn observed_sample(kind: policy::MetricKind, from: &str, arm: &ArmObservations) -> Option<Sample> {

@@ -4,6 +4,7 @@
 
 use super::{
     allocation::{allocation, epoch_of},
+    history::History,
     prometheus::Readings,
     read,
     record::{Action, Replay},
@@ -19,7 +20,10 @@ use halftone_judge::{
     policy::{Decision, Reason},
     stats::{Grid, Histogram, Mean},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 const BASE: &str = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\n\
     steps: [{share: 0.1, hold: {for: 10s, units: 50}}, {share: 0.5, hold: {for: 10s, units: 50}}]\n\
@@ -46,6 +50,7 @@ struct World {
     observed: BTreeMap<u64, EpochObservations>,
     decided: Vec<Decided>,
     started_ms: u64,
+    history: History,
 }
 
 impl World {
@@ -65,6 +70,7 @@ impl World {
             observed: BTreeMap::new(),
             decided: Vec::new(),
             started_ms: 0,
+            history: History::default(),
         }
     }
 
@@ -117,10 +123,11 @@ impl World {
             epochs: self.observed.values().cloned().collect(),
             ..ReleaseObservations::default()
         };
+        self.history.push(self.now_ms, Arc::new(observed));
         let outcomes = OutcomesByMetric::new();
         let moment = Moment {
             known: Knowledge {
-                observed: (!self.observed.is_empty()).then_some(&observed),
+                history: &self.history,
                 outcomes: &outcomes,
                 prometheus: &Readings::default(),
                 now_ms: self.now_ms,
@@ -354,7 +361,7 @@ fn what_no_data_leads_to_is_the_releases_to_say() {
 fn units_that_do_not_come_by_their_shares_pause_it() {
     let mut world = World::new("");
     world.pass(1);
-    for _ in 0..60 {
+    for _ in 0..400 {
         world.observe_arm("v2", 12, WELL);
         world.observe_arm("control", 8, WELL);
         world.observe_arm("rest", 80, WELL);
