@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod goals;
+mod lag;
 mod layers;
 mod ramp;
 mod untrustworthy;
