@@ -642,7 +642,8 @@ fn the_problem_in_the_readme_is_told_like_this() {
     let readme = include_str!("../../README.md");
     let (_, ruleset) = readme.split_once("/v1/rulesets/digits\nversion").unwrap();
     let (ruleset, _) = ruleset.split_once("\n$ ").unwrap();
-    let text = format!("version{ruleset}").replace("user.id > 0", "user.id > \"0\"");
+    let mistaken = "rules: [{name: testers, condition: user.id < \"100\", target: v1}]";
+    let text = format!("version{ruleset}").replace("rules: []", mistaken);
     let (_, shown) = readme.split_once("[\"rendered\"])'\n").unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
     let rendered = render("digits", &text, &compile(&text, "digits").unwrap_err());

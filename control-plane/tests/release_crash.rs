@@ -167,10 +167,14 @@ async fn go_on(process: &Process, sequence: &mut u64) -> bool {
         let status = &looked.status;
         if let Some(epoch) = status.epochs.last().filter(|epoch| epoch.until_ms.is_none()) {
             // Units that were seen before are recognised, so it may be reported again.
-            let arms = [("v2", 0u64), ("control", 1_000), ("rest", 2_000)].map(|(arm, first)| {
-                let request = |unit| Request { unit: first + unit, time_ms: now_ms(), latency: Some(0.01) };
-                series(epoch.epoch, arm, &(1..=20).map(request).collect::<Vec<_>>())
-            });
+            // By their shares, as far as they are of the first step.
+            let arms = [("v2", 0u64, 20), ("control", 1_000, 20), ("rest", 2_000, 160)].map(
+                |(arm, first, count)| {
+                    let request =
+                        |unit| Request { unit: first + unit, time_ms: now_ms(), latency: Some(0.01) };
+                    series(epoch.epoch, arm, &(1..=count).map(request).collect::<Vec<_>>())
+                },
+            );
             *sequence += 1;
             ledger.report(batch(1, *sequence, arms.to_vec())).unwrap().await.unwrap();
         }

@@ -121,9 +121,9 @@ pub struct Args {
     #[arg(long, env = "HALFTONE_OBSERVATIONS_DIR", value_name = "DIR")]
     pub observations_dir: Option<PathBuf>,
 
-    /// How often what was observed is written down and sent. A release whose candidate is not heard of for half a minute is
-    /// taken back.
-    #[arg(long, env = "HALFTONE_OBSERVATIONS_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    /// How often what was observed is written down and sent. With more than 10000 releases may take a sound candidate back,
+    /// because it is not heard of for half a minute.
+    #[arg(long, env = "HALFTONE_OBSERVATIONS_INTERVAL_MS", value_name = "MILLISECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub observations_interval_ms: u64,
 
     /// How much of it is kept while the control plane is away; beyond it the oldest is merged.

@@ -98,12 +98,22 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Backends that report less often than this look silent to the control plane, which takes silent candidates back.
+const FREQUENT_MS: u64 = 10_000;
+
 /// Where observations go, when the command line says so.
 fn observations(args: &Args) -> anyhow::Result<Option<observations::Settings>> {
     let Some(to) = &args.observations_to else { return Ok(None) };
     let Some(folder) = &args.observations_dir else {
         bail!("--observations-to needs --observations-dir: a folder that keeps what is not sent yet");
     };
+    if args.observations_interval_ms > FREQUENT_MS {
+        tracing::warn!(
+            interval_ms = args.observations_interval_ms,
+            "with --observations-interval-ms above {FREQUENT_MS} releases may take a sound candidate back: nothing is \
+             heard of it for so long"
+        );
+    }
     Ok(Some(observations::Settings {
         to: uplink::endpoint(to)?,
         token: args.observations_token_file.as_deref().map(uplink::token).transpose()?,
