@@ -180,6 +180,8 @@ async fn a_gate_that_is_silent_holds_and_is_asked_again_after_a_crash() -> Resul
     held.waits_for("the gate calendar failed: it did not answer in time").await?;
     held.control_plane = held.control_plane.crash_and_restart(Duration::ZERO).await?;
     assert_eq!(held.release().await?["step"], 1);
+    // Nothing goes on by what was heard before the start.
+    held.observe(false).await?;
     let before = held.gate.heard().len();
     held.gate.hears(|heard| heard.len() > before).await?;
     held.gate.does(Conduct::Answers(200, r#"{"allow": true}"#));
