@@ -151,6 +151,16 @@ async fn what_cannot_be_is_refused_with_the_reason_and_changes_nothing() -> Resu
     );
     assert_eq!(after.as_array().map(Vec::len), Some(1));
     assert_eq!(control_plane.get("/v1/revisions").await?["current"], revision);
+    // A page of another site can send this without asking.
+    for (origin, allowed) in [("http://evil.example", false), ("null", false), ("http://127.0.0.1:1", false)]
+    {
+        let answer = client.post(format!("{url}:pause")).header("origin", origin).body("").send().await?;
+        assert_eq!(answer.status() != StatusCode::FORBIDDEN, allowed, "{origin}");
+    }
+    let (status, answer) =
+        send(&control_plane, Method::POST, "/v1/releases/first:pause", "{\"reason\": \"a\\u001bb\"}").await?;
+    assert_eq!((status, answer.contains("control characters")), (StatusCode::BAD_REQUEST, true), "{answer}");
+    assert_eq!(control_plane.get("/v1/releases/first").await?["phase"], "running");
     // Beside one another in a layer they fit.
     let (status, _) = send(&control_plane, Method::POST, "/v1/releases/first:abort", "").await?;
     assert_eq!(status, StatusCode::OK);

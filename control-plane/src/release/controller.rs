@@ -779,3 +779,15 @@ fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_records_ascend_whatever_the_clock_does() {
+        let mut work = Work { last_record: 100, ..Work::default() };
+        let numbers: Vec<u64> = [105, 106, 50, 51, 107, 200].into_iter().map(|id| work.number(id)).collect();
+        assert_eq!(numbers, [105, 106, 107, 108, 109, 200]);
+    }
+}
