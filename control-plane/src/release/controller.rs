@@ -1,18 +1,22 @@
-//! Looks after all releases: one moment after the other, and what people want in between.
+//! Looks after all releases, one moment after the other; what people want in between is in `requests`.
+
+mod requests;
+mod work;
+
+pub use requests::{Precondition, Put};
 
 use super::{
     allocation::{allocation, arrange, epoch_of},
     feed::Feed,
-    history::History,
     metrics::look_histogram,
-    prometheus::{Reader, Readings, Server, without_server},
-    read::{read, unknown_gates},
+    prometheus::{Reader, Readings, Server},
+    read::read,
     record::{Action, DecisionRecord},
     safety::{Safety, Seen},
     silence::Silence,
     snapshot::{Knowledge, OutcomesByMetric, last_seen, outcomes},
     spec::Spec,
-    status::{Command, NotAllowed, Phase, Status},
+    status::{NotAllowed, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
 };
 use crate::{
@@ -35,18 +39,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
+use work::Work;
 
 /// Between two looks at all releases.
 const TICK: Duration = Duration::from_secs(1);
-/// Between the first two tries to take an allocation back that every proxy refused to lose; each time twice as long.
-const AGAIN: Duration = Duration::from_secs(10);
-/// The longest of these.
-const LONGEST_AGAIN: Duration = Duration::from_secs(320);
 /// How much longer than adding up outcomes the time until the next time is.
 const PACE: u32 = 20;
-/// Releases at most.
-const MOST: usize = 1_000;
-
 /// A release that is looked after.
 #[derive(Clone)]
 pub struct Looked {
@@ -89,17 +87,6 @@ impl From<StoreError> for ControllerError {
     }
 }
 
-/// What has to be true of a release for a change to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precondition {
-    /// Nothing.
-    None,
-    /// It is at this generation.
-    Generation(u64),
-    /// It does not exist.
-    Absent,
-}
-
 /// Looks after all releases. Cheap to clone.
 #[derive(Clone)]
 pub struct Controller(Arc<Inner>);
@@ -118,38 +105,6 @@ struct Inner {
     changing: Mutex<Work>,
     /// What readers see, by name. Told of every change.
     releases: watch::Sender<Arc<BTreeMap<String, Looked>>>,
-}
-
-/// What is known from one moment to the next, by release.
-#[derive(Default)]
-struct Work {
-    /// When an allocation may be taken back again that every proxy refused to lose, and how long that was waited for last.
-    retries: BTreeMap<String, (Instant, Duration)>,
-    /// What was observed in the last half minute.
-    histories: BTreeMap<String, History>,
-    /// The number of the newest record.
-    last_record: u64,
-    /// What was reported, and when to ask again.
-    outcomes: BTreeMap<String, (Instant, OutcomesByMetric)>,
-}
-
-impl Work {
-    /// A number for a record: `id`, unless a clock that went back made that smaller than the one before. Who follows the
-    /// records asks for those above the last one.
-    fn number(&mut self, id: u64) -> u64 {
-        self.last_record = id.max(self.last_record.saturating_add(1));
-        self.last_record
-    }
-
-    fn must_wait(&self, name: &str) -> bool {
-        self.retries.get(name).is_some_and(|(until, _)| Instant::now() < *until)
-    }
-
-    /// It is tried now, and then not for a while.
-    fn wait(&mut self, name: String) {
-        let next = self.retries.get(&name).map_or(AGAIN, |(_, last)| (2 * *last).min(LONGEST_AGAIN));
-        self.retries.insert(name, (Instant::now() + next, next));
-    }
 }
 
 /// What is wrong, for people who look at a release.
@@ -491,205 +446,6 @@ impl Controller {
         });
     }
 
-    /// Reads a text as the release of this name, and looks whether its ruleset could have it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub async fn check(&self, name: &str, source: &str) -> Result<Spec, ControllerError> {
-        let spec = read(source, Some(name)).map_err(ControllerError::Invalid)?;
-        if !self.0.prometheus.has_server() {
-            without_server(source, &spec).map_err(ControllerError::Invalid)?;
-        }
-        let unknown = unknown_gates(source, &spec, &self.0.gates.names());
-        if !unknown.is_empty() {
-            return Err(ControllerError::Invalid(unknown));
-        }
-        let status = Status::new(&spec, 0);
-        let shares = super::shares::Shares::of_step(&spec, 0);
-        let (of, first) = (spec.clone(), allocation(&spec, &status, shares, 1));
-        let releases = self.0.releases.borrow().clone();
-        let begins = |looked: &&Looked| {
-            let Looked { spec: of, status, .. } = looked;
-            let waits = status.phase == Phase::Pending || status.paused_in == Some(Phase::Pending);
-            of.ruleset == spec.ruleset && of.name != spec.name && waits
-        };
-        let others: Vec<Release> = releases
-            .values()
-            .filter(begins)
-            .map(|looked| {
-                let shares = super::shares::Shares::of_step(&looked.spec, 0);
-                allocation(&looked.spec, &looked.status, shares, 1)
-            })
-            .collect();
-        self.0
-            .publisher
-            .could_have(spec.ruleset.clone(), move |current, revision| {
-                // Those that begin in a moment are as good as there.
-                let mut all = current.to_vec();
-                for other in others {
-                    if all.iter().all(|release| release.name != other.name) {
-                        let name = other.name.clone();
-                        all = arrange(&all, &name, Some(Release { epoch: revision, ..other }), revision);
-                    }
-                }
-                let before = all.iter().find(|release| release.name == of.name);
-                let given = before.cloned().unwrap_or(Release { epoch: revision, ..first });
-                arrange(&all, &of.name, Some(given), revision)
-            })
-            .await?;
-        Ok(spec)
-    }
-
-    /// Creates a release, or replaces the text of one that has not ended. The answer says whether it is new, and whether
-    /// anything changed.
-    ///
-    /// # Errors
-    /// See [`ControllerError`]; nothing has changed then.
-    pub async fn put(
-        &self,
-        name: &str,
-        source: String,
-        precondition: Precondition,
-        by: String,
-    ) -> Result<Put, ControllerError> {
-        let spec = Arc::new(self.check(name, &source).await?);
-        let (this, name) = (self.clone(), name.to_owned());
-        let putting = async move {
-            let mut work = this.0.changing.lock().await;
-            let now_ms = now_ms();
-            let before = this.release(&name);
-            let generation = before.as_ref().map(|before| before.status.generation);
-            let holds = match precondition {
-                Precondition::None => true,
-                Precondition::Generation(wanted) => generation == Some(wanted),
-                Precondition::Absent => generation.is_none(),
-            };
-            if !holds {
-                return Err(ControllerError::Precondition(generation));
-            }
-            let Some(before) = before else {
-                if this.0.releases.borrow().len() >= MOST {
-                    return Err(NotAllowed(format!("there are {MOST} releases already: delete some")).into());
-                }
-                let observed = this.observed(&spec).await?;
-                // Outcomes may come before the release does.
-                if observed.is_some_and(|of| !of.epochs.is_empty() || !of.series.is_empty()) {
-                    let message = format!(
-                        "an earlier release of the name {name:?} was observed, and what was observed must not be mixed: \
-                         choose another name"
-                    );
-                    return Err(NotAllowed(message).into());
-                }
-                let status = Status::new(&spec, now_ms);
-                let new =
-                    Looked { spec, source: source.into(), status: Arc::new(status.clone()), trouble: None };
-                let created = Decided::by_person(Action::Create, "it was created");
-                this.commit(&new, &mut work, status, vec![created], &by, now_ms).await?;
-                return Ok(Put { created: true, changed: true });
-            };
-            if *before.source == *source {
-                return Ok(Put { created: false, changed: false });
-            }
-            before.status.may_become(&before.spec, &spec)?;
-            let next = Looked { spec, source: source.into(), ..before.clone() };
-            let updated = Decided::by_person(Action::Update, "its text was replaced");
-            this.commit(&next, &mut work, (*before.status).clone(), vec![updated], &by, now_ms).await?;
-            Ok(Put { created: false, changed: true })
-        };
-        tokio::spawn(putting).await.map_err(|error| PublishError::Internal(error.to_string()))?
-    }
-
-    /// Does what a person wants.
-    ///
-    /// # Errors
-    /// See [`ControllerError`]; nothing has changed then.
-    pub async fn command(
-        &self,
-        name: &str,
-        command: Command,
-        why: Option<String>,
-        by: String,
-    ) -> Result<Looked, ControllerError> {
-        let (this, name) = (self.clone(), name.to_owned());
-        let commanding = async move {
-            let mut work = this.0.changing.lock().await;
-            let now_ms = now_ms();
-            let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
-            let mut next = (*looked.status).clone();
-            let why = why.unwrap_or_else(|| format!("{by} asked for {}", command.name()));
-            next.command(command, &why, &looked.spec, now_ms)?;
-            let decided = Decided::by_person(Action::of(command, next.phase), why);
-            this.commit(&looked, &mut work, next, vec![decided], &by, now_ms).await?;
-            this.release(&name).ok_or(ControllerError::NotFound(name))
-        };
-        tokio::spawn(commanding).await.map_err(|error| PublishError::Internal(error.to_string()))?
-    }
-
-    /// Removes a release with its records. One that is promoted goes on in its ruleset until then, so its units go back
-    /// to what the rules say; with `force` only.
-    ///
-    /// # Errors
-    /// See [`ControllerError`]; nothing has changed then.
-    pub async fn delete(
-        &self,
-        name: &str,
-        precondition: Precondition,
-        force: bool,
-        by: String,
-    ) -> Result<(), ControllerError> {
-        let (this, name) = (self.clone(), name.to_owned());
-        let deleting = async move {
-            let mut work = this.0.changing.lock().await;
-            let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
-            let generation = looked.status.generation;
-            if !matches!(precondition, Precondition::None)
-                && precondition != Precondition::Generation(generation)
-            {
-                return Err(ControllerError::Precondition(Some(generation)));
-            }
-            let phase = looked.status.phase;
-            if !(phase.is_ended() || looked.status.settled) {
-                let message = format!("the release is {}: abort it, or roll it back, first", phase.name());
-                return Err(NotAllowed(message).into());
-            }
-            let current = this.0.publisher.current();
-            let ruleset = looked.spec.ruleset.clone();
-            let takes = current.releases_of(&ruleset).iter().any(|release| release.name == name);
-            if takes && !force && !this.is_default(&looked) {
-                let winner = looked.status.winner.as_deref().unwrap_or_default();
-                let message = format!(
-                    "its units would go back from {winner} to what the rules of {ruleset} say: name {winner} there as the \
-                     `default` first, or delete it with `force=true`"
-                );
-                return Err(NotAllowed(message).into());
-            }
-            let write = ReleaseWrite::Delete(name.clone());
-            if takes {
-                let of = name.clone();
-                let change =
-                    move |current: &[Release], revision| (arrange(current, &of, None, revision), Some(write));
-                this.0.publisher.allocate(ruleset, by, change).await?;
-            } else {
-                this.0.publisher.note(write).await?;
-            }
-            work.outcomes.remove(&name);
-            work.histories.remove(&name);
-            this.show(&name, None, true);
-            Ok(())
-        };
-        tokio::spawn(deleting).await.map_err(|error| PublishError::Internal(error.to_string()))?
-    }
-
-    /// Whether the ruleset sends to the promoted candidate by itself, as far as its default says.
-    fn is_default(&self, looked: &Looked) -> bool {
-        let current = self.0.publisher.current();
-        let default = current.rulesets.get(&looked.spec.ruleset).and_then(|ruleset| {
-            let compiled = &ruleset.compiled.ruleset;
-            compiled.targets.get(usize::from(compiled.default))
-        });
-        default == looked.status.winner.as_ref()
-    }
-
     /// How long looks took, in seconds.
     pub(super) fn looks(&self) -> &Histogram {
         &self.0.looks
@@ -755,15 +511,6 @@ impl Controller {
     }
 }
 
-/// What a [`Controller::put`] led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Put {
-    /// There was no such release.
-    pub created: bool,
-    /// Anything changed.
-    pub changed: bool,
-}
-
 /// A status without what need not be remembered at each moment.
 fn remembered(status: &Status) -> Status {
     let mut status = status.clone();
@@ -778,16 +525,4 @@ fn remembered(status: &Status) -> Status {
 fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_records_ascend_whatever_the_clock_does() {
-        let mut work = Work { last_record: 100, ..Work::default() };
-        let numbers: Vec<u64> = [105, 106, 50, 51, 107, 200].into_iter().map(|id| work.number(id)).collect();
-        assert_eq!(numbers, [105, 106, 107, 108, 109, 200]);
-    }
 }

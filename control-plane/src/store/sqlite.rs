@@ -13,7 +13,40 @@ use std::{
 
 const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3, FROM_3_TO_4] };
 
-const CREATE: &str = "
+/// Releases, and the records of their decisions.
+macro_rules! releases {
+    () => {
+        "
+    CREATE TABLE releases (
+        name   TEXT PRIMARY KEY,
+        source TEXT NOT NULL,
+        status TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE records (
+        id      INTEGER PRIMARY KEY,
+        release TEXT NOT NULL REFERENCES releases (name) ON DELETE CASCADE,
+        record  TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX records_by_release ON records (release, id);
+"
+    };
+}
+
+/// What webhooks are told, and were told.
+macro_rules! webhooks {
+    () => {
+        "
+    CREATE INDEX events ON records (id) WHERE record ->> 'action' <> 'note';
+    CREATE TABLE webhooks (
+        name      TEXT PRIMARY KEY,
+        delivered INTEGER NOT NULL
+    ) STRICT;
+"
+    };
+}
+
+const CREATE: &str = concat!(
+    "
     CREATE TABLE revisions (
         revision      INTEGER PRIMARY KEY,
         created_at_ms INTEGER NOT NULL,
@@ -32,50 +65,23 @@ const CREATE: &str = "
         source   TEXT NOT NULL,
         releases TEXT NOT NULL DEFAULT '[]'
     ) STRICT;
-    CREATE TABLE releases (
-        name   TEXT PRIMARY KEY,
-        source TEXT NOT NULL,
-        status TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE records (
-        id      INTEGER PRIMARY KEY,
-        release TEXT NOT NULL REFERENCES releases (name) ON DELETE CASCADE,
-        record  TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX records_by_release ON records (release, id);
-    CREATE INDEX events ON records (id) WHERE record ->> 'action' <> 'note';
-    CREATE TABLE webhooks (
-        name      TEXT PRIMARY KEY,
-        delivered INTEGER NOT NULL
-    ) STRICT;
-";
+",
+    releases!(),
+    webhooks!()
+);
 
 /// What the schema before lacks.
 const FROM_1_TO_2: &str = "ALTER TABLE revisions ADD COLUMN undoes INTEGER;";
 /// The same: releases.
-const FROM_2_TO_3: &str = "
+const FROM_2_TO_3: &str = concat!(
+    "
     ALTER TABLE revisions ADD COLUMN releases TEXT;
     ALTER TABLE rulesets ADD COLUMN releases TEXT NOT NULL DEFAULT '[]';
-    CREATE TABLE releases (
-        name   TEXT PRIMARY KEY,
-        source TEXT NOT NULL,
-        status TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE records (
-        id      INTEGER PRIMARY KEY,
-        release TEXT NOT NULL REFERENCES releases (name) ON DELETE CASCADE,
-        record  TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX records_by_release ON records (release, id);
-";
+",
+    releases!()
+);
 /// The same: what webhooks were told.
-const FROM_3_TO_4: &str = "
-    CREATE INDEX events ON records (id) WHERE record ->> 'action' <> 'note';
-    CREATE TABLE webhooks (
-        name      TEXT PRIMARY KEY,
-        delivered INTEGER NOT NULL
-    ) STRICT;
-";
+const FROM_3_TO_4: &str = webhooks!();
 
 /// A store in one file.
 pub struct SqliteStore(Mutex<Connection>);
