@@ -1,6 +1,7 @@
 //! Releases over REST, on a real `halftone serve` without proxies: what is taken, and what is refused and changes nothing.
 
 use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
 use halftone_tests::{ControlPlane, Paths, traffic};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -161,9 +162,23 @@ async fn what_cannot_be_is_refused_with_the_reason_and_changes_nothing() -> Resu
         send(&control_plane, Method::POST, "/v1/releases/first:pause", "{\"reason\": \"a\\u001bb\"}").await?;
     assert_eq!((status, answer.contains("control characters")), (StatusCode::BAD_REQUEST, true), "{answer}");
     assert_eq!(control_plane.get("/v1/releases/first").await?["phase"], "running");
-    // Beside one another in a layer they fit.
     let (status, _) = send(&control_plane, Method::POST, "/v1/releases/first:abort", "").await?;
     assert_eq!(status, StatusCode::OK);
+    // Of many that exclude each other, and come at the same time, one is taken.
+    let names: Vec<String> = (0..8).map(|number| format!("rival-{number}")).collect();
+    let paths: Vec<String> = names.iter().map(|name| format!("/v1/releases/{name}")).collect();
+    let rivals = paths.iter().map(|path| send(&control_plane, Method::PUT, path, RELEASE));
+    let answers = try_join_all(rivals).await?;
+    let taken: Vec<&String> = paths
+        .iter()
+        .zip(&answers)
+        .filter(|(_, (status, _))| *status == StatusCode::CREATED)
+        .map(|of| of.0)
+        .collect();
+    let [taken] = taken.as_slice() else { anyhow::bail!("{answers:#?}") };
+    let (status, _) = send(&control_plane, Method::POST, &format!("{taken}:abort"), "").await?;
+    assert_eq!(status, StatusCode::OK);
+    // Beside one another in a layer they fit.
     for (name, range) in [("left", "[0, 0.5]"), ("right", "[0.5, 1]")] {
         let (status, answer) =
             send(&control_plane, Method::PUT, &format!("/v1/releases/{name}"), &layered(range)).await?;

@@ -103,10 +103,11 @@ impl Controller {
         precondition: Precondition,
         by: String,
     ) -> Result<Put, ControllerError> {
-        let spec = Arc::new(self.check(name, &source).await?);
         let (this, name) = (self.clone(), name.to_owned());
         let putting = async move {
             let mut work = this.0.changing.lock().await;
+            // With the lock: of two that exclude each other only the first one can be had.
+            let spec = Arc::new(this.check(&name, &source).await?);
             let now_ms = now_ms();
             let before = this.release(&name);
             let generation = before.as_ref().map(|before| before.status.generation);
