@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod module;
 pub mod node_clusters;
 pub mod override_key;
+pub mod precondition;
 pub mod publisher;
 pub mod release;
 pub mod rollback;

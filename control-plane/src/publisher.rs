@@ -1,5 +1,6 @@
 //! What a change goes through: compile, link, prove, keep, publish. In that order, and all or nothing.
 
+pub use crate::precondition::Precondition;
 use crate::{
     gate::{Gate, GateError},
     node_clusters::{Audience, PerNodeCluster},
@@ -69,19 +70,6 @@ pub struct Published {
     pub changed: bool,
     /// What compiles, but will surprise.
     pub warnings: Vec<Diagnostic>,
-}
-
-/// What has to be true for a change to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precondition {
-    /// Nothing.
-    None,
-    /// The ruleset exists since exactly this revision.
-    Since(u64),
-    /// The ruleset exists.
-    Exists,
-    /// The ruleset does not exist.
-    Absent,
 }
 
 /// Why a change was not made. Nothing has changed then.
@@ -543,13 +531,7 @@ impl Publisher {
         let current = self.current();
         let before = current.rulesets.get(&name);
         let since = before.map(|ruleset| ruleset.stored.revision);
-        let holds = match precondition {
-            Precondition::None => true,
-            Precondition::Since(revision) => since == Some(revision),
-            Precondition::Exists => since.is_some(),
-            Precondition::Absent => since.is_none(),
-        };
-        if !holds {
+        if !precondition.holds(since) {
             return Err(PublishError::Precondition(since));
         }
         match (before, &given) {

@@ -6,7 +6,7 @@ use halftone_control_plane::{
     gate::Gate,
     hooks::Gatekeeper,
     ledger::{Ledger, Limits},
-    publisher::{self, Publisher},
+    publisher::Publisher,
     release::{Command, Controller, Phase, Precondition},
     store::{Content, ReleaseWrite, Revision, SqliteStore, State, Store, StoreError},
     xds::{Nodes, ProxySettings},
@@ -149,7 +149,7 @@ async fn go_on(process: &Process, sequence: &mut u64) -> bool {
     let Process { store, ledger, controller } = process;
     let publisher = controller.publisher();
     if publisher.current().rulesets.is_empty() {
-        let put = publisher.put("digits", RULES.into(), publisher::Precondition::None, "test".into());
+        let put = publisher.put("digits", RULES.into(), Precondition::None, "test".into());
         if put.await.is_err() {
             return false;
         }

@@ -6,7 +6,7 @@ use halftone_control_plane::{
     gate::Gate,
     hooks::Gatekeeper,
     ledger::{Ledger, Limits},
-    publisher::{self, Publisher},
+    publisher::Publisher,
     release::{Command, Controller, Precondition},
     store::{Action, SqliteStore},
     xds::{Nodes, ProxySettings},
@@ -34,7 +34,7 @@ fn start(folder: &Path) -> (Publisher, Controller) {
 }
 
 async fn put(publisher: &Publisher, default: &str) -> u64 {
-    let put = publisher.put("digits", rules(default), publisher::Precondition::None, "test".into());
+    let put = publisher.put("digits", rules(default), Precondition::None, "test".into());
     put.await.unwrap().revision
 }
 

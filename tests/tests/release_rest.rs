@@ -129,9 +129,14 @@ async fn what_cannot_be_is_refused_with_the_reason_and_changes_nothing() -> Resu
     }
     let url = format!("http://{}/v1/releases/first", control_plane.rest);
     let client = traffic::client()?;
-    for (name, value) in [("if-match", "\"99\""), ("if-none-match", "*")] {
+    for (name, value, wanted) in [
+        ("if-match", "\"99\"", StatusCode::PRECONDITION_FAILED),
+        ("if-none-match", "*", StatusCode::PRECONDITION_FAILED),
+        ("if-match", "\"+1\"", StatusCode::BAD_REQUEST),
+        ("if-match", "*", StatusCode::OK),
+    ] {
         let answer = client.put(&url).header(name, value).body(RELEASE).send().await?;
-        assert_eq!(answer.status(), StatusCode::PRECONDITION_FAILED, "{}", answer.text().await?);
+        assert_eq!(answer.status(), wanted, "{name}: {value}: {}", answer.text().await?);
     }
     for (method, text, reason) in [
         (Method::DELETE, "", "first"),

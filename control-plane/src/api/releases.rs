@@ -2,12 +2,13 @@
 
 use super::{
     Api,
+    etag::{etag, precondition},
     json::Json,
     problem::Problem,
     upload::{Name, Upload},
 };
 use crate::release::{
-    Command, ControllerError, JSON_SCHEMA, Looked, Precondition,
+    Command, ControllerError, JSON_SCHEMA, Looked,
     view::{Summary, View},
 };
 use axum::{
@@ -79,7 +80,7 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<Summary>> {
 /// Its tag is for changes: numbers move without one.
 pub(crate) async fn get(State(api): State<Api>, Name(name): Name) -> Result<Response, Problem> {
     let looked = release(&api, &name)?;
-    Ok(([(header::ETAG, etag(&looked))], Json(view(&api, &looked).await?)).into_response())
+    Ok(([(header::ETAG, etag(looked.status.generation))], Json(view(&api, &looked).await?)).into_response())
 }
 
 pub(crate) async fn put(
@@ -90,7 +91,7 @@ pub(crate) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let upload = Upload::new("release", &headers, body)?;
-    let precondition = precondition(&headers)?;
+    let precondition = precondition(&headers, "a release")?;
     let put = api
         .controller
         .put(&name, upload.text.clone(), precondition, client.ip().to_string())
@@ -99,7 +100,7 @@ pub(crate) async fn put(
     let looked = release(&api, &name)?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = Put { release: Summary::of(&looked), changed: put.changed };
-    Ok((status, [(header::ETAG, etag(&looked))], Json(answer)).into_response())
+    Ok((status, [(header::ETAG, etag(looked.status.generation))], Json(answer)).into_response())
 }
 
 pub(crate) async fn delete(
@@ -111,7 +112,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let Query(Deletion { force }) =
         deletion.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let precondition = precondition(&headers)?;
+    let precondition = precondition(&headers, "a release")?;
     api.controller
         .delete(&name, precondition, force, client.ip().to_string())
         .await
@@ -159,7 +160,7 @@ pub(crate) async fn post(
         .command(name, command, said.reason, client.ip().to_string())
         .await
         .map_err(|error| Problem::release(error, name, ""))?;
-    Ok(([(header::ETAG, etag(&looked))], Json(Summary::of(&looked))).into_response())
+    Ok(([(header::ETAG, etag(looked.status.generation))], Json(Summary::of(&looked))).into_response())
 }
 
 /// `GET /v1/schemas/release.json`: what editors check releases by.
@@ -229,24 +230,4 @@ async fn view(api: &Api, looked: &Looked) -> Result<View, Problem> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     Ok(View::of(looked, observed.as_ref(), &api.controller.readings(&looked.spec.name), now_ms))
-}
-
-fn etag(looked: &Looked) -> String {
-    format!("\"{}\"", looked.status.generation)
-}
-
-/// `If-Match` with an entity tag of ours, and `If-None-Match: *`.
-fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    match (headers.get(header::IF_MATCH), headers.get(header::IF_NONE_MATCH)) {
-        (None, None) => Ok(Precondition::None),
-        (Some(tag), None) => {
-            let text = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
-            let generation = text.and_then(|text| text.parse().ok()).map(Precondition::Generation);
-            generation.ok_or_else(|| {
-                Problem::bad_request("If-Match takes the ETag of a release, for example \"3\"")
-            })
-        }
-        (None, Some(tag)) if tag == "*" => Ok(Precondition::Absent),
-        _ => Err(Problem::bad_request("use either If-Match, or If-None-Match: *")),
-    }
 }

@@ -2,16 +2,13 @@
 
 use super::{
     Api,
-    etag::is_known,
+    etag::{etag, is_known, precondition},
     json::Json,
     problem::Problem,
     upload::{Name, Upload},
     wait::Wait,
 };
-use crate::{
-    publisher::{Precondition, Published},
-    xds::Fleet,
-};
+use crate::{publisher::Published, xds::Fleet};
 use axum::{
     body::Bytes,
     extract::{ConnectInfo, State, rejection::BytesRejection},
@@ -111,7 +108,7 @@ pub(crate) async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let upload = Upload::new("ruleset", &headers, body)?;
-    let precondition = precondition(&headers)?;
+    let precondition = precondition(&headers, "a ruleset")?;
     let published = api
         .publisher()
         .put(&name, upload.text.clone(), precondition, client.ip().to_string())
@@ -127,7 +124,7 @@ pub(crate) async fn delete(
     wait: Wait,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let precondition = precondition(&headers)?;
+    let precondition = precondition(&headers, "a ruleset")?;
     let published = api
         .publisher()
         .delete(&name, precondition, client.ip().to_string())
@@ -167,27 +164,4 @@ async fn changed(api: &Api, name: String, published: Published, wait: &Wait) -> 
     let fleet = wait.fleet(api, revision).await;
     (status, [(header::ETAG, etag(revision))], Json(Changed { name, revision, changed, warnings, fleet }))
         .into_response()
-}
-
-fn etag(revision: u64) -> String {
-    format!("\"{revision}\"")
-}
-
-/// `If-Match` with an entity tag of ours or `*`, and `If-None-Match: *`.
-fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    match (headers.get(header::IF_MATCH), headers.get(header::IF_NONE_MATCH)) {
-        (None, None) => Ok(Precondition::None),
-        (Some(tag), None) if tag == "*" => Ok(Precondition::Exists),
-        (Some(tag), None) => tag
-            .to_str()
-            .ok()
-            .and_then(|tag| {
-                let revision = tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()?;
-                // Only as we write it: no signs, no leading zeros.
-                (etag(revision) == tag).then_some(Precondition::Since(revision))
-            })
-            .ok_or_else(|| Problem::bad_request("If-Match takes the ETag of a ruleset, for example \"3\"")),
-        (None, Some(tag)) if tag == "*" => Ok(Precondition::Absent),
-        _ => Err(Problem::bad_request("use either If-Match, or If-None-Match: *")),
-    }
 }

@@ -3,7 +3,7 @@
 mod requests;
 mod work;
 
-pub use requests::{Precondition, Put};
+pub use requests::Put;
 
 use super::{
     allocation::{allocation, arrange, epoch_of},

@@ -30,7 +30,8 @@ mod tick;
 mod tick_tests;
 pub mod view;
 
-pub use controller::{Controller, ControllerError, Looked, Precondition, Put};
+pub use crate::precondition::Precondition;
+pub use controller::{Controller, ControllerError, Looked, Put};
 pub use document::Document;
 pub use event::Event;
 pub use feed::Feed;

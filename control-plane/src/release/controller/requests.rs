@@ -2,6 +2,7 @@
 
 use super::{Controller, ControllerError, Looked, now_ms};
 use crate::{
+    precondition::Precondition,
     publisher::PublishError,
     release::{
         allocation::{allocation, arrange},
@@ -20,17 +21,6 @@ use std::sync::Arc;
 
 /// Releases at most.
 const MOST: usize = 1_000;
-
-/// What has to be true of a release for a change to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precondition {
-    /// Nothing.
-    None,
-    /// It is at this generation.
-    Generation(u64),
-    /// It does not exist.
-    Absent,
-}
 
 /// What a [`Controller::put`] led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,12 +101,7 @@ impl Controller {
             let now_ms = now_ms();
             let before = this.release(&name);
             let generation = before.as_ref().map(|before| before.status.generation);
-            let holds = match precondition {
-                Precondition::None => true,
-                Precondition::Generation(wanted) => generation == Some(wanted),
-                Precondition::Absent => generation.is_none(),
-            };
-            if !holds {
+            if !precondition.holds(generation) {
                 return Err(ControllerError::Precondition(generation));
             }
             let Some(before) = before else {
@@ -194,9 +179,7 @@ impl Controller {
             let mut work = this.0.changing.lock().await;
             let looked = this.release(&name).ok_or_else(|| ControllerError::NotFound(name.clone()))?;
             let generation = looked.status.generation;
-            if !matches!(precondition, Precondition::None)
-                && precondition != Precondition::Generation(generation)
-            {
+            if !precondition.holds(Some(generation)) {
                 return Err(ControllerError::Precondition(Some(generation)));
             }
             let phase = looked.status.phase;
