@@ -3,8 +3,13 @@
 use crate::outcome::Outcome;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::EvaluationContext;
-use halftone_rules::{headers::CONTEXT, limits::MAX_REPORTED, trace::is_valid_traceparent};
+use halftone_rules::{
+    headers::CONTEXT,
+    limits::MAX_REPORTED,
+    trace::{TRACEPARENT, is_valid_traceparent},
+};
 use http::{HeaderMap, Request};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use prost::Message;
 use std::{
     sync::{Arc, OnceLock},
@@ -23,8 +28,8 @@ const LARGEST: usize = 8 << 10;
 pub struct RequestContext {
     /// What the filter decided; nothing when the request did not pass through it.
     pub evaluation: Option<EvaluationContext>,
-    /// The trace that it belongs to, 32 hexadecimal digits; nothing when it belongs to none.
-    pub trace_id: Option<String>,
+    /// The span that it belongs to, which its `traceparent` names; nothing when it belongs to none.
+    pub parent: Option<SpanContext>,
     served: OnceLock<Served>,
     inference: OnceLock<Inference>,
     output_hash: OnceLock<u64>,
@@ -57,7 +62,7 @@ impl RequestContext {
     pub fn read(headers: &HeaderMap) -> Self {
         Self {
             evaluation: evaluation(headers),
-            trace_id: trace_id(headers).map(str::to_owned),
+            parent: parent(headers),
             served: OnceLock::new(),
             inference: OnceLock::new(),
             output_hash: OnceLock::new(),
@@ -73,6 +78,12 @@ impl RequestContext {
         let context = Arc::new(Self::read(request.headers()));
         request.extensions_mut().insert(Arc::clone(&context));
         context
+    }
+
+    /// The trace that it belongs to; nothing when it belongs to none.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.parent.as_ref().map(SpanContext::trace_id)
     }
 
     /// Tells the layers which model the request is about. The first call counts: a request is about one.
@@ -173,11 +184,15 @@ pub fn parts(context: &EvaluationContext) -> impl Iterator<Item = (&str, &str)> 
     rule.into_iter().chain(experiments)
 }
 
-/// The second part of a valid `traceparent`.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let header = headers.get("traceparent")?;
+/// What a valid `traceparent` says. Its `tracestate` is not of our making and not ours to keep.
+fn parent(headers: &HeaderMap) -> Option<SpanContext> {
+    let header = headers.get(TRACEPARENT)?;
     is_valid_traceparent(header.as_bytes()).then_some(())?;
-    header.to_str().ok()?.split('-').nth(1)
+    let mut parts = header.to_str().ok()?.split('-').skip(1);
+    let trace = TraceId::from_hex(parts.next()?).ok()?;
+    let span = SpanId::from_hex(parts.next()?).ok()?;
+    let flags = TraceFlags::new(u8::from_str_radix(parts.next()?, 16).ok()?);
+    Some(SpanContext::new(trace, span, flags, true, TraceState::NONE))
 }
 
 /// Reads the [`RequestContext`] of every request and puts it into the request's extensions as an `Arc`.
@@ -281,11 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn trace_ids() {
-        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(trace_id(&headers("traceparent", valid)), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert_eq!(trace_id(&headers("traceparent", "00-zz-b7ad6b7169203331-01")), None);
-        assert_eq!(trace_id(&HeaderMap::new()), None);
+    fn parents() {
+        let parent = |value: &str| RequestContext::read(&headers(TRACEPARENT, value)).parent;
+        let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0";
+        for (flags, sampled) in [("1", true), ("3", true), ("0", false), ("2", false)] {
+            let parent = parent(&format!("{valid}{flags}")).unwrap();
+            assert_eq!(parent.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
+            assert_eq!(parent.span_id().to_string(), "b7ad6b7169203331");
+            assert_eq!(parent.is_sampled(), sampled, "{flags}");
+        }
+        assert_eq!(parent("00-zz-b7ad6b7169203331-01"), None);
+        assert_eq!(RequestContext::read(&HeaderMap::new()).parent, None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::{
 };
 use axum::extract::MatchedPath;
 use http::{Request, Response, header};
+use opentelemetry::trace::TraceId;
 use pin_project_lite::pin_project;
 use prometheus_client::{
     collector::Collector,
@@ -142,13 +143,13 @@ impl ModelMetrics {
         self.0.requests.get_or_create(&labels).inc();
     }
 
-    fn observe(&self, served: &Served, inference: Inference, trace_id: Option<&str>) {
+    fn observe(&self, served: &Served, inference: Inference, trace_id: Option<TraceId>) {
         let labels = InferenceLabels {
             model_name: Arc::clone(&served.model),
             status: inference.outcome.as_str(),
             hardware_type: served.hardware,
         };
-        let exemplar = trace_id.map(|trace_id| TraceLabels { trace_id: trace_id.to_owned() });
+        let exemplar = trace_id.map(|trace_id| TraceLabels { trace_id: trace_id.to_string() });
         let seconds = inference.duration.as_secs_f64();
         self.0.durations.get_or_create(&labels).observe(seconds, exemplar, None);
     }
@@ -319,7 +320,7 @@ impl Measure {
         if let Some(inference) = self.context.inference().or_else(by_itself)
             && let Some(served) = served
         {
-            self.metrics.observe(served, inference, self.context.trace_id.as_deref());
+            self.metrics.observe(served, inference, self.context.trace_id());
         }
     }
 }

@@ -121,7 +121,7 @@ impl Line {
             halftone.reason = decided.map(|c| c.reason().as_str_name()),
             feature_version = self.context.feature_version(),
             model_output_hash = self.context.output_hash().map(hexadecimal),
-            trace_id = self.context.trace_id.as_deref(),
+            trace_id = self.context.trace_id().map(tracing::field::display),
         );
     }
 }

@@ -37,7 +37,7 @@ fn value(text: &str, series: &str) -> f64 {
 async fn infer(Extension(context): Extension<Arc<RequestContext>>) -> (StatusCode, &'static str) {
     context.serve(Served { model: "digits".into(), version: "2".into(), hardware: "cpu" });
     let running = context.begin_inference();
-    if context.evaluation.is_none() && context.trace_id.is_none() {
+    if context.evaluation.is_none() && context.parent.is_none() {
         running.end(Outcome::Invalid);
         return (StatusCode::BAD_REQUEST, "no trace");
     }
