@@ -11,11 +11,11 @@ use crate::{
     release::{self, Controller, prometheus::PrometheusArgs},
     rollback,
     store::{SqliteStore, StoredRelease},
-    xds::{self, Nodes, ProxySettings, TraceOwner},
+    xds::{self, Nodes, ProxySettings, TraceOwner, TraceSample},
 };
 use anyhow::{Context, bail};
 use clap::Args;
-use halftone_telemetry::metrics::ModelMetrics;
+use halftone_telemetry::{metrics::ModelMetrics, otlp};
 use std::{
     fs::{File, TryLockError},
     future::IntoFuture,
@@ -55,6 +55,13 @@ pub struct ServeArgs {
     /// Who starts and continues traces: the filter, or the tracer that the proxies are configured with.
     #[arg(long, env = "HALFTONE_TRACE_OWNER", value_enum, default_value_t)]
     pub trace_owner: TraceOwner,
+    /// Of the traces that begin in the filter, the share that is sampled, from 0 to 1: of requests that no rule took, or that a
+    /// candidate is compared with.
+    #[arg(long, env = "HALFTONE_TRACE_SAMPLE_STABLE", value_name = "SHARE", default_value_t = 1.0, value_parser = otlp::share)]
+    pub trace_sample_stable: f64,
+    /// The same of requests that a rule took, candidates' above all.
+    #[arg(long, env = "HALFTONE_TRACE_SAMPLE_CANDIDATE", value_name = "SHARE", default_value_t = 1.0, value_parser = otlp::share)]
+    pub trace_sample_candidate: f64,
     /// File with a public key, as `halftone override new-key` writes it, whose override tokens proxies take. May be
     /// given up to four times, for the time in which one key replaces another.
     #[arg(long, env = "HALFTONE_OVERRIDE_KEY_FILE", value_delimiter = ',')]
@@ -167,6 +174,10 @@ fn settings(args: &ServeArgs) -> anyhow::Result<ProxySettings> {
     });
     Ok(ProxySettings {
         tracing: args.trace_owner,
+        trace_sample: TraceSample {
+            stable: args.trace_sample_stable,
+            candidate: args.trace_sample_candidate,
+        },
         override_keys: keys.collect::<anyhow::Result<_>>()?,
         ..ProxySettings::new(args.module.on_proxy()?)
     })

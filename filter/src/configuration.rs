@@ -5,8 +5,8 @@
 
 use crate::overrides::Overrides;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use halftone_rules::{VerifiedBundle, codec};
-use serde::Deserialize;
+use halftone_rules::{Decision, VerifiedBundle, codec};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::rc::Rc;
 
 /// Settings that stay the same when other rules come.
@@ -15,6 +15,8 @@ use std::rc::Rc;
 pub(crate) struct Settings {
     /// Who starts and continues traces.
     pub(crate) tracing: Tracing,
+    /// Which of the traces that begin here are sampled.
+    pub(crate) trace_sample: TraceSample,
     /// Whose override tokens are taken.
     #[serde(rename = "override_keys")]
     pub(crate) overrides: Overrides,
@@ -37,6 +39,42 @@ pub(crate) enum Tracing {
     Filter,
     /// The proxy's own tracer: it overwrites both headers anyway, after the filter.
     Proxy,
+}
+
+/// Which of the traces that begin in the filter are sampled: a share of each, from 0 to 1.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TraceSample {
+    /// Of requests that go to what there was before: no rule took them, or they are what a candidate is compared with.
+    #[serde(deserialize_with = "share")]
+    stable: f64,
+    /// Of requests that a rule took.
+    #[serde(deserialize_with = "share")]
+    candidate: f64,
+}
+
+impl Default for TraceSample {
+    fn default() -> Self {
+        Self { stable: 1.0, candidate: 1.0 }
+    }
+}
+
+impl TraceSample {
+    /// The share of requests on which this was decided.
+    pub(crate) fn of(&self, decision: &Decision<'_>) -> f64 {
+        match (decision.rule, decision.arm) {
+            (None, _) | (_, Some("control" | "rest")) => self.stable,
+            _ => self.candidate,
+        }
+    }
+}
+
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let share = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&share) {
+        return Ok(share);
+    }
+    Err(D::Error::custom(format_args!("{share} is no share of all, from 0 to 1")))
 }
 
 /// A configuration that can be put in force.

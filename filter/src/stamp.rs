@@ -79,7 +79,7 @@ pub(crate) fn request(root: &mut Root) -> Option<Stamped> {
     decided(&decision, now);
     stamp_baggage(&inbound, Some(&decision));
     if settings.tracing == Tracing::Filter {
-        continue_or_start_trace(&inbound);
+        continue_or_start_trace(&inbound, settings.trace_sample.of(&decision));
     }
     let set_cookie = decision.new_unit.and_then(|cookie| Some(cookie.set_cookie(request.fresh_unit()?)));
     Some(Stamped { target: decision.target.to_owned(), set_cookie })
@@ -204,14 +204,14 @@ fn stamp_baggage(inbound: &Inbound<'_>, decision: Option<&Decision<'_>>) {
 }
 
 /// A valid `traceparent` is left alone, and so is its `tracestate`, unless that does not parse. Otherwise a trace
-/// starts here; the `tracestate` of a trace that cannot be continued goes.
-fn continue_or_start_trace(inbound: &Inbound<'_>) {
+/// starts here, sampled if it is among such a share; the `tracestate` of a trace that cannot be continued goes.
+fn continue_or_start_trace(inbound: &Inbound<'_>, share: f64) {
     let keeps_state = if let (Some(traceparent), 1) = (inbound.traceparent, inbound.traceparents)
         && trace::is_valid_traceparent(traceparent)
     {
         trace::is_valid_tracestate(inbound.lines(trace::TRACESTATE, inbound.tracestate))
     } else if let Ok(random) = host::random() {
-        host::set_header(HeaderMap::Request, trace::TRACEPARENT, trace::new_traceparent(&random));
+        host::set_header(HeaderMap::Request, trace::TRACEPARENT, trace::new_traceparent(&random, share));
         false
     } else {
         // Without randomness there is no trace, but there is an answer.

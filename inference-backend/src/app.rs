@@ -22,6 +22,8 @@ use halftone_telemetry::{
     context::{ContextLayer, RequestContext},
     metrics::ModelMetrics,
     request_log::RequestLogLayer,
+    trace::Tracer,
+    trace_layer::TraceLayer,
 };
 use std::{
     sync::{
@@ -102,7 +104,8 @@ impl App {
     }
 }
 
-/// Both protocols, serving the models that are kept. What is observed is handed over to the outbox, where there is one.
+/// Both protocols, serving the models that are kept. What is observed is handed over to the outbox, where there is one; what is
+/// counted is in `metrics`, and spans are made by the tracer.
 ///
 /// # Errors
 /// When the descriptors for gRPC's reflection are damaged.
@@ -110,6 +113,8 @@ pub async fn serve(
     keeper: Arc<Keeper>,
     limits: ClientLimits,
     observations: Option<Outbox>,
+    metrics: ModelMetrics,
+    tracer: Tracer,
 ) -> anyhow::Result<(Arc<App>, Router)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in grpc::SERVICES {
@@ -118,7 +123,7 @@ pub async fn serve(
     let app = Arc::new(App {
         models: Arc::clone(keeper.models()),
         keeper,
-        metrics: ModelMetrics::default(),
+        metrics,
         limits,
         budget: Budget::new(limits.max_bodies),
         observations,
@@ -134,6 +139,7 @@ pub async fn serve(
         .fallback(unknown)
         .layer(app.metrics.layer())
         .layer(RequestLogLayer)
+        .layer(TraceLayer::new(tracer))
         .layer(ContextLayer);
     Ok((app, router))
 }

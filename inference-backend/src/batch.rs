@@ -1,6 +1,7 @@
 //! Runs requests in a session: one, or several together as one batch.
 
 use crate::{
+    batch_spans::BatchSpans,
     datatype::Datatype,
     failure::Failure,
     job::{Job, Outcome},
@@ -12,7 +13,7 @@ use ort::{
     session::{OutputSelector, RunOptions, Session, SessionInputValue},
     value::DynValue,
 };
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, time::SystemTime};
 
 /// What is run, for whom.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +29,15 @@ impl Runner<'_> {
     ///
     /// What fails together is run again one by one: one request's values must not cost the others their answers.
     pub fn run(self, session: &mut Session, mut jobs: Vec<Job>) {
+        let mut spans = BatchSpans::begin(&mut jobs);
         if jobs.len() > 1 {
-            match self.together(session, &jobs) {
+            let since = SystemTime::now();
+            let together = self.together(session, &jobs);
+            spans.ran_together(since, &together);
+            match together {
                 Ok(answers) => {
+                    // Before the requests can end.
+                    drop(spans);
                     jobs.into_iter().zip(answers).for_each(|(job, answer)| job.answer(Ok(answer)));
                     return;
                 }
@@ -39,8 +46,10 @@ impl Runner<'_> {
                 }
             }
         }
-        for job in jobs.drain(..) {
+        for (index, job) in jobs.drain(..).enumerate() {
+            let since = SystemTime::now();
             let outcome = self.one(session, &job.request.inputs, &job.request.outputs);
+            spans.ran_alone(index, since, &outcome);
             job.answer(outcome);
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::{deadline, model::Model};
 use axum::http::{Extensions, HeaderMap};
-use halftone_telemetry::context::RequestContext;
+use halftone_telemetry::{context::RequestContext, trace::Span};
+use opentelemetry::trace::SpanKind;
 use std::{sync::Arc, time::Instant};
 
 /// What a request says besides its body.
@@ -18,6 +19,19 @@ pub struct Call {
 }
 
 impl Call {
+    /// A stage of the request, until the span is dropped.
+    #[must_use]
+    pub fn stage(&self, name: &'static str) -> Span {
+        self.context.as_ref().map_or_else(Span::none, |context| context.stage(name))
+    }
+
+    /// A call of another service for the request, until the span is dropped.
+    #[must_use]
+    pub fn calls(&self, name: &'static str) -> Span {
+        let calls = |context: &Arc<RequestContext>| context.stage_of_kind(name, SpanKind::Client);
+        self.context.as_ref().map_or_else(Span::none, calls)
+    }
+
     /// What a request for this model says.
     #[must_use]
     pub fn of(model: &Model, headers: &HeaderMap, extensions: &Extensions) -> Self {

@@ -132,5 +132,9 @@ pub struct Args {
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented where it is defined")]
+    pub otlp: halftone_telemetry::otlp::OtlpArgs,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented where it is defined")]
     pub log: halftone_telemetry::log::LogArgs,
 }

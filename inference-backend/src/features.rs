@@ -125,7 +125,8 @@ impl Features {
         let request = call.context.as_deref();
         let context = request.and_then(|request| request.evaluation.as_ref());
         // All are asked before the first is waited for.
-        let asked: Vec<_> = self.services.iter().map(|service| (service, service.ask(context))).collect();
+        let asked: Vec<_> =
+            self.services.iter().map(|service| (service, service.ask(context, call))).collect();
         let mut answers = Vec::with_capacity(asked.len());
         for (service, asked) in asked {
             answers.push(service.wait(asked, call.deadline).await);

@@ -86,6 +86,7 @@ impl Service {
         let prepare = async {
             let bound = model.bind(&call).await?;
             let model = Arc::clone(&model);
+            let _stage = call.stage("decode");
             offload(message.encoded_len(), move || {
                 let checked = request::parse(&message)?.check(model.signature(), &bound)?;
                 Ok((checked, request::Envelope::of(message)))

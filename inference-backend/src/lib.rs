@@ -15,6 +15,7 @@
 
 pub mod app;
 pub mod batch;
+pub mod batch_spans;
 pub mod binary;
 pub mod breaker;
 pub mod budget;

@@ -178,7 +178,10 @@ impl Model {
     /// When there is one that cannot be had now.
     pub async fn bind(&self, call: &Call) -> Result<Vec<Bound>, Failure> {
         match &self.features {
-            Some(features) => features.bind(call).await,
+            Some(features) => {
+                let _stage = call.stage("features");
+                features.bind(call).await
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -244,7 +247,8 @@ impl Model {
                 let announced = delayed.then(|| workers.queue().announce());
                 let (request, rest) = prepare.await?;
                 let deadline = by(&request);
-                let (job, answer) = Job::new(request, deadline, workers.batch().size > 1);
+                let (job, answer) =
+                    Job::new(request, deadline, workers.batch().size > 1, call.context.as_ref());
                 let submitted = workers.submit(job);
                 drop(announced);
                 submitted.map_err(|Full| self.overloaded())?;

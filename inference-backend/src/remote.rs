@@ -25,7 +25,10 @@ use crate::{
 use halftone_proto::inference::{
     ModelInferRequest, ModelInferResponse, grpc_inference_service_client::GrpcInferenceServiceClient,
 };
-use halftone_telemetry::breaker::{Breaker, BreakerLayer, BreakerService};
+use halftone_telemetry::{
+    breaker::{Breaker, BreakerLayer, BreakerService},
+    outcome::code_name,
+};
 use std::{
     sync::{
         Arc,
@@ -34,13 +37,15 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
-use tonic::{Request, Status, metadata::MetadataMap};
+use tonic::{Code, Request, Status, metadata::MetadataMap};
 use tower_layer::Layer;
 
 /// How often one request is tried again, at most.
 const RETRIES: u32 = 2;
 /// How long after the first try; after each further one twice as long.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The call by which a model is asked.
+const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
 /// Largest answer, in bytes.
 const LARGEST: usize = 256 << 20;
 
@@ -65,6 +70,8 @@ pub struct Remote {
     breaker: Arc<Breaker>,
     budget: RetryBudget,
     places: Semaphore,
+    /// Host and port of the server.
+    server: Option<(String, u16)>,
     health: Health,
 }
 
@@ -99,6 +106,7 @@ impl Remote {
             next: AtomicUsize::new(0),
             breaker,
             budget: RetryBudget::new(config.retries),
+            server: server(&config.url),
             places: Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS)),
         })
     }
@@ -213,13 +221,36 @@ impl Remote {
         let mut client = GrpcInferenceServiceClient::new(connection.clone())
             .max_decoding_message_size(LARGEST)
             .max_encoding_message_size(usize::MAX);
-        let metadata = MetadataMap::from_headers(call.headers.clone());
+        let mut span = call.calls(METHOD);
+        let mut metadata = MetadataMap::from_headers(call.headers.clone());
+        if let Some(traceparent) = span.traceparent().and_then(|text| text.parse().ok()) {
+            metadata.insert("traceparent", traceparent);
+        }
+        span.set("rpc.system.name", "grpc");
+        span.set("rpc.method", METHOD);
+        self.server.iter().for_each(|(address, port)| {
+            span.set("server.address", address.clone());
+            span.set("server.port", i64::from(*port));
+        });
         let mut request = Request::from_parts(metadata, tonic::Extensions::default(), message.clone());
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
-        client.model_infer(request).await.map(tonic::Response::into_inner)
+        let answer = client.model_infer(request).await.map(tonic::Response::into_inner);
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        let name = u16::try_from(i32::from(code)).map_or("UNKNOWN", code_name);
+        span.set("rpc.response.status_code", name);
+        if code != Code::Ok {
+            span.fail(name, "");
+        }
+        answer
     }
 
     fn too_late(&self) -> Failure {
         Failure::DeadlineExceeded(format!("{} was too slow: no answer in time", self.peer.place()))
     }
+}
+
+/// Host and port of a URL.
+fn server(url: &str) -> Option<(String, u16)> {
+    let uri: axum::http::Uri = url.parse().ok()?;
+    Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(80)))
 }

@@ -114,6 +114,7 @@ async fn answer(
             tokio::join!(Payload::read(request, &app.limits, &app.budget), model.bind(&call));
         let (payload, bound) = (payload?, bound?);
         let model = Arc::clone(&model);
+        let _stage = call.stage("decode");
         // The payload is kept to the end: what is made of it takes about as much memory.
         offload(payload.bytes.len(), move || {
             let payload = payload.decode()?;

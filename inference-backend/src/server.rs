@@ -12,6 +12,8 @@ use crate::{
     workers::WorkerLimits,
 };
 use anyhow::{Context, bail};
+use halftone_telemetry::{metrics::ModelMetrics, otlp::Telemetry};
+use opentelemetry::KeyValue;
 use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -59,7 +61,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         silence: Duration::from_secs(args.body_timeout),
     };
     let (outbox, reporter) = observations.map(observations::start).transpose()?.unzip();
-    let (app, router) = app::serve(Arc::clone(&keeper), limits, outbox).await?;
+    let metrics = ModelMetrics::default();
+    let telemetry = telemetry(args, &keeper, &metrics)?;
+    let tracer = telemetry.tracer().clone();
+    let (app, router) = app::serve(Arc::clone(&keeper), limits, outbox, metrics, tracer).await?;
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
@@ -93,9 +98,21 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(reporter) = reporter {
         reporter.stop(FLUSH).await;
     }
+    telemetry.stop(FLUSH).await;
     served?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Sends spans and metrics where the command line says. The version of everything that is said is that of the model, when it is one.
+fn telemetry(args: &Args, keeper: &Keeper, metrics: &ModelMetrics) -> anyhow::Result<Telemetry> {
+    let labels = keeper.models().labels();
+    let version = match labels.as_slice() {
+        [one] => one.rsplit(':').next().unwrap_or_default().to_owned(),
+        several => several.join(","),
+    };
+    let attributes = vec![KeyValue::new("model.version", version)];
+    Telemetry::start(&args.otlp, "halftone-inference", attributes, metrics).map_err(anyhow::Error::msg)
 }
 
 /// Backends that report less often than this look silent to the control plane, which takes silent candidates back.

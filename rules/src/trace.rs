@@ -69,24 +69,48 @@ pub fn is_valid_traceparent(value: &[u8]) -> bool {
     well_formed && ends && version != b"ff" && !is_zero(trace) && !is_zero(parent)
 }
 
-/// Starts a trace from random bytes: sampled, and marked as having a random trace id.
+/// Starts a trace from random bytes, marked as having a random id, and sampled if it is among so large a share of all.
+///
+/// Its parent is the end of its id: so whoever is first to record a span of it knows that nobody has recorded that one,
+/// see [`began_here`].
 #[must_use]
-pub fn new_traceparent(random: &[u8; 24]) -> String {
+pub fn new_traceparent(random: &[u8; 16], share: f64) -> String {
     let mut value = String::with_capacity(TRACEPARENT_LENGTH);
     value.push_str("00-");
-    let (trace, parent) = random.split_at(16);
-    push_id(&mut value, trace);
+    let mut id = *random;
+    // An all-zero id is not allowed.
+    if let [.., last] = &mut id
+        && random.iter().skip(8).all(|&byte| byte == 0)
+    {
+        *last = 1;
+    }
+    push_hex(&mut value, &id);
     value.push('-');
-    push_id(&mut value, parent);
-    value.push_str("-03");
+    push_hex(&mut value, id.split_at(8).1);
+    value.push_str(if is_sampled(&id, share) { "-03" } else { "-02" });
     value
 }
 
-/// An all-zero id is not allowed, so such a draw ends in 1 instead.
-fn push_id(value: &mut String, id: &[u8]) {
-    let zero = id.iter().all(|&byte| byte == 0);
-    for (index, &byte) in id.iter().enumerate() {
-        let byte = if zero && index + 1 == id.len() { 1 } else { byte };
+/// Whether a trace of this id began with a [`new_traceparent`] that names this parent: a span that nobody records.
+#[must_use]
+pub fn began_here(trace: &[u8; 16], parent: &[u8; 8]) -> bool {
+    trace.split_at(8).1 == parent
+}
+
+/// Whether a trace is among so large a share of all, by the last seven bytes of its id, which are random. Who asks with a larger
+/// share gets all of a smaller one, too.
+#[must_use]
+pub fn is_sampled(trace: &[u8; 16], share: f64) -> bool {
+    let random = trace.iter().skip(9).fold(0u64, |number, &byte| number << 8 | u64::from(byte));
+    // So many bits are exact in a double.
+    #[allow(clippy::cast_precision_loss, reason = "52 bits")]
+    let place = (random >> 4) as f64 / (1u64 << 52) as f64;
+    // The large numbers are sampled, as OpenTelemetry's consistent sampling has it.
+    place >= 1.0 - share
+}
+
+fn push_hex(value: &mut String, id: &[u8]) {
+    for &byte in id {
         for nibble in [byte >> 4, byte & 0xf] {
             value.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
         }
@@ -169,8 +193,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_new_traceparent_is_valid(random: [u8; 24]) {
-            let value = new_traceparent(&random);
+        fn a_new_traceparent_is_valid(random: [u8; 16], share in 0.0..=1.0) {
+            let value = new_traceparent(&random, share);
             proptest::prop_assert!(is_valid_traceparent(value.as_bytes()), "{}", value);
         }
 
@@ -183,6 +207,6 @@ mod tests {
 
     #[test]
     fn a_zero_draw_is_avoided() {
-        assert!(is_valid_traceparent(new_traceparent(&[0; 24]).as_bytes()));
+        assert!(is_valid_traceparent(new_traceparent(&[0; 16], 1.0).as_bytes()));
     }
 }

@@ -1,6 +1,9 @@
 //! What the filter decided for a request and which trace it belongs to, read once; and what came of it.
 
-use crate::outcome::Outcome;
+use crate::{
+    outcome::Outcome,
+    trace::{Span, Tracer},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::EvaluationContext;
 use halftone_rules::{
@@ -9,12 +12,12 @@ use halftone_rules::{
     trace::{TRACEPARENT, is_valid_traceparent},
 };
 use http::{HeaderMap, Request};
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
 use prost::Message;
 use std::{
     sync::{Arc, OnceLock},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tower_layer::Layer;
 use tower_service::Service;
@@ -30,10 +33,20 @@ pub struct RequestContext {
     pub evaluation: Option<EvaluationContext>,
     /// The span that it belongs to, which its `traceparent` names; nothing when it belongs to none.
     pub parent: Option<SpanContext>,
+    /// From when to when the headers were read.
+    pub(crate) read: (SystemTime, SystemTime),
+    recorded: OnceLock<Recorded>,
     served: OnceLock<Served>,
     inference: OnceLock<Inference>,
     output_hash: OnceLock<u64>,
     feature_version: OnceLock<String>,
+}
+
+/// Where the spans of a request belong.
+#[derive(Debug)]
+struct Recorded {
+    tracer: Tracer,
+    span: SpanContext,
 }
 
 /// Which model a request is about.
@@ -60,9 +73,13 @@ impl RequestContext {
     /// That of a request with these headers.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Self {
+        let begun = SystemTime::now();
+        let (evaluation, parent) = (evaluation(headers), parent(headers));
         Self {
-            evaluation: evaluation(headers),
-            parent: parent(headers),
+            evaluation,
+            parent,
+            read: (begun, SystemTime::now()),
+            recorded: OnceLock::new(),
             served: OnceLock::new(),
             inference: OnceLock::new(),
             output_hash: OnceLock::new(),
@@ -83,7 +100,31 @@ impl RequestContext {
     /// The trace that it belongs to; nothing when it belongs to none.
     #[must_use]
     pub fn trace_id(&self) -> Option<TraceId> {
-        self.parent.as_ref().map(SpanContext::trace_id)
+        self.span().or(self.parent.as_ref()).map(SpanContext::trace_id)
+    }
+
+    /// Its span, when it is recorded.
+    #[must_use]
+    pub fn span(&self) -> Option<&SpanContext> {
+        self.recorded.get().map(|recorded| &recorded.span)
+    }
+
+    /// From now on its stages are recorded below this span.
+    pub(crate) fn record(&self, tracer: Tracer, span: SpanContext) {
+        let _ = self.recorded.set(Recorded { tracer, span });
+    }
+
+    /// A stage of the request, from now until the span is dropped. Nothing where the request is not recorded.
+    #[must_use]
+    pub fn stage(&self, name: &'static str) -> Span {
+        self.stage_of_kind(name, SpanKind::Internal)
+    }
+
+    /// As [`RequestContext::stage`], of another kind: a call of another service, for example.
+    #[must_use]
+    pub fn stage_of_kind(&self, name: &'static str, kind: SpanKind) -> Span {
+        let Some(Recorded { tracer, span }) = self.recorded.get() else { return Span::none() };
+        tracer.below(span, name, kind)
     }
 
     /// Tells the layers which model the request is about. The first call counts: a request is about one.

@@ -5,6 +5,7 @@
 //!
 //! - [`ContextLayer`](context::ContextLayer) reads, once, what the filter decided about a request and which
 //!   trace it belongs to, and puts both where handlers and the other layers find them;
+//! - [`TraceLayer`](trace_layer::TraceLayer) records the request as a span, when its trace is sampled;
 //! - [`RequestLogLayer`](request_log::RequestLogLayer) logs one line per request, with what was decided;
 //! - [`MetricsLayer`](metrics::MetricsLayer) counts requests and measures inferences for Prometheus;
 //! - [`BreakerLayer`](breaker::BreakerLayer) leaves a service alone for a while that fails too often. It goes around
@@ -47,9 +48,14 @@
 pub mod admin;
 pub mod breaker;
 pub mod context;
+mod endpoint;
 pub mod heap;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 pub mod outcome;
 pub mod profile;
 pub mod request_log;
+pub mod throttle;
+pub mod trace;
+pub mod trace_layer;

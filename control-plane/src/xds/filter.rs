@@ -15,7 +15,7 @@ use envoy_types::util::pack_any;
 use serde_json::json;
 
 use super::resource::Resource;
-use super::snapshot::{ProxySettings, SnapshotError};
+use super::snapshot::{ProxySettings, SnapshotError, TraceSample};
 use super::wire::duration;
 
 /// How long a proxy waits before it reloads a VM that trapped again. Requests in that time fail, so it is the least that
@@ -33,12 +33,16 @@ pub(super) fn resource(bundle: &[u8], settings: &ProxySettings) -> Result<Arc<Re
 
 /// What the filter reads (`filter/src/configuration.rs`): settings as JSON, then the bundle.
 pub fn plugin_configuration(bundle: &[u8], settings: &ProxySettings) -> Vec<u8> {
-    let ProxySettings { tracing, override_keys, control_plane_cluster, .. } = settings;
-    let object = json!({
+    let ProxySettings { tracing, trace_sample, override_keys, control_plane_cluster, .. } = settings;
+    let mut object = json!({
         "tracing": tracing,
         "override_keys": override_keys,
         "report": { "cluster": control_plane_cluster },
     });
+    // A module of before there was such a setting would refuse it.
+    if *trace_sample != TraceSample::default() {
+        object["trace_sample"] = json!(trace_sample);
+    }
     [object.to_string().as_bytes(), b"\n", bundle].concat()
 }
 

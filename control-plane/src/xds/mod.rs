@@ -44,7 +44,7 @@ pub use fleet::{Behind, Fleet, RefusedRevision};
 pub use form::Form;
 pub use nodes::{KindStatus, Nack, NodeStatus, Nodes};
 pub use resource::{Kind, Resources};
-pub use snapshot::{ProxySettings, RulesetRoutes, Snapshot, SnapshotError, TraceOwner};
+pub use snapshot::{ProxySettings, RulesetRoutes, Snapshot, SnapshotError, TraceOwner, TraceSample};
 use stream::Timing;
 
 /// How proxies are noticed that vanished without closing their connection: they are off the list after both times.

@@ -37,7 +37,7 @@ pub struct RulesetRoutes {
 }
 
 /// The names on which the control plane and the user's Envoy bootstrap must agree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProxySettings {
     /// Name of the HTTP filter whose configuration is discovered, and of the plugin in it.
     pub filter_name: String,
@@ -57,6 +57,8 @@ pub struct ProxySettings {
     pub control_plane_cluster: String,
     /// Who starts and continues traces.
     pub tracing: TraceOwner,
+    /// Which of the traces that begin in the filter are sampled.
+    pub trace_sample: TraceSample,
     /// Whose override tokens proxies take: public keys of Ed25519 as base64.
     pub override_keys: Vec<String>,
 }
@@ -72,6 +74,21 @@ pub enum TraceOwner {
     Proxy,
 }
 
+/// Which of the traces that begin in the filter are sampled: a share of each, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TraceSample {
+    /// Of requests that go to what there was before: no rule took them, or they are what a candidate is compared with.
+    pub stable: f64,
+    /// Of requests that a rule took.
+    pub candidate: f64,
+}
+
+impl Default for TraceSample {
+    fn default() -> Self {
+        Self { stable: 1.0, candidate: 1.0 }
+    }
+}
+
 impl ProxySettings {
     /// The names that the documented bootstrap uses.
     pub fn new(wasm_file: impl Into<PathBuf>) -> Self {
@@ -85,6 +102,7 @@ impl ProxySettings {
             fallback_timeout: Duration::ZERO,
             control_plane_cluster: "halftone-control-plane".to_owned(),
             tracing: TraceOwner::default(),
+            trace_sample: TraceSample::default(),
             override_keys: Vec::new(),
         }
     }

@@ -6,10 +6,14 @@ use super::{
     row::Row,
     template::Template,
 };
+use crate::call::Call;
 use axum::http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use halftone_proto::v1::EvaluationContext;
-use halftone_telemetry::breaker::{Breaker, BreakerLayer, BreakerService};
+use halftone_telemetry::{
+    breaker::{Breaker, BreakerLayer, BreakerService},
+    trace::Span,
+};
 use http_body_util::{BodyExt, Limited};
 use reqwest::{Body, Client, redirect::Policy};
 use serde_json::Value;
@@ -104,7 +108,7 @@ impl Service {
 
     /// Asks for what belongs to a request, unless that is known, or somebody else has asked already.
     #[must_use]
-    pub fn ask(self: &Arc<Self>, context: Option<&EvaluationContext>) -> Asked {
+    pub fn ask(self: &Arc<Self>, context: Option<&EvaluationContext>, call: &Call) -> Asked {
         let url = self.template.url(context.unwrap_or(&EvaluationContext::default()));
         let Some(url) = url else {
             return Asked::Not("the request has no unit that it could be asked about".into());
@@ -115,7 +119,7 @@ impl Service {
             Found::Stale(answer) => Some(answer),
             Found::Nothing => None,
         };
-        let flight = cache.flight(&url).or_else(|| self.take_off(&mut cache, url.into()));
+        let flight = cache.flight(&url).or_else(|| self.take_off(&mut cache, url.into(), call));
         match (stale, flight) {
             (Some(answer), _) => Asked::Answer(answer),
             (None, Some(flight)) => Asked::Flight(flight),
@@ -141,13 +145,22 @@ impl Service {
     }
 
     /// Sends somebody for an answer, who goes on also when nobody waits for it any more.
-    fn take_off(self: &Arc<Self>, cache: &mut Cache<Answer>, url: Arc<str>) -> Option<Flight<Answer>> {
+    fn take_off(
+        self: &Arc<Self>,
+        cache: &mut Cache<Answer>,
+        url: Arc<str>,
+        call: &Call,
+    ) -> Option<Flight<Answer>> {
         let sender = cache.take_off(Arc::clone(&url))?;
         let flight = sender.subscribe();
+        // The trace of who asked first. Others that wait for the same answer see in theirs that they waited.
+        let mut span = call.calls("GET");
+        span.set("http.request.method", "GET");
         let landing = Landing { service: Arc::clone(self), url };
         tokio::spawn(async move {
             let Landing { service, url } = &landing;
-            let answer = service.fetch(url).await;
+            let answer = service.fetch(url, &mut span).await;
+            drop(span);
             if let Ok((answer, bytes)) = &answer {
                 service.lock().put(Arc::clone(url), Arc::clone(answer), *bytes);
             }
@@ -159,9 +172,23 @@ impl Service {
     }
 
     /// The answer, and how many bytes it takes.
-    async fn fetch(&self, url: &str) -> Result<(Arc<Answer>, usize), String> {
-        let request = Request::get(url).body(Body::default()).map_err(|e| e.to_string())?;
-        let response = self.http.clone().call(request).await.map_err(|e| told(&e))?;
+    async fn fetch(&self, url: &str, span: &mut Span) -> Result<(Arc<Answer>, usize), String> {
+        let mut request = Request::get(url).body(Body::default()).map_err(|e| e.to_string())?;
+        // Not the whole URL, which has the unit in it.
+        span.set_some("server.address", request.uri().host().map(str::to_owned));
+        span.set_some("server.port", request.uri().port_u16().map(i64::from));
+        if let Some(traceparent) = span.traceparent().and_then(|text| text.try_into().ok()) {
+            request.headers_mut().insert("traceparent", traceparent);
+        }
+        let response = self.http.clone().call(request).await.map_err(|e| {
+            let problem = told(&e);
+            span.fail("_OTHER", problem.clone());
+            problem
+        })?;
+        span.set("http.response.status_code", i64::from(response.status().as_u16()));
+        if response.status().is_client_error() || response.status().is_server_error() {
+            span.fail(response.status().as_str().to_owned(), "");
+        }
         match response.status() {
             StatusCode::NOT_FOUND | StatusCode::GONE => {
                 let nothing = || Err("it has nothing about the unit".to_owned());

@@ -4,9 +4,9 @@ use super::{
     batch::{Batch, Sighting, Sightings},
     record::{End, Record, outcome},
     seen::Seen,
-    throttle::Throttle,
 };
 use halftone_proto::{CLOCK_TOLERANCE_MS, v1::Series};
+use halftone_telemetry::throttle::Throttle;
 use std::time::{SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_64;
 

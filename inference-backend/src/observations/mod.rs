@@ -12,7 +12,6 @@ pub mod record;
 pub mod seen;
 pub mod spool;
 pub mod statistics;
-pub mod throttle;
 pub mod uplink;
 pub mod watch;
 pub mod worker;

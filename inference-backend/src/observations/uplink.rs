@@ -1,8 +1,8 @@
 //! The way to the control plane.
 
-use super::throttle::Throttle;
 use anyhow::{Context, bail};
 use halftone_proto::v1::{ObservationBatch, ObservationSource, observations_client::ObservationsClient};
+use halftone_telemetry::throttle::Throttle;
 use std::{fs, path::Path, time::Duration};
 use tonic::{
     Request, Status,

@@ -35,6 +35,7 @@ impl Watch {
         outputs: Vec<Output>,
         encode: impl FnOnce(&Model, &[Output]) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Failure> {
+        let _stage = self.context.stage("encode");
         let (model, observed) = (Arc::clone(&self.model), self.outbox.is_some());
         let size = outputs.iter().map(Output::size).sum();
         let (findings, encoded) = offload(size, move || {

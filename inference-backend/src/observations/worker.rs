@@ -4,9 +4,9 @@ use super::{
     aggregator::Aggregator,
     handover::{Inbox, ROOM},
     spool::Spool,
-    throttle::Throttle,
     uplink::Uplink,
 };
+use halftone_telemetry::throttle::Throttle;
 use std::{
     cell::RefCell,
     convert::Infallible,

@@ -1,0 +1,253 @@
+//! A request as a span, with what was decided about it and what came of it, by OpenTelemetry's conventions where there is one.
+
+use crate::{
+    context::RequestContext,
+    endpoint::Endpoint,
+    outcome::{code_name, grpc_code, status},
+    trace::{Span, Tracer},
+};
+use halftone_proto::v1::EvaluationContext;
+use http::{Request, Response, header};
+use opentelemetry::{KeyValue, trace::SpanKind};
+use pin_project_lite::pin_project;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Records every request whose trace is sampled, and has its handlers record their stages below it
+/// ([`RequestContext::stage`]). Of requests without a trace those are recorded that are inferences.
+///
+/// As for the request log, a request ends when the head of its response is ready.
+#[derive(Clone, Debug)]
+pub struct TraceLayer(Tracer);
+
+impl TraceLayer {
+    /// Spans are made by this tracer.
+    #[must_use]
+    pub fn new(tracer: Tracer) -> Self {
+        Self(tracer)
+    }
+}
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = TraceService<S>;
+
+    fn layer(&self, inner: S) -> TraceService<S> {
+        TraceService { inner, tracer: self.0.clone() }
+    }
+}
+
+/// What [`TraceLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct TraceService<S> {
+    inner: S,
+    tracer: Tracer,
+}
+
+impl<S, B, R> Service<Request<B>> for TraceService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Traced<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Traced<S::Future> {
+        let recording = Recording::begin(&self.tracer, &mut request);
+        Traced { answer: self.inner.call(request), recording }
+    }
+}
+
+pin_project! {
+    /// A request that is recorded.
+    #[derive(Debug)]
+    pub struct Traced<F> {
+        // Dropped first: its stages end before it does.
+        #[pin]
+        answer: F,
+        recording: Option<Recording>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<R>, E>>, R, E> Future for Traced<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let answer = ready!(this.answer.poll(cx));
+        if let Some(recording) = this.recording.take() {
+            match &answer {
+                Ok(response) => recording.end(status(response), grpc_code(response)),
+                // A service that fails without a response ends the connection.
+                Err(_) => recording.end(500, None),
+            }
+        }
+        Poll::Ready(answer)
+    }
+}
+
+/// A request that is being recorded. Dropped without an end, the client has left.
+#[derive(Debug)]
+struct Recording {
+    span: Span,
+    context: Arc<RequestContext>,
+    endpoint: Endpoint,
+    ended: bool,
+}
+
+impl Recording {
+    fn begin<B>(tracer: &Tracer, request: &mut Request<B>) -> Option<Self> {
+        if !tracer.records() {
+            return None;
+        }
+        let context = RequestContext::of(request);
+        let mut span = match &context.parent {
+            Some(parent) => tracer.below(parent, "request", SpanKind::Server),
+            None => tracer.root("request", SpanKind::Server),
+        };
+        let own = span.context()?.clone();
+        let (begun, read) = context.read;
+        span.begin_at(begun);
+        if let Some(parent) = &context.parent
+            && halftone_rules::trace::began_here(&parent.trace_id().to_bytes(), &parent.span_id().to_bytes())
+        {
+            span.make_root();
+        }
+        let endpoint = Endpoint::of(request);
+        about(&mut span, request, &endpoint);
+        if let Some(evaluation) = &context.evaluation {
+            let mut stage = span.child("evaluation context");
+            stage.begin_at(begun);
+            decided(&mut stage, evaluation);
+            stage.event("feature_flag.evaluation", || flag(evaluation));
+            stage.end_at(read);
+            decided(&mut span, evaluation);
+        }
+        context.record(tracer.clone(), own);
+        Some(Self { span, context, endpoint, ended: false })
+    }
+
+    fn end(mut self, status: u16, grpc: Option<u16>) {
+        self.ended = true;
+        self.tell(status, grpc);
+        // What nobody traces but us, and is no inference, is a probe or a question about a model.
+        if self.context.parent.is_none() && self.context.inference().is_none() {
+            std::mem::take(&mut self.span).forget();
+        }
+    }
+
+    fn tell(&mut self, status: u16, grpc: Option<u16>) {
+        let (span, context) = (&mut self.span, &self.context);
+        let failed = match &self.endpoint {
+            Endpoint::Call(_) => {
+                // A call that went well has its status in the trailers.
+                let code = grpc.unwrap_or(0);
+                span.set("rpc.response.status_code", code_name(code));
+                // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's fault.
+                matches!(code, 2 | 4 | 12 | 13 | 14 | 15).then(|| code_name(code).to_owned())
+            }
+            Endpoint::Route(_) | Endpoint::Other => {
+                span.set("http.response.status_code", i64::from(status));
+                (status >= 500).then(|| status.to_string())
+            }
+        };
+        if let Some(kind) = failed {
+            span.fail(kind, "");
+        }
+        if let Some(served) = context.served() {
+            span.set("model.name", Arc::clone(&served.model));
+            span.set("model.version", Arc::clone(&served.version));
+            span.set("hardware_type", served.hardware);
+        }
+        span.set_some("model_output_hash", context.output_hash().map(|hash| format!("{hash:016x}")));
+        span.set_some("halftone.feature_version", context.feature_version().map(str::to_owned));
+        span.set_some("halftone.outcome", context.inference().map(|inference| inference.outcome.as_str()));
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.tell(499, Some(1));
+            self.span.fail("cancelled", "the client left before the answer");
+        }
+    }
+}
+
+/// What is known of a request from its head.
+fn about<B>(span: &mut Span, request: &Request<B>, endpoint: &Endpoint) {
+    match endpoint {
+        Endpoint::Call(path) => {
+            let method = path.trim_start_matches('/').to_owned();
+            span.rename(method.clone());
+            span.set("rpc.system.name", "grpc");
+            span.set("rpc.method", method);
+        }
+        Endpoint::Route(route) => {
+            span.rename(format!("{} {route}", request.method()));
+            span.set("http.request.method", request.method().as_str().to_owned());
+            span.set("http.route", Arc::clone(route));
+            span.set("url.path", request.uri().path().to_owned());
+            span.set("url.scheme", "http");
+        }
+        Endpoint::Other => {
+            span.rename(request.method().as_str().to_owned());
+            span.set("http.request.method", request.method().as_str().to_owned());
+            span.set("url.path", request.uri().path().to_owned());
+            span.set("url.scheme", "http");
+        }
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let host = authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
+    if let Some(authority) = host.and_then(|host| host.parse::<http::uri::Authority>().ok()) {
+        span.set("server.address", authority.host().to_owned());
+        span.set_some("server.port", authority.port_u16().map(i64::from));
+    }
+}
+
+/// What the filter decided, in our own words.
+fn decided(span: &mut Span, evaluation: &EvaluationContext) {
+    let EvaluationContext { ruleset, revision, rule, target, arm, epoch, .. } = evaluation;
+    span.set("halftone.ruleset", ruleset.clone());
+    span.set("halftone.revision", whole(*revision));
+    if !rule.is_empty() {
+        span.set("halftone.rule", rule.clone());
+    }
+    // A rule with an epoch is a release.
+    if *epoch > 0 {
+        span.set("halftone.release", rule.clone());
+        span.set("halftone.epoch", whole(*epoch));
+    }
+    if !arm.is_empty() {
+        span.set("halftone.arm", arm.clone());
+    }
+    span.set("halftone.variant", target.clone());
+}
+
+/// What the filter decided, in the words of the event `feature_flag.evaluation`.
+fn flag(evaluation: &EvaluationContext) -> Vec<KeyValue> {
+    let mut said = vec![
+        KeyValue::new("feature_flag.key", evaluation.ruleset.clone()),
+        KeyValue::new("feature_flag.result.variant", evaluation.target.clone()),
+        KeyValue::new("feature_flag.result.reason", evaluation.reason().as_str_name().to_lowercase()),
+        KeyValue::new("feature_flag.provider.name", "halftone"),
+        KeyValue::new("feature_flag.version", evaluation.revision.to_string()),
+    ];
+    if evaluation.unit_hash != 0 {
+        // The unit itself is nobody's business.
+        said.push(KeyValue::new("feature_flag.context.id", format!("{:016x}", evaluation.unit_hash)));
+    }
+    said
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
