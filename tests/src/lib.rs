@@ -5,6 +5,7 @@
 
 mod answering;
 mod cli;
+pub mod collector;
 pub mod digits;
 pub mod disk;
 mod edge;

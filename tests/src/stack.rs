@@ -271,6 +271,12 @@ impl Backend {
         Ok(Self { process, address: address.parse().context("the backend's ready file")?, version })
     }
 
+    /// The version of the model that it serves.
+    #[must_use]
+    pub fn version(&self) -> u16 {
+        self.version
+    }
+
     /// What it holds in memory.
     ///
     /// # Errors

@@ -1,20 +1,13 @@
 //! Traces and baggage through real Envoy: by the filter alone, and with Envoy's own tracer.
 
 use anyhow::{Context, Result, ensure};
-use axum::{Router, body::Bytes, extract::State};
 use halftone_rules::trace::is_valid_traceparent;
 use halftone_tests::{
-    Edge, EdgeOptions, Seen, repository,
+    Edge, EdgeOptions, Seen,
+    collector::{Received, Receiver, with_tracer},
     trace_cases::{TRACEPARENT, TraceCase, trace_cases},
     wire::{Client, Message},
 };
-use prost::Message as _;
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
-use tokio::net::TcpListener;
 
 /// Everybody gets `v2`.
 const RULES: &str = "default: v1\nrules: [{name: all, target: v2}]\n";
@@ -91,125 +84,9 @@ async fn baggage_stays_whole_and_within_its_limits() -> Result<()> {
     Ok(())
 }
 
-/// The parts of OpenTelemetry's `ExportTraceServiceRequest` that the tests look at.
-mod otlp {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Request {
-        #[prost(message, repeated, tag = "1")]
-        pub(super) resources: Vec<Resource>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Resource {
-        #[prost(message, repeated, tag = "2")]
-        pub(super) scopes: Vec<Scope>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Scope {
-        #[prost(message, repeated, tag = "2")]
-        pub(super) spans: Vec<Span>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Span {
-        #[prost(bytes = "vec", tag = "1")]
-        pub(super) trace_id: Vec<u8>,
-        #[prost(bytes = "vec", tag = "2")]
-        pub(super) span_id: Vec<u8>,
-        #[prost(message, repeated, tag = "9")]
-        pub(super) attributes: Vec<Attribute>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Attribute {
-        #[prost(string, tag = "1")]
-        pub(super) key: String,
-        #[prost(message, optional, tag = "2")]
-        pub(super) value: Option<Value>,
-    }
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Value {
-        #[prost(string, tag = "1")]
-        pub(super) text: String,
-    }
-
-    impl Span {
-        pub(super) fn attribute(&self, key: &str) -> Option<&str> {
-            let found = self.attributes.iter().find(|attribute| attribute.key == key)?;
-            found.value.as_ref().map(|value| value.text.as_str())
-        }
-    }
-}
-
-/// An OpenTelemetry collector that keeps what it gets.
-struct Collector {
-    address: SocketAddr,
-    spans: Arc<Mutex<Vec<otlp::Span>>>,
-    server: tokio::task::JoinHandle<()>,
-}
-
-impl Collector {
-    async fn start() -> Result<Self> {
-        let spans: Arc<Mutex<Vec<otlp::Span>>> = Arc::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let router = Router::new().fallback(take).with_state(spans.clone());
-        let server = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Self { address, spans, server })
-    }
-
-    /// The span of a trace, once it has come.
-    async fn span(&self, trace: &str) -> Result<otlp::Span> {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let start = Instant::now();
-        loop {
-            let spans = self.spans.lock().map_or_else(|_| Vec::new(), |spans| spans.clone());
-            if let Some(span) = spans.iter().find(|span| hex(&span.trace_id) == trace) {
-                return Ok(span.clone());
-            }
-            ensure!(start.elapsed() < Duration::from_secs(20), "no span of {trace} among {}", spans.len());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-async fn take(State(spans): State<Arc<Mutex<Vec<otlp::Span>>>>, body: Bytes) {
-    let request = otlp::Request::decode(body).unwrap_or_default();
-    let scopes = request.resources.into_iter().flat_map(|resource| resource.scopes);
-    if let Ok(mut spans) = spans.lock() {
-        spans.extend(scopes.flat_map(|scope| scope.spans));
-    }
-}
-
-/// The bootstrap with `envoy/tracing.yaml` in it, and a cluster for the collector.
-fn with_tracer(bootstrap: &str, collector: SocketAddr, propagates: bool) -> String {
-    let snippet = std::fs::read_to_string(repository().join("envoy/tracing.yaml")).unwrap_or_default();
-    let snippet = snippet
-        .replace("<service name>", "edge")
-        .replace("<collector>", &collector.to_string())
-        .replace("<collector cluster>", "collector");
-    let snippet = if propagates {
-        snippet
-    } else {
-        snippet.replace("# no_context_propagation", "no_context_propagation")
-    };
-    let snippet: String = snippet.lines().map(|line| format!("                {line}\n")).collect();
-    let manager = "                codec_type: AUTO\n";
-    let clusters = "  clusters:\n";
-    let (ip, port) = (collector.ip(), collector.port());
-    let cluster = format!(
-        "    - {{name: collector, type: STATIC, load_assignment: {{cluster_name: collector, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}}}]}}]}}}}\n"
-    );
-    bootstrap.replacen(manager, &format!("{manager}{snippet}"), 1).replacen(
-        clusters,
-        &format!("{clusters}{cluster}"),
-        1,
-    )
+/// A span of a trace, once it has come.
+async fn span(receiver: &Receiver, trace: &str) -> Result<Received> {
+    receiver.trace(trace, |spans| !spans.is_empty()).await?.pop().context("no span")
 }
 
 /// What a backend sees of requests with a trace and without, and of enough of them for the tracer to send its spans.
@@ -246,7 +123,7 @@ async fn without_a_tracer_the_proxys_traces_are_left_alone() -> Result<()> {
 
 #[tokio::test]
 async fn envoys_tracer_has_the_trace_and_the_decision_on_its_span() -> Result<()> {
-    let collector = Collector::start().await?;
+    let collector = Receiver::start().await?;
     let edit = |bootstrap: &str| with_tracer(bootstrap, collector.address, true);
     let options = EdgeOptions { serve: &["--trace-owner", "proxy"], edit: &edit, ..EdgeOptions::default() };
     let edge = Edge::start(options).await?;
@@ -261,8 +138,8 @@ async fn envoys_tracer_has_the_trace_and_the_decision_on_its_span() -> Result<()
     assert!(is_valid_traceparent(begun.as_bytes()), "{begun}");
     for seen in [&with, &without] {
         let traceparent = seen.one("traceparent")?;
-        let span = collector.span(&traceparent[3..35]).await?;
-        assert_eq!(span.attribute("halftone.target"), Some("v2"), "{span:?}");
+        let span = span(&collector, &traceparent[3..35]).await?;
+        assert_eq!(span.attribute("halftone.target").as_deref(), Some("v2"), "{span:?}");
         let baggage = span.attribute("halftone.baggage").context("no baggage")?;
         assert_eq!(baggage, seen.one("baggage")?);
     }
@@ -273,7 +150,7 @@ async fn envoys_tracer_has_the_trace_and_the_decision_on_its_span() -> Result<()
 async fn a_tracer_that_does_not_propagate_leaves_the_headers_alone() -> Result<()> {
     // Then the filter may take part in the trace itself.
     for (owner, begins) in [("proxy", false), ("filter", true)] {
-        let collector = Collector::start().await?;
+        let collector = Receiver::start().await?;
         let edit = |bootstrap: &str| with_tracer(bootstrap, collector.address, false);
         let options = EdgeOptions { serve: &["--trace-owner", owner], edit: &edit, ..EdgeOptions::default() };
         let edge = Edge::start(options).await?;
@@ -281,8 +158,8 @@ async fn a_tracer_that_does_not_propagate_leaves_the_headers_alone() -> Result<(
         let (with, without) = with_and_without_trace(&edge).await?;
         assert_eq!((with.one("traceparent")?, with.one("tracestate")?), (TRACEPARENT, "theirs=1"));
         assert_eq!(without.all("traceparent").len(), usize::from(begins), "{owner}");
-        let span = collector.span(&TRACEPARENT[3..35]).await?;
-        assert_eq!(span.attribute("halftone.target"), Some("v2"), "{span:?}");
+        let span = span(&collector, &TRACEPARENT[3..35]).await?;
+        assert_eq!(span.attribute("halftone.target").as_deref(), Some("v2"), "{span:?}");
     }
     Ok(())
 }
