@@ -60,6 +60,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let (outbox, reporter) = observations.map(observations::start).transpose()?.unzip();
     let (app, router) = app::serve(Arc::clone(&keeper), limits, outbox).await?;
+    if let Some(reporter) = &reporter {
+        app.metrics.register(reporter.backlog().metrics());
+    }
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;

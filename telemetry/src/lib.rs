@@ -46,6 +46,7 @@
 
 pub mod admin;
 pub mod breaker;
+pub mod build_info;
 pub mod context;
 pub mod heap;
 pub mod log;
