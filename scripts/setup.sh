@@ -17,8 +17,8 @@ Fetches, once, what building and running Halftone needs besides cargo:
   the wasm32-wasip1 target of the pinned Rust toolchain (by rustup)
 with --tests also cargo-nextest, cargo-fuzz and the target aarch64-unknown-linux-gnu, when they are missing, and
   .halftone/clients-venv                      client libraries of the Open Inference Protocol
-  .halftone/prometheus/prometheus             Prometheus, from Debian's archive
   .halftone/collector/collector               an OpenTelemetry collector
+  .halftone/prometheus/{prometheus,promtool}  Prometheus, from Debian's archive
 with --peers also
   .halftone/peers-venv                        servers that the inference service is measured against
 A second run does nothing.
@@ -27,7 +27,7 @@ environment:
   HALFTONE_ENVOY   an envoy binary to use instead of fetching one
   ORT_DYLIB_PATH   a libonnxruntime.so (1.31 or newer) to use instead of fetching one
   HALFTONE_TEST_COLLECTOR    a rotel to use in tests instead of fetching one
-  HALFTONE_TEST_PROMETHEUS   a prometheus (2.42 or newer) to use in tests instead of fetching one
+  HALFTONE_TEST_PROMETHEUS   a prometheus (2.42 or newer) to use in tests instead of fetching one; promtool stands beside it
 EOF
 }
 
@@ -169,10 +169,10 @@ python_venv() {
     printf '%s\n' "$made_of" >"$venv/stamp"
 }
 
-# Debian ships Prometheus as one binary, and apt checks who signed it. Unpacked only: nothing is installed.
+# Debian ships Prometheus as two binaries, and apt checks who signed them. Unpacked only: nothing is installed.
 prometheus() {
     local part=$home/prometheus
-    if [[ -x $part/prometheus ]] && "$part/prometheus" --version >>"$log" 2>&1; then return; fi
+    if try_prometheus "$part"; then return; fi
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
         die "Prometheus is fetched by apt-get and dpkg-deb, which are missing; set HALFTONE_TEST_PROMETHEUS to the path of your own"
     fi
@@ -187,11 +187,26 @@ prometheus() {
     dpkg-deb -x "$work/deb"/prometheus_*.deb "$work/unpacked" >>"$log" 2>&1 ||
         die "cannot unpack Prometheus (details in .halftone/setup.log): is the disk full?"
     mkdir "$work/prometheus"
-    mv "$work/unpacked/usr/bin/prometheus" "$work/prometheus/prometheus"
-    "$work/prometheus/prometheus" --version >>"$log" 2>&1 ||
+    mv "$work/unpacked/usr/bin/prometheus" "$work/unpacked/usr/bin/promtool" "$work/prometheus/"
+    try_prometheus "$work/prometheus" ||
         die "Prometheus does not run on this system (details in .halftone/setup.log); set HALFTONE_TEST_PROMETHEUS to the path of your own"
     rm -rf "${part:?}"
     mv "$work/prometheus" "$part"
+}
+
+# try_prometheus FOLDER: whether both are there and run; an older set-up has no promtool.
+try_prometheus() {
+    local tool
+    for tool in prometheus promtool; do
+        [[ -x $1/$tool ]] && "$1/$tool" --version >>"$log" 2>&1 || return 1
+    done
+}
+
+# The rules are checked by what comes with the user's own Prometheus, too.
+own_prometheus() {
+    own HALFTONE_TEST_PROMETHEUS || return 1
+    [[ -x $(dirname -- "$HALFTONE_TEST_PROMETHEUS")/promtool ]] ||
+        die "there is no promtool beside HALFTONE_TEST_PROMETHEUS ($HALFTONE_TEST_PROMETHEUS): it comes with Prometheus, put it there"
 }
 
 tests=false peers=false
@@ -231,7 +246,7 @@ if $tests; then
     python_venv clients-venv inference-backend/tests/clients/requirements.txt \
         "client libraries of the Open Inference Protocol"
     own HALFTONE_TEST_COLLECTOR || fetch rotel HALFTONE_TEST_COLLECTOR rotel/rotel-agent collector/collector
-    own HALFTONE_TEST_PROMETHEUS || prometheus
+    own_prometheus || prometheus
 fi
 if $peers; then
     python_venv peers-venv bench/peers/requirements.txt "the peers of the inference service"

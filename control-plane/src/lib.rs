@@ -4,13 +4,14 @@
 //! To be read in this order: [`publisher`] (what a change goes through), [`node_clusters`]
 //! (what differs between proxies), [`gate`] and [`store`] (what it
 //! has to pass and where it is kept), [`api`] and [`xds`] (how changes come in and go out),
-//! [`rollback`] (when no proxy takes one), [`ledger`] (what came of requests), [`ids`] (what records are called),
+//! [`rollback`] (when no proxy takes one), [`fleet_metrics`] (how far they are), [`ledger`] (what came of requests), [`ids`] (what records are called),
 //! [`release`] (what is tried, and what follows from it), [`hooks`] (who is told and asked), [`serve`] (how it all runs).
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod bootstrap;
 pub mod cli;
+pub mod fleet_metrics;
 pub mod gate;
 pub mod hooks;
 pub mod ids;

@@ -2,8 +2,9 @@
 
 use crate::{
     api::{self, Token},
+    fleet_metrics,
     gate::Gate,
-    hooks::{self, Gatekeeper, Hooks},
+    hooks::{self, Gatekeeper},
     ledger::{self, Access, Ledger, Limits},
     module::ModuleArgs,
     override_key,
@@ -15,7 +16,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use clap::Args;
-use halftone_telemetry::{metrics::ModelMetrics, otlp};
+use halftone_telemetry::{build_info, metrics::ModelMetrics, otlp};
 use std::{
     fs::{File, TryLockError},
     future::IntoFuture,
@@ -76,6 +77,9 @@ pub struct ServeArgs {
     /// Where releases may take metrics from, besides backends and outcomes.
     #[command(flatten)]
     pub prometheus: PrometheusArgs,
+    /// How much Prometheus gets.
+    #[command(flatten)]
+    pub metrics: release::MetricsArgs,
     /// Address for operators: metrics for Prometheus, CPU profiles, the state of the heap. Not for clients. None when it is
     /// not given.
     #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
@@ -114,7 +118,15 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let controller =
         Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, prometheus, stored)?;
     let admin = match args.admin {
-        Some(address) => Some(admin(address, Arc::clone(&ledger), controller.clone(), &hooks).await?),
+        Some(address) => {
+            let metrics = ModelMetrics::default();
+            metrics.register(build_info::collector("halftone", env!("CARGO_PKG_VERSION")));
+            metrics.register(fleet_metrics::metrics(publisher.clone(), nodes.clone()));
+            metrics.register(ledger::metrics(Arc::clone(&ledger)));
+            metrics.register(release::metrics(controller.clone(), args.metrics));
+            metrics.register(hooks::metrics(&hooks));
+            Some(admin(address, metrics).await?)
+        }
         None => None,
     };
 
@@ -239,18 +251,9 @@ fn token(args: &ServeArgs) -> anyhow::Result<Option<Token>> {
 }
 
 /// Serves what operators ask, to the end of the process; says where.
-async fn admin(
-    address: SocketAddr,
-    ledger: Arc<Ledger>,
-    controller: Controller,
-    hooks: &Hooks,
-) -> anyhow::Result<SocketAddr> {
+async fn admin(address: SocketAddr, metrics: ModelMetrics) -> anyhow::Result<SocketAddr> {
     let listener = bind(address, "--admin").await?;
     let bound = listener.local_addr()?;
-    let metrics = ModelMetrics::default();
-    metrics.register(ledger::metrics(ledger));
-    metrics.register(release::metrics(controller));
-    metrics.register(hooks::metrics(hooks));
     tokio::spawn(axum::serve(listener, halftone_telemetry::admin::router(metrics)).into_future());
     Ok(bound)
 }

@@ -9,6 +9,7 @@ use crate::{
     model::Model,
     models::Models,
     observations::{handover::Outbox, watch::Watch},
+    rejections::Rejections,
     rest,
 };
 use axum::{
@@ -19,6 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use halftone_telemetry::{
+    build_info,
     context::{ContextLayer, RequestContext},
     metrics::ModelMetrics,
     request_log::RequestLogLayer,
@@ -64,6 +66,7 @@ pub struct App {
     pub limits: ClientLimits,
     /// For the bodies of all requests.
     pub budget: Arc<Budget>,
+    rejections: Rejections,
     observations: Option<Outbox>,
     health: HealthReporter,
     draining: AtomicBool,
@@ -81,7 +84,7 @@ impl App {
     /// Watches an inference, from now on.
     #[must_use]
     pub fn watch(&self, context: Arc<RequestContext>, model: Arc<Model>) -> Watch {
-        Watch::begin(context, model, self.observations.clone())
+        Watch::begin(context, model, self.observations.clone(), self.rejections.clone())
     }
 
     /// Refuses, unless clients may load and unload models. They may not as a matter of course: whoever can send a
@@ -126,12 +129,17 @@ pub async fn serve(
         metrics,
         limits,
         budget: Budget::new(limits.max_bodies),
+        rejections: Rejections::default(),
         observations,
         health,
         draining: AtomicBool::new(false),
     });
-    app.metrics.register(Box::new(Gauges(Arc::clone(&app.models))));
-    let metered = Meter { budget: Arc::clone(&app.budget), silence: limits.silence };
+    app.metrics.register(build_info::collector(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")));
+    app.metrics
+        .register(Box::new(Gauges { models: Arc::clone(&app.models), budget: Arc::clone(&app.budget) }));
+    app.metrics.register(app.rejections.metrics(Arc::clone(&app.models)));
+    let (budget, rejections) = (Arc::clone(&app.budget), app.rejections.clone());
+    let metered = Meter { budget, silence: limits.silence, rejections };
     let metered = middleware::from_fn_with_state(metered, budget::meter);
     let router = grpc::router(&app, health_service)?
         .layer(metered)

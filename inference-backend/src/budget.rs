@@ -1,6 +1,9 @@
 //! How much memory the bodies of requests may take, all together.
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    rejections::{Reason, Rejections},
+};
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::{Request, State},
@@ -34,6 +37,18 @@ impl Budget {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
     }
 
+    /// How many bytes there are.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many of them are taken.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// A part of it, empty at first.
     #[must_use]
     pub fn reserve(self: &Arc<Self>) -> Reservation {
@@ -45,13 +60,14 @@ impl Budget {
     /// # Errors
     /// When less than `bytes` is left.
     pub fn has_room(&self, bytes: usize) -> Result<(), Failure> {
-        let left = self.limit.saturating_sub(self.used.load(Ordering::Relaxed));
+        let left = self.limit.saturating_sub(self.used());
         if bytes > left { Err(self.overloaded()) } else { Ok(()) }
     }
 
     fn overloaded(&self) -> Failure {
         let limit = self.limit;
-        Failure::Overloaded(format!("the bodies of requests take all of the {limit} bytes kept for them"))
+        let problem = format!("the bodies of requests take all of the {limit} bytes kept for them");
+        Failure::Overloaded { problem, reason: Reason::BodyBudget }
     }
 }
 
@@ -97,6 +113,8 @@ pub struct Meter {
     pub budget: Arc<Budget>,
     /// How long they may send nothing.
     pub silence: Duration,
+    /// Counts what is turned away.
+    pub rejections: Rejections,
 }
 
 /// Lets a request's body pass only as far as the budget reaches, and as long as it keeps coming; what it took is given
@@ -104,8 +122,7 @@ pub struct Meter {
 pub async fn meter(State(meter): State<Meter>, request: Request, next: Next) -> Response {
     let reservation = Arc::new(Mutex::new(meter.budget.reserve()));
     let metered = Arc::clone(&reservation);
-    let request = request
-        .map(|body| Body::new(Metered { body, reservation: metered, silence: meter.silence, waiting: None }));
+    let request = request.map(|body| Body::new(Metered { body, reservation: metered, meter, waiting: None }));
     let response = next.run(request).await;
     drop(reservation);
     response
@@ -114,18 +131,24 @@ pub async fn meter(State(meter): State<Meter>, request: Request, next: Next) -> 
 struct Metered {
     body: Body,
     reservation: Arc<Mutex<Reservation>>,
-    silence: Duration,
+    meter: Meter,
     /// There only while nothing comes.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Metered {
+    /// The message that names the model is not read yet.
+    fn refused(&self, failure: Failure) -> Status {
+        self.meter.rejections.count(&"".into(), &failure);
+        failure.into()
+    }
+
     /// Fails when nothing has come for too long.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        let silence = self.silence;
+        let silence = self.meter.silence;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(silence)));
         ready!(waiting.as_mut().poll(context));
-        Poll::Ready(Failure::TooSlow(silence.as_secs()).into())
+        Poll::Ready(self.refused(Failure::TooSlow(silence.as_secs())))
     }
 }
 
@@ -146,7 +169,7 @@ impl HttpBody for Metered {
         let grown = self.reservation.lock().unwrap_or_else(PoisonError::into_inner).grow(length);
         Poll::Ready(Some(match grown {
             Ok(()) => Ok(frame),
-            Err(failure) => Err(Status::from(failure).into()),
+            Err(failure) => Err(self.refused(failure).into()),
         }))
     }
 

@@ -1,5 +1,6 @@
 //! Why a request got no answer.
 
+use crate::rejections::Reason;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -37,13 +38,20 @@ pub enum Failure {
     #[error("the content encoding {0:?} is not read; gzip, deflate and identity are")]
     Encoding(String),
     /// More than can be kept is waiting; the text says what of.
-    #[error("{0}; try again later")]
-    Overloaded(String),
+    #[error("{problem}; try again later")]
+    Overloaded {
+        /// What is full.
+        problem: String,
+        /// The same, for the metrics.
+        reason: Reason,
+    },
     /// What is needed for an answer is not there now.
     #[error("{problem}; try again later")]
     Unavailable {
         /// What is not there, and why.
         problem: String,
+        /// The same, for the metrics.
+        reason: Reason,
         /// Seconds after which a client may try again.
         retry_after: u32,
     },
@@ -65,7 +73,7 @@ impl Failure {
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
             Self::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),
-            Self::Overloaded(_) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
+            Self::Overloaded { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::DeadlineExceeded(_) => (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
@@ -75,9 +83,26 @@ impl Failure {
     /// Seconds after which a client may try again; none when that would not help.
     fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::Overloaded(_) => Some(RETRY_AFTER),
+            Self::Overloaded { .. } => Some(RETRY_AFTER),
             Self::Unavailable { retry_after, .. } => Some(*retry_after),
             _ => None,
+        }
+    }
+
+    /// Why sound work was turned away, when it was.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Overloaded { reason, .. } | Self::Unavailable { reason, .. } => Some(*reason),
+            Self::TooSlow(_) => Some(Reason::SlowBody),
+            Self::DeadlineExceeded(_) => Some(Reason::Deadline),
+            Self::BadRequest(_)
+            | Self::NotFound(_)
+            | Self::Forbidden(_)
+            | Self::MethodNotAllowed(_)
+            | Self::TooLarge(_)
+            | Self::Encoding(_)
+            | Self::Internal(_) => None,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     call::Call,
     datatype::Datatype,
     failure::Failure,
+    rejections::Reason,
     signature::{Signature, TensorSpec, names},
 };
 use halftone_proto::v1::EvaluationContext;
@@ -229,6 +230,7 @@ impl BoundInput {
                     let input = &self.name;
                     fallback.clone().ok_or_else(|| Failure::Unavailable {
                         problem: format!("input {input:?} comes from the service {service:?}: {problem}"),
+                        reason: Reason::FeatureUnavailable,
                         retry_after: RETRY_AFTER,
                     })
                 })?

@@ -11,10 +11,11 @@
 //!
 //! Around it: [`cli`] is the command line, [`settings_file`] what stands for it in a file, [`repository`] the folder of models with the [`config`] of each, [`keeper`]
 //! keeps what is served in step with it, [`runtime`] loads ONNX Runtime, [`provider`] is what models run on, [`warmup`] runs a model before it is ready,
-//! [`gauges`] tells operators how full the models are, [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
+//! [`gauges`] tells operators how full the models are, [`batch_sizes`] how much is run together and [`rejections`] what was turned away, [`server`] starts and stops, [`connections`] takes connections and bounds what each may hold.
 
 pub mod app;
 pub mod batch;
+pub mod batch_sizes;
 pub mod batch_spans;
 pub mod binary;
 pub mod breaker;
@@ -40,6 +41,7 @@ pub mod offload;
 pub mod output;
 pub mod provider;
 pub mod queue;
+pub mod rejections;
 pub mod remote;
 pub mod repository;
 pub mod request;

@@ -10,6 +10,7 @@ use crate::{
     job::{Job, Outcome},
     provider::{Provider, ProviderChoice},
     queue::{BatchLimits, Full},
+    rejections::Reason,
     remote::Remote,
     repository::{Artifact, Source},
     request::InferRequest,
@@ -281,7 +282,8 @@ impl Model {
     }
 
     fn overloaded(&self) -> Failure {
-        Failure::Overloaded(format!("{} is overloaded: its queue is full", self.label))
+        let problem = format!("{} is overloaded: its queue is full", self.label);
+        Failure::Overloaded { problem, reason: Reason::QueueFull }
     }
 
     fn too_late(&self) -> Failure {

@@ -96,6 +96,12 @@ impl<T: Item> Queue<T> {
         self.lock().is_full(self.limit)
     }
 
+    /// How many items may wait, besides those for which a taker is idle.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// How many items wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -20,7 +20,8 @@ use self::{
     retries::RetryBudget,
 };
 use crate::{
-    call::Call, failure::Failure, job::Outcome, offload::offload, request::InferRequest, signature::Signature,
+    call::Call, failure::Failure, job::Outcome, offload::offload, rejections::Reason, request::InferRequest,
+    signature::Signature,
 };
 use halftone_proto::inference::{
     ModelInferRequest, ModelInferResponse, grpc_inference_service_client::GrpcInferenceServiceClient,
@@ -164,10 +165,8 @@ impl Remote {
     /// Refuses one more request than may be on their way.
     #[must_use]
     pub fn overloaded(&self) -> Failure {
-        Failure::Overloaded(format!(
-            "{} is overloaded: too many requests are on their way",
-            self.peer.place()
-        ))
+        let problem = format!("{} is overloaded: too many requests are on their way", self.peer.place());
+        Failure::Overloaded { problem, reason: Reason::QueueFull }
     }
 
     /// The message, and which outputs are asked for.

@@ -65,6 +65,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let telemetry = telemetry(args, &keeper, &metrics)?;
     let tracer = telemetry.tracer().clone();
     let (app, router) = app::serve(Arc::clone(&keeper), limits, outbox, metrics, tracer).await?;
+    if let Some(reporter) = &reporter {
+        app.metrics.register(reporter.backlog().metrics());
+    }
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;

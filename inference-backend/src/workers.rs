@@ -2,6 +2,7 @@
 
 use crate::{
     batch::Runner,
+    batch_sizes::BatchSizes,
     job::Job,
     queue::{BatchLimits, Full, Queue, Taken},
     signature::Signature,
@@ -43,6 +44,7 @@ struct Shared {
     label: String,
     signature: Arc<Signature>,
     queue: Queue<Job>,
+    sizes: BatchSizes,
     limits: WorkerLimits,
     batch: BatchLimits,
     load: Loader,
@@ -78,6 +80,7 @@ impl Workers {
             label,
             signature,
             queue: Queue::new(limits.queue),
+            sizes: BatchSizes::default(),
             limits,
             batch,
             load,
@@ -98,6 +101,12 @@ impl Workers {
     #[must_use]
     pub fn queue(&self) -> &Queue<Job> {
         &self.0.queue
+    }
+
+    /// How much was run together.
+    #[must_use]
+    pub fn sizes(&self) -> &BatchSizes {
+        &self.0.sizes
     }
 
     /// How large batches become.
@@ -148,6 +157,7 @@ fn work(shared: &Arc<Shared>, mut session: Session) {
             Taken::Batch(jobs) => {
                 shared.running.fetch_add(1, Ordering::Relaxed);
                 shared.grow(shared.queue.waiting());
+                shared.sizes.observe(&jobs);
                 // Whose answer is lost by a panic, sees its channel closed.
                 let outcome = catch_unwind(AssertUnwindSafe(|| runner.run(&mut session, jobs)));
                 shared.running.fetch_sub(1, Ordering::Relaxed);

@@ -12,7 +12,7 @@ mod machine;
 
 pub use self::{
     body::BreakerBody,
-    layer::{BreakerLayer, BreakerService},
+    layer::{BreakerLayer, BreakerService, REFUSAL},
 };
 
 use self::machine::Machine;

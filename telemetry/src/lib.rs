@@ -47,6 +47,7 @@
 
 pub mod admin;
 pub mod breaker;
+pub mod build_info;
 pub mod context;
 mod endpoint;
 pub mod heap;

@@ -18,6 +18,7 @@ use super::{
     spec::Spec,
     status::{NotAllowed, Phase, Status},
     tick::{Decided, Moment, is_in_force, tick},
+    view::{Arm, arms},
 };
 use crate::{
     hooks::Gatekeeper,
@@ -31,7 +32,7 @@ use halftone_compiler::{Diagnostic, Release};
 use prometheus_client::metrics::histogram::Histogram;
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
@@ -87,6 +88,9 @@ impl From<StoreError> for ControllerError {
     }
 }
 
+/// What was seen of the arms of a release, by name.
+pub(super) type Arms = Arc<BTreeMap<String, Arm>>;
+
 /// Looks after all releases. Cheap to clone.
 #[derive(Clone)]
 pub struct Controller(Arc<Inner>);
@@ -101,6 +105,8 @@ struct Inner {
     /// How long looks took, in seconds.
     looks: Histogram,
     prometheus: Reader,
+    /// What was seen of each release's arms at the last look.
+    arms: std::sync::Mutex<BTreeMap<String, Arms>>,
     /// Held by the one change that is under way.
     changing: Mutex<Work>,
     /// What readers see, by name. Told of every change.
@@ -156,6 +162,7 @@ impl Controller {
             started_ms: now_ms(),
             looks: look_histogram(),
             prometheus: Reader::new(prometheus),
+            arms: std::sync::Mutex::default(),
             changing: Mutex::new(Work { last_record: newest, ..Work::default() }),
             releases: watch::Sender::new(Arc::new(releases)),
         })))
@@ -260,12 +267,13 @@ impl Controller {
             let (begun, now_ms) = (Instant::now(), now_ms());
             let observed = this.observed(&looked.spec).await?;
             let seen = this.seen(&looked, observed.as_ref());
+            let prometheus = this.readings(&name);
+            this.note_arms(&looked, arms(&looked, observed.as_ref(), &prometheus));
             this.outcomes(&looked, &mut work, now_ms).await?;
             let mut history = work.histories.remove(&name).unwrap_or_default();
             history.push(now_ms, Arc::new(observed.unwrap_or_default()));
             let nothing = OutcomesByMetric::new();
             let outcomes = work.outcomes.get(&name).map_or(&nothing, |(_, known)| known);
-            let prometheus = this.readings(&name);
             let current = this.0.publisher.current();
             let actual =
                 current.releases_of(&looked.spec.ruleset).iter().find(|release| release.name == name);
@@ -439,11 +447,33 @@ impl Controller {
             let mut next = (**releases).clone();
             match looked {
                 Some(looked) => next.insert(name.to_owned(), looked),
-                None => next.remove(name),
+                None => {
+                    self.0.arms.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+                    next.remove(name)
+                }
             };
             *releases = Arc::new(next);
             tell
         });
+    }
+
+    /// What was seen of a release's arms at the last look; none of one that takes no requests.
+    pub(super) fn arms(&self, name: &str) -> Arms {
+        self.0.arms.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
+    }
+
+    fn note_arms(&self, looked: &Looked, seen: BTreeMap<String, Arm>) {
+        let mut arms = self.0.arms.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.status.shares(&looked.spec).is_some() {
+            arms.insert(looked.spec.name.clone(), Arc::new(seen));
+        } else {
+            arms.remove(&looked.spec.name);
+        }
+    }
+
+    /// When it started: milliseconds since the Unix epoch.
+    pub(super) fn started_ms(&self) -> u64 {
+        self.0.started_ms
     }
 
     /// How long looks took, in seconds.
@@ -517,12 +547,14 @@ fn remembered(status: &Status) -> Status {
     for candidate in status.candidates.values_mut() {
         candidate.judge.elapsed_s = 0;
         candidate.verdict = None;
+        candidate.judged_at_ms = None;
         candidate.silence = Silence::default();
     }
     status
 }
 
-fn now_ms() -> u64 {
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

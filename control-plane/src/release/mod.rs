@@ -36,7 +36,7 @@ pub use document::Document;
 pub use event::Event;
 pub use feed::Feed;
 pub(crate) use feed::number;
-pub use metrics::metrics;
+pub use metrics::{MetricsArgs, metrics};
 pub use read::read;
 pub use record::DecisionRecord;
 pub use spec::Spec;

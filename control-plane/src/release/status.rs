@@ -27,6 +27,17 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Running,
+        Self::Candidate,
+        Self::Paused,
+        Self::Promoted,
+        Self::RolledBack,
+        Self::Aborted,
+    ];
+
     /// For people.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -110,6 +121,9 @@ pub struct Candidate {
     pub judge: State,
     /// The last verdict.
     pub verdict: Option<Verdict>,
+    /// When that was.
+    #[serde(skip)]
+    pub judged_at_ms: Option<u64>,
     /// What was heard of it last.
     #[serde(skip)]
     pub silence: Silence,

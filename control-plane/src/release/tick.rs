@@ -183,6 +183,7 @@ fn judge(spec: &Spec, status: &mut Status, moment: &Moment<'_>, decided: &mut Ve
         let is_news =
             verdict.look_due || !candidate.verdict.as_ref().is_some_and(|last| is_alike(last, verdict));
         candidate.verdict = Some(verdict.clone());
+        candidate.judged_at_ms = Some(moment.known.now_ms);
         if is_news && let Some(judged) = judged.get(name) {
             decided.push(Decided::judged(Action::Note, judged));
         }

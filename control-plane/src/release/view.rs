@@ -187,7 +187,8 @@ fn waits_for(looked: &Looked, now_ms: u64) -> Option<Waiting> {
     }
 }
 
-fn arms(
+/// The arms of the current epoch, by name.
+pub(super) fn arms(
     looked: &Looked,
     observed: Option<&ReleaseObservations>,
     readings: &Readings,

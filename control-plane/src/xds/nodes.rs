@@ -106,6 +106,8 @@ pub(super) struct Registry {
     /// The filter configuration that a proxy refused last, by its id.
     refusals: HashMap<String, Refusal>,
     pub(super) workers: Workers,
+    /// How often a proxy refused a revision.
+    refused: u64,
 }
 
 impl Registry {
@@ -151,6 +153,19 @@ impl Nodes {
             let since = node.applied_since_ms.filter(|_| node.applied >= Some(revision));
             since.map(|since| last.max(since))
         })
+    }
+
+    /// What all of them have reached, and how often one refused.
+    pub fn reached(&self) -> Reached {
+        let registry = self.lock();
+        let (mut acked, mut applied) = (Vec::new(), Vec::new());
+        for node in registry.nodes().filter(|node| node.kinds.contains_key(&Kind::Filter)) {
+            acked.push(node.revision);
+            applied.push(node.applied);
+        }
+        // None is less than any.
+        let least = |of: Vec<Option<u64>>| of.into_iter().min().flatten();
+        Reached { acked: least(acked), applied: least(applied), refused: registry.refused }
     }
 
     /// How far those of an audience are with a revision.
@@ -213,6 +228,17 @@ impl Nodes {
     }
 }
 
+/// What all connected proxies have reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// The newest revision that every one has accepted.
+    pub acked: Option<u64>,
+    /// The newest revision that every worker of every one decides by.
+    pub applied: Option<u64>,
+    /// How often one refused a revision, since the start.
+    pub refused: u64,
+}
+
 /// A proxy's place in the registry.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -259,13 +285,18 @@ impl Entry {
             if report.acked {
                 status.last_ack_ms = Some(now);
             }
-            status.refused = report.refused.map(|refused| refused.since(status.refused.take(), now));
+            let known = status.refused.take();
+            let before = known.as_ref().map(|known| known.revision);
+            status.refused = report.refused.map(|refused| refused.since(known, now));
+            let refused = status.refused.as_ref().map(|refused| refused.revision);
+            let is_news = refused.is_some() && refused != before;
             for (kind, standing) in report.kinds {
                 let kind = status.kinds.entry(kind).or_default();
                 kind.sent = standing.sent;
                 kind.acked = standing.acked;
                 kind.nacked = standing.nacked.map(|refusal| refusal.since(kind.nacked.take(), now));
             }
+            registry.refused += u64::from(is_news);
         }
         drop(registry);
         self.nodes.changed();

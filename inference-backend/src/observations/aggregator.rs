@@ -1,6 +1,7 @@
 //! From single inferences to a batch.
 
 use super::{
+    backlog::Backlog,
     batch::{Batch, Sighting, Sightings},
     record::{End, Record, outcome},
     seen::Seen,
@@ -28,6 +29,7 @@ pub struct Aggregator {
     /// Names a fact while it is hashed.
     fact: Vec<u8>,
     clock_warning: Throttle,
+    backlog: Backlog,
 }
 
 /// What is reported of a unit once.
@@ -39,6 +41,12 @@ enum Fact {
 }
 
 impl Aggregator {
+    /// One that says in the backlog how far it is.
+    #[must_use]
+    pub fn new(backlog: Backlog) -> Self {
+        Self { backlog, ..Self::default() }
+    }
+
     /// Takes one inference.
     pub fn take(&mut self, record: &Record) {
         for series in record.series() {
@@ -59,6 +67,7 @@ impl Aggregator {
         omitted.requests = omitted.requests.saturating_add(requests);
         omitted.units = omitted.units.saturating_add(units);
         omitted.batches = omitted.batches.saturating_add(batches);
+        self.backlog.omitted(requests, units, batches);
         self.touch();
     }
 
@@ -77,6 +86,7 @@ impl Aggregator {
     /// Begins anew: what was gathered is kept elsewhere.
     pub fn begin(&mut self) {
         (self.batch, self.units) = (Batch::default(), 0);
+        self.backlog.gathered(0);
     }
 
     /// Forgets which units were reported, as some of it was lost: those that come again are reported again.
@@ -88,6 +98,7 @@ impl Aggregator {
         let now = now_ms();
         if self.batch.begun_ms == 0 {
             self.batch.begun_ms = now;
+            self.backlog.gathered(now);
         }
         self.batch.ended_ms = now.max(self.batch.ended_ms);
     }

@@ -6,6 +6,7 @@
 //! a request.
 
 pub mod aggregator;
+pub mod backlog;
 pub mod batch;
 pub mod handover;
 pub mod record;
@@ -17,6 +18,7 @@ pub mod watch;
 pub mod worker;
 
 use self::{
+    backlog::Backlog,
     handover::{Outbox, handover},
     spool::Spool,
     uplink::Uplink,
@@ -50,6 +52,7 @@ pub struct Settings {
 pub struct Reporter {
     stop: oneshot::Sender<Duration>,
     stopped: oneshot::Receiver<()>,
+    backlog: Backlog,
 }
 
 /// Starts the thread that gathers and sends.
@@ -62,24 +65,31 @@ pub fn start(settings: Settings) -> anyhow::Result<(Outbox, Reporter)> {
         tracing::info!(batches = spool.len(), "observations of an earlier run are to be sent");
     }
     let (outbox, inbox) = handover();
-    let gatherer = Gatherer::new(inbox, settings.interval);
+    let backlog = Backlog::default();
+    let gatherer = Gatherer::new(inbox, settings.interval, backlog.clone());
+    let shelf = Shelf::new(spool, backlog.clone());
     // Its own: what it does to files must keep no request waiting.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopping) = oneshot::channel();
     let (done, stopped) = oneshot::channel();
     let work = move || {
         runtime.block_on(async {
-            worker::run(gatherer, &Shelf::new(spool), Uplink::new(&settings.to, settings.token), stopping)
-                .await;
+            worker::run(gatherer, &shelf, Uplink::new(&settings.to, settings.token), stopping).await;
         });
         // Who would hear it has given up.
         let _ = done.send(());
     };
     thread::Builder::new().name("observations".into()).spawn(work).context("cannot start a thread")?;
-    Ok((outbox, Reporter { stop, stopped }))
+    Ok((outbox, Reporter { stop, stopped, backlog }))
 }
 
 impl Reporter {
+    /// How far it is behind.
+    #[must_use]
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
     /// Writes down all that was handed over, and sends it for as long as this, at most. What is not sent then is kept, and
     /// sent after the next start.
     pub async fn stop(self, patience: Duration) {

@@ -42,6 +42,8 @@ pub struct Spool {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     label: Label,
+    /// When the first of it was observed: milliseconds since the Unix epoch; 0 when that is not known.
+    begun_ms: u64,
     size: u64,
     /// Together with the next it is too large.
     alone: bool,
@@ -111,6 +113,13 @@ impl Spool {
         self.entries.iter().map(|entry| entry.size).sum()
     }
 
+    /// When the oldest of what waits was observed: milliseconds since the Unix epoch; 0 when nothing waits.
+    #[must_use]
+    pub fn begun_ms(&self) -> u64 {
+        let begun = self.entries.iter().map(|entry| entry.begun_ms).filter(|&begun_ms| begun_ms > 0);
+        begun.min().unwrap_or_default()
+    }
+
     /// Batches that were lost since this was asked last: damaged, refused or gone.
     pub fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
@@ -144,7 +153,13 @@ impl Spool {
             return self.add_parts(&second);
         }
         file::write(&self.path(label.sequence), &bytes)?;
-        self.entries.push_back(Entry { label, size: room(bytes.len()), alone: false, stripped: false });
+        self.entries.push_back(Entry {
+            label,
+            begun_ms: batch.begun_ms,
+            size: room(bytes.len()),
+            alone: false,
+            stripped: false,
+        });
         self.next += 1;
         Ok(())
     }
@@ -232,7 +247,13 @@ impl Spool {
             self.entries.remove(index);
             let stripped = older.stripped && newer.stripped;
             self.entry(index, |entry| {
-                *entry = Entry { label, size: room(bytes.len()), alone: false, stripped };
+                *entry = Entry {
+                    label,
+                    begun_ms: merged.begun_ms,
+                    size: room(bytes.len()),
+                    alone: false,
+                    stripped,
+                };
             });
             self.entry(index - 1, |entry| entry.alone = false);
             fs::remove_file(self.path(older.label.sequence))?;
@@ -286,12 +307,16 @@ impl Spool {
         self.next = sequences.last().map_or(1, |last| last.saturating_add(1));
         for sequence in sequences {
             let unread = Label { source: [0; 16], first: sequence, sequence };
-            self.entries.push_back(Entry { label: unread, size: 0, alone: false, stripped: false });
+            let unread = Entry { label: unread, begun_ms: 0, size: 0, alone: false, stripped: false };
+            self.entries.push_back(unread);
             let last = self.entries.len() - 1;
             let bytes = fs::read(self.path(sequence))?;
             match file::decode(&bytes) {
-                Ok((label, _)) => {
-                    self.entry(last, |entry| (entry.label, entry.size) = (label, room(bytes.len())));
+                Ok((label, batch)) => {
+                    self.entry(last, |entry| {
+                        (entry.label, entry.size) = (label, room(bytes.len()));
+                        entry.begun_ms = batch.begun_ms;
+                    });
                 }
                 Err(problem) => self.damaged(last, &problem),
             }

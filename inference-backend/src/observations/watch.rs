@@ -4,7 +4,10 @@ use super::{
     handover::Outbox,
     record::{End, Record},
 };
-use crate::{checks::Findings, failure::Failure, model::Model, offload::offload, output::Output};
+use crate::{
+    checks::Findings, failure::Failure, model::Model, offload::offload, output::Output,
+    rejections::Rejections,
+};
 use halftone_telemetry::context::{RequestContext, RunningInference};
 use std::sync::Arc;
 
@@ -16,14 +19,21 @@ pub struct Watch {
     model: Arc<Model>,
     findings: Findings,
     outbox: Option<Outbox>,
+    rejections: Rejections,
 }
 
 impl Watch {
-    /// Of a request that is about this model. What is seen is handed over to the outbox, where there is one.
+    /// Of a request that is about this model. What is seen is handed over to the outbox, where there is one; what is turned
+    /// away is counted.
     #[must_use]
-    pub fn begin(context: Arc<RequestContext>, model: Arc<Model>, outbox: Option<Outbox>) -> Self {
+    pub fn begin(
+        context: Arc<RequestContext>,
+        model: Arc<Model>,
+        outbox: Option<Outbox>,
+        rejections: Rejections,
+    ) -> Self {
         let running = context.begin_inference();
-        Self { context, running, model, findings: Findings::default(), outbox }
+        Self { context, running, model, findings: Findings::default(), outbox, rejections }
     }
 
     /// Looks at the outputs and writes the answer: here, or where it keeps nobody waiting when it is much.
@@ -51,6 +61,9 @@ impl Watch {
     /// It has ended so.
     pub fn end<T>(self, answer: &Result<T, Failure>) {
         self.running.end(Failure::outcome(answer));
+        if let Err(failure) = answer {
+            self.rejections.count(&self.model.served().model, failure);
+        }
         if let Some(hash) = self.findings.hash {
             self.context.set_output_hash(hash);
         }

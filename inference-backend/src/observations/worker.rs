@@ -2,6 +2,7 @@
 
 use super::{
     aggregator::Aggregator,
+    backlog::Backlog,
     handover::{Inbox, ROOM},
     spool::Spool,
     uplink::Uplink,
@@ -28,13 +29,20 @@ pub struct Shelf {
     /// Never borrowed while somebody waits.
     spool: RefCell<Spool>,
     added: Notify,
+    backlog: Backlog,
 }
 
 impl Shelf {
-    /// Of a spool.
+    /// Of a spool; says in the backlog how much is on it.
     #[must_use]
-    pub fn new(spool: Spool) -> Self {
-        Self { spool: RefCell::new(spool), added: Notify::new() }
+    pub fn new(spool: Spool, backlog: Backlog) -> Self {
+        let shelf = Self { spool: RefCell::new(spool), added: Notify::new(), backlog };
+        shelf.say(&shelf.spool.borrow());
+        shelf
+    }
+
+    fn say(&self, spool: &Spool) {
+        self.backlog.written(spool.begun_ms(), spool.len(), spool.bytes());
     }
 }
 
@@ -74,11 +82,11 @@ pub struct Gatherer {
 impl Gatherer {
     /// Writes a batch so often.
     #[must_use]
-    pub fn new(inbox: Inbox, interval: Duration) -> Self {
+    pub fn new(inbox: Inbox, interval: Duration, backlog: Backlog) -> Self {
         Self {
             inbox,
             interval,
-            aggregator: Aggregator::default(),
+            aggregator: Aggregator::new(backlog),
             writable: true,
             unwritable_warning: Throttle::default(),
             full_warning: Throttle::default(),
@@ -139,6 +147,8 @@ impl Gatherer {
             self.tell(&error);
             return;
         }
+        // Before it is no longer gathered: in between, nothing would be behind.
+        shelf.say(&spool);
         self.aggregator.begin();
         match spool.shrink() {
             Ok(gone) => {
@@ -150,6 +160,7 @@ impl Gatherer {
             }
             Err(error) => self.tell(&error),
         }
+        shelf.say(&spool);
         shelf.added.notify_one();
     }
 
@@ -206,6 +217,7 @@ async fn send_oldest(shelf: &Shelf, uplink: &mut Uplink) -> Result<bool, Duratio
     match sent {
         Ok(kept) => {
             spool.remove(&source, kept);
+            shelf.say(&spool);
             tracing::debug!(sequence, kept, waiting = spool.len(), "observations were sent");
             uplink.succeeded();
             Ok(true)
@@ -218,6 +230,7 @@ async fn send_oldest(shelf: &Shelf, uplink: &mut Uplink) -> Result<bool, Duratio
                 "observations are lost: a batch was refused; kept as `refused`"
             );
             spool.refuse_oldest();
+            shelf.say(&spool);
             Ok(true)
         }
         Err(status) => Err(uplink.failed(&status, waiting)),

@@ -1,6 +1,7 @@
 //! What a server's status means to who asked us.
 
-use crate::failure::Failure;
+use crate::{failure::Failure, rejections::Reason};
+use halftone_telemetry::breaker::REFUSAL;
 use tonic::{Code, Status};
 
 /// Seconds after which to try again, where the server does not say.
@@ -14,12 +15,15 @@ pub fn failure(place: &str, status: &Status) -> Failure {
     let says = |what: &str| format!("{place} {what}: {reason}");
     match status.code() {
         Code::InvalidArgument => Failure::BadRequest(says("refuses the request")),
-        Code::ResourceExhausted => Failure::Overloaded(says("is overloaded")),
+        Code::ResourceExhausted => {
+            Failure::Overloaded { problem: says("is overloaded"), reason: Reason::RemoteOverloaded }
+        }
         Code::DeadlineExceeded => Failure::DeadlineExceeded(says("was too slow")),
         // It was there when the model was loaded.
         Code::Unavailable | Code::NotFound | Code::FailedPrecondition | Code::Unimplemented => {
             Failure::Unavailable {
                 problem: says("cannot be reached"),
+                reason: reason_of(status),
                 retry_after: seconds(status).unwrap_or(RETRY_AFTER),
             }
         }
@@ -34,6 +38,11 @@ pub fn may_retry(status: &Status) -> bool {
     let metadata = status.metadata();
     let told = metadata.contains_key("retry-after") || metadata.contains_key("grpc-retry-pushback-ms");
     status.code() == Code::Unavailable && !told
+}
+
+/// Whether it was asked at all.
+fn reason_of(status: &Status) -> Reason {
+    if status.message() == REFUSAL { Reason::BreakerOpen } else { Reason::RemoteUnavailable }
 }
 
 fn seconds(status: &Status) -> Option<u32> {
@@ -59,6 +68,20 @@ mod tests {
             assert_eq!(answer.code(), expected, "{code:?}");
             let text = answer.message();
             assert!(text.starts_with("m:1 at http://a:1 ") && text.contains(": why"), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_is_known_whether_the_server_was_asked() {
+        for (status, expected) in [
+            (Status::unavailable(REFUSAL), Some(Reason::BreakerOpen)),
+            (Status::unavailable("connection refused"), Some(Reason::RemoteUnavailable)),
+            (Status::resource_exhausted("full"), Some(Reason::RemoteOverloaded)),
+            (Status::deadline_exceeded(""), Some(Reason::Deadline)),
+            (Status::invalid_argument(""), None),
+            (Status::internal(""), None),
+        ] {
+            assert_eq!(failure("m:1", &status).reason(), expected, "{status}");
         }
     }
 

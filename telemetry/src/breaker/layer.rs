@@ -16,7 +16,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// What it says when it is open.
-const REFUSAL: &str = "left alone for a while after too many failures; try again later";
+pub const REFUSAL: &str = "left alone for a while after too many failures; try again later";
 
 /// A circuit breaker around a service of HTTP requests: a client, such as tonic's `Channel`, or a server, such as axum's
 /// `Router` or tonic's.
