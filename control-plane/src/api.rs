@@ -25,6 +25,10 @@ use axum::{
     middleware,
     routing::{get, put},
 };
+use halftone_telemetry::{
+    trace::Tracer,
+    trace_layer::{Begins, TraceLayer},
+};
 use problem::Problem;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
@@ -50,13 +54,12 @@ impl Api {
     }
 }
 
-/// All endpoints. With a `token`, requests that change something have to bring it; reading and checking are free.
+/// All endpoints. Changes are recorded by the tracer. With a `token`, requests that change something have to bring it; reading and checking are free.
 /// When the sender of `stopping` goes away, no request waits any longer.
 pub fn router(
-    controller: Controller,
-    nodes: Nodes,
-    ledger: Arc<Ledger>,
+    (controller, nodes, ledger): (Controller, Nodes, Arc<Ledger>),
     token: Option<Token>,
+    tracer: Tracer,
     stopping: watch::Receiver<()>,
 ) -> Router {
     let changes = put(rulesets::put)
@@ -90,6 +93,7 @@ pub fn router(
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TraceLayer::new(tracer, Begins::Changes))
         .with_state(Api {
             controller,
             nodes,

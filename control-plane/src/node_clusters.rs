@@ -37,6 +37,11 @@ impl<T> PerNodeCluster<T> {
         &self.others
     }
 
+    /// Each of them.
+    pub fn each(&self, f: impl FnMut(&T)) {
+        self.named.values().chain([&self.others]).for_each(f);
+    }
+
     /// Something of each.
     pub fn map<U>(&self, f: impl Fn(&T) -> U) -> PerNodeCluster<U> {
         let named = self.named.iter().map(|(name, value)| (name.clone(), f(value))).collect();

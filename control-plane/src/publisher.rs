@@ -11,6 +11,7 @@ use halftone_compiler::{
     Compiled, Diagnostic, LinkError, Release, compile_released, limits::MAX_NODE_CLUSTERS, link,
 };
 use halftone_rules::codec::{self, BundleError};
+use halftone_telemetry::current::{self, carry, carry_work, stage};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError},
@@ -285,7 +286,7 @@ impl Publisher {
             let publisher = this.clone();
             blocking(move || publisher.undo(refused, good)).await
         };
-        tokio::spawn(rollback).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry(rollback)).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// For the holder of the lock. Change by change, newest first: each state on the way has been in force, so the
@@ -385,7 +386,9 @@ impl Publisher {
             bundle_bytes: bundle.bytes.len() as u64,
         };
         let content = proven.current.rulesets.get(&revision.ruleset).map(|ruleset| &ruleset.stored.content);
+        let span = stage("keep");
         let kept = self.0.store.commit(&revision, content, release);
+        drop(span);
         *self.store_well() = kept.is_ok().then(Instant::now);
         kept?;
         Ok(revision)
@@ -393,6 +396,13 @@ impl Publisher {
 
     /// Puts a state that was kept in force.
     fn publish(&self, proven: Proven, revision: &Revision) {
+        let mut span = stage("publish");
+        span.set("halftone.revision", whole(revision.revision));
+        span.set("halftone.ruleset", revision.ruleset.clone());
+        span.set("halftone.action", format!("{:?}", revision.action).to_lowercase());
+        if let Some(publication) = current::Current::of(&span) {
+            proven.resources.each(|resources| resources.published_in(publication.clone()));
+        }
         self.0.current.send_replace(Arc::new(proven.current));
         self.0.resources.send_replace(Arc::new(proven.resources));
         self.0.bundles.send_replace(Arc::new(proven.bundles));
@@ -428,7 +438,7 @@ impl Publisher {
             let _changing = this.0.changing.lock().await;
             this.apply(name, given, precondition, actor).await
         };
-        tokio::spawn(change).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry(change)).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Changes what releases take of a ruleset, and keeps what changes of a release in the same transaction. `change` is
@@ -463,7 +473,7 @@ impl Publisher {
             })
             .await
         };
-        tokio::spawn(allocation).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry(allocation)).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Whether a ruleset could have these releases: all that [`Self::allocate`] does but keep and publish.
@@ -591,7 +601,12 @@ impl Current {
 
 /// What becomes of a ruleset.
 fn compiled(name: &str, content: &Content) -> Result<Arc<Compiled>, PublishError> {
+    let mut span = stage("compile");
+    span.set("halftone.ruleset", name.to_owned());
     let compiled = compile_released(&content.source, name, &content.releases);
+    if let Err(diagnostics) = &compiled {
+        span.fail("invalid_ruleset", diagnostics.first().map_or("", |first| &first.message).to_owned());
+    }
     compiled.map(Arc::new).map_err(PublishError::Invalid)
 }
 
@@ -650,6 +665,8 @@ fn prove(current: Current, gate: &Gate, settings: &ProxySettings) -> Result<Prov
     if named.len() > MAX_NODE_CLUSTERS {
         return Err(PublishError::TooManyNodeClusters(named.len()));
     }
+    let mut span = stage("prove");
+    span.set("halftone.revision", whole(current.revision));
     let both = PerNodeCluster::make(named, |cluster| prove_for(cluster, &current, gate, settings))?;
     let bundles = both.map(|(bundle, _)| bundle.clone());
     let resources = both.map(|(_, resources)| resources.clone());
@@ -712,7 +729,13 @@ fn lately(store: &dyn Store) -> Result<Vec<RulesetRoutes>, StoreError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
 ) -> Result<T, PublishError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| PublishError::Internal(error.to_string()))?
+    tokio::task::spawn_blocking(carry_work(work))
+        .await
+        .map_err(|error| PublishError::Internal(error.to_string()))?
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn now_ms() -> u64 {

@@ -16,7 +16,11 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use clap::Args;
-use halftone_telemetry::{build_info, metrics::ModelMetrics, otlp};
+use halftone_telemetry::{
+    build_info,
+    metrics::ModelMetrics,
+    otlp::{self, OtlpArgs, Telemetry},
+};
 use std::{
     fs::{File, TryLockError},
     future::IntoFuture,
@@ -33,6 +37,8 @@ const MAX_OVERRIDE_KEYS: usize = 4;
 
 /// How long requests under way may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the last spans and metrics may take to be sent after that.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// Flags of `halftone serve`.
 #[derive(Args, Debug)]
@@ -84,6 +90,9 @@ pub struct ServeArgs {
     /// not given.
     #[arg(long, env = "HALFTONE_ADMIN", value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,
+    /// Where spans and metrics go.
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
     /// File to write the addresses to (JSON: `rest`, `xds`, `admin`) once all is ready. For scripts that use port 0.
     #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
@@ -117,21 +126,23 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     let gates = Gatekeeper::new(&hooks);
     let controller =
         Controller::start(publisher.clone(), nodes.clone(), Arc::clone(&ledger), gates, prometheus, stored)?;
+    let metrics = ModelMetrics::default();
+    metrics.register(build_info::collector("halftone", env!("CARGO_PKG_VERSION")));
+    metrics.register(fleet_metrics::metrics(publisher.clone(), nodes.clone()));
+    metrics.register(ledger::metrics(Arc::clone(&ledger)));
+    metrics.register(release::metrics(controller.clone(), args.metrics));
+    metrics.register(hooks::metrics(&hooks));
+    let telemetry =
+        Telemetry::start(&args.otlp, "halftone", Vec::new(), &metrics).map_err(anyhow::Error::msg)?;
+    let tracer = telemetry.tracer().clone();
     let admin = match args.admin {
-        Some(address) => {
-            let metrics = ModelMetrics::default();
-            metrics.register(build_info::collector("halftone", env!("CARGO_PKG_VERSION")));
-            metrics.register(fleet_metrics::metrics(publisher.clone(), nodes.clone()));
-            metrics.register(ledger::metrics(Arc::clone(&ledger)));
-            metrics.register(release::metrics(controller.clone(), args.metrics));
-            metrics.register(hooks::metrics(&hooks));
-            Some(admin(address, metrics).await?)
-        }
+        Some(address) => Some(admin(address, metrics).await?),
         None => None,
     };
 
     let (stop, stopping) = watch::channel(());
-    let router = api::router(controller.clone(), nodes.clone(), Arc::clone(&ledger), token, stopping.clone())
+    let parts = (controller.clone(), nodes.clone(), Arc::clone(&ledger));
+    let router = api::router(parts, token, tracer.clone(), stopping.clone())
         .into_make_service_with_connect_info::<SocketAddr>();
     let stopped = || {
         let mut stopping = stopping.clone();
@@ -160,7 +171,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         () = shutdown => {}
         ended = &mut rest => { ended.context("the REST server")??; bail!("the REST server stopped by itself") }
         () = rollback::watch(publisher.clone(), nodes) => {}
-        () = controller.run() => {}
+        () = controller.run(&tracer) => {}
         () = hooks::deliver(&hooks, &controller) => {}
         ended = &mut xds => { ended.context("the xDS server")??; bail!("the xDS server stopped by itself") }
     }
@@ -172,7 +183,9 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
         anyhow::Ok(())
     };
     // What was accepted is in the store already, so a client that does not let go may be cut off.
-    tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()))
+    let served = tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()));
+    telemetry.stop(FLUSH).await;
+    served
 }
 
 /// What proxies are told besides the rules.

@@ -25,7 +25,7 @@ use halftone_telemetry::{
     metrics::ModelMetrics,
     request_log::RequestLogLayer,
     trace::Tracer,
-    trace_layer::TraceLayer,
+    trace_layer::{Begins, TraceLayer},
 };
 use std::{
     sync::{
@@ -147,7 +147,7 @@ pub async fn serve(
         .fallback(unknown)
         .layer(app.metrics.layer())
         .layer(RequestLogLayer)
-        .layer(TraceLayer::new(tracer))
+        .layer(TraceLayer::new(tracer, Begins::Inferences))
         .layer(ContextLayer);
     Ok((app, router))
 }

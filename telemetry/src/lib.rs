@@ -49,6 +49,7 @@ pub mod admin;
 pub mod breaker;
 pub mod build_info;
 pub mod context;
+pub mod current;
 mod endpoint;
 pub mod heap;
 pub mod log;

@@ -150,6 +150,11 @@ impl Span {
         self.0.as_ref().map(|open| &open.data.span_context)
     }
 
+    /// What makes spans below it.
+    pub(crate) fn tracer(&self) -> Tracer {
+        Tracer(self.0.as_ref().map(|open| Arc::clone(&open.shared)))
+    }
+
     /// What says in a request to another service that it belongs below this span; nothing when it is not recorded.
     #[must_use]
     pub fn traceparent(&self) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use crate::{
     context::RequestContext,
+    current::Current,
     endpoint::Endpoint,
     outcome::{code_name, grpc_code, status},
     trace::{Span, Tracer},
@@ -19,17 +20,29 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// Records every request whose trace is sampled, and has its handlers record their stages below it
-/// ([`RequestContext::stage`]). Of requests without a trace those are recorded that are inferences.
+/// ([`RequestContext::stage`], [`current::stage`](crate::current::stage)). What they log names the trace.
 ///
 /// As for the request log, a request ends when the head of its response is ready.
 #[derive(Clone, Debug)]
-pub struct TraceLayer(Tracer);
+pub struct TraceLayer {
+    tracer: Tracer,
+    begins: Begins,
+}
+
+/// Which requests that belong to no trace begin one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// Those that are inferences; probes and questions about models are not.
+    Inferences,
+    /// Those that change something, by their method.
+    Changes,
+}
 
 impl TraceLayer {
     /// Spans are made by this tracer.
     #[must_use]
-    pub fn new(tracer: Tracer) -> Self {
-        Self(tracer)
+    pub fn new(tracer: Tracer, begins: Begins) -> Self {
+        Self { tracer, begins }
     }
 }
 
@@ -37,7 +50,7 @@ impl<S> Layer<S> for TraceLayer {
     type Service = TraceService<S>;
 
     fn layer(&self, inner: S) -> TraceService<S> {
-        TraceService { inner, tracer: self.0.clone() }
+        TraceService { inner, layer: self.clone() }
     }
 }
 
@@ -45,7 +58,7 @@ impl<S> Layer<S> for TraceLayer {
 #[derive(Clone, Debug)]
 pub struct TraceService<S> {
     inner: S,
-    tracer: Tracer,
+    layer: TraceLayer,
 }
 
 impl<S, B, R> Service<Request<B>> for TraceService<S>
@@ -61,8 +74,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Traced<S::Future> {
-        let recording = Recording::begin(&self.tracer, &mut request);
-        Traced { answer: self.inner.call(request), recording }
+        let context = RequestContext::of(&mut request);
+        let recording = self.layer.begin(&context, &request);
+        let current = match &recording {
+            Some(recording) => Current::of(&recording.span),
+            None => context.trace_id().map(Current::named),
+        };
+        Traced { answer: self.inner.call(request), recording, current }
     }
 }
 
@@ -74,6 +92,7 @@ pin_project! {
         #[pin]
         answer: F,
         recording: Option<Recording>,
+        current: Option<Current>,
     }
 }
 
@@ -82,7 +101,11 @@ impl<F: Future<Output = Result<Response<R>, E>>, R, E> Future for Traced<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
+        let polled = match this.current {
+            Some(current) => current.clone().enter(|| this.answer.poll(cx)),
+            None => this.answer.poll(cx),
+        };
+        let answer = ready!(polled);
         if let Some(recording) = this.recording.take() {
             match &answer {
                 Ok(response) => recording.end(status(response), grpc_code(response)),
@@ -100,17 +123,16 @@ struct Recording {
     span: Span,
     context: Arc<RequestContext>,
     endpoint: Endpoint,
+    begins: Begins,
     ended: bool,
 }
 
-impl Recording {
-    fn begin<B>(tracer: &Tracer, request: &mut Request<B>) -> Option<Self> {
-        if !tracer.records() {
-            return None;
-        }
-        let context = RequestContext::of(request);
+impl TraceLayer {
+    fn begin<B>(&self, context: &Arc<RequestContext>, request: &Request<B>) -> Option<Recording> {
+        let Self { tracer, begins } = self;
         let mut span = match &context.parent {
             Some(parent) => tracer.below(parent, "request", SpanKind::Server),
+            None if *begins == Begins::Changes && request.method().is_safe() => return None,
             None => tracer.root("request", SpanKind::Server),
         };
         let own = span.context()?.clone();
@@ -132,14 +154,19 @@ impl Recording {
             decided(&mut span, evaluation);
         }
         context.record(tracer.clone(), own);
-        Some(Self { span, context, endpoint, ended: false })
+        Some(Recording { span, context: Arc::clone(context), endpoint, begins: *begins, ended: false })
     }
+}
 
+impl Recording {
     fn end(mut self, status: u16, grpc: Option<u16>) {
         self.ended = true;
         self.tell(status, grpc);
         // What nobody traces but us, and is no inference, is a probe or a question about a model.
-        if self.context.parent.is_none() && self.context.inference().is_none() {
+        if self.begins == Begins::Inferences
+            && self.context.parent.is_none()
+            && self.context.inference().is_none()
+        {
             std::mem::take(&mut self.span).forget();
         }
     }

@@ -109,7 +109,12 @@ impl World {
             model_name: "digits".into(),
             inputs: vec![input],
             raw_input_contents: vec![
-                self.digit.pixels.iter().flat_map(|&p| f32::from(p).to_le_bytes()).collect::<Vec<u8>>().into(),
+                self.digit
+                    .pixels
+                    .iter()
+                    .flat_map(|&p| f32::from(p).to_le_bytes())
+                    .collect::<Vec<u8>>()
+                    .into(),
             ],
             ..ModelInferRequest::default()
         };

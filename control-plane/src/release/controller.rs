@@ -29,6 +29,11 @@ use crate::{
     xds::Nodes,
 };
 use halftone_compiler::{Diagnostic, Release};
+use halftone_telemetry::{
+    current::{Current, carry, carry_from, stage},
+    trace::{Span, Tracer},
+};
+use opentelemetry::{KeyValue, trace::SpanKind};
 use prometheus_client::metrics::histogram::Histogram;
 use std::{
     collections::BTreeMap,
@@ -124,6 +129,17 @@ fn told(error: &ControllerError) -> String {
     }
 }
 
+/// What a look came to, for its trace.
+fn tell(mut verdict: Span, next: &Status, decided: &[Decided]) {
+    verdict.set("halftone.phase", next.phase.name());
+    for decided in decided {
+        let (action, why) = (format!("{:?}", decided.action).to_lowercase(), decided.why.clone());
+        verdict.event("decided", || {
+            vec![KeyValue::new("halftone.action", action), KeyValue::new("halftone.why", why)]
+        });
+    }
+}
+
 impl Controller {
     /// Takes up what the store holds.
     ///
@@ -186,8 +202,8 @@ impl Controller {
         self.0.prometheus.readings(name)
     }
 
-    /// Looks at all releases once a second, for as long as it is polled.
-    pub async fn run(&self) {
+    /// Looks at all releases once a second, for as long as it is polled. Looks are recorded by the tracer.
+    pub async fn run(&self, tracer: &Tracer) {
         // By itself: a server that is slow delays no look. It ends with this.
         let mut reading = JoinSet::new();
         reading.spawn(self.0.prometheus.clone().run(self.releases()));
@@ -195,15 +211,15 @@ impl Controller {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.tick_all().await;
+            self.tick_all(tracer).await;
         }
     }
 
     /// Looks at all releases.
-    pub async fn tick_all(&self) {
+    pub async fn tick_all(&self, tracer: &Tracer) {
         let names: Vec<String> = self.0.releases.borrow().keys().cloned().collect();
         for name in names {
-            let trouble = self.tick(&name).await.err().map(|error| Arc::from(told(&error)));
+            let trouble = self.tick(&name, tracer).await.err().map(|error| Arc::from(told(&error)));
             if self.release(&name).is_none_or(|looked| looked.trouble == trouble) {
                 continue;
             }
@@ -249,19 +265,23 @@ impl Controller {
             }
             Ok(())
         };
-        tokio::spawn(dropping).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry(dropping)).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Looks at a release. A change that began goes on when nobody waits for it.
-    async fn tick(&self, name: &str) -> Result<(), ControllerError> {
+    async fn tick(&self, name: &str, tracer: &Tracer) -> Result<(), ControllerError> {
         let looked = self.release(name).ok_or_else(|| ControllerError::NotFound(name.to_owned()))?;
         if looked.status.phase == Phase::Promoted && looked.status.settled && self.is_settled(&looked)
             || looked.status.phase.is_ended() && self.is_safe(&looked)
         {
             return Ok(());
         }
+        let mut span = tracer.root("tick", SpanKind::Internal);
+        span.set("halftone.release", name.to_owned());
+        let current = Current::of(&span);
         let (this, name) = (self.clone(), name.to_owned());
         let ticking = async move {
+            let _span = span;
             let mut work = this.0.changing.lock().await;
             let Some(looked) = this.release(&name) else { return Ok(()) };
             let (begun, now_ms) = (Instant::now(), now_ms());
@@ -285,7 +305,9 @@ impl Controller {
                 seen,
                 started_ms: this.0.started_ms,
             };
+            let verdict = stage("verdict");
             let (next, decided) = tick(&looked.spec, &looked.status, &moment);
+            tell(verdict, &next, &decided);
             work.histories.insert(name.clone(), history);
             match &next.gate {
                 Some(held) => this.0.gates.ask(&looked.spec, &held.question),
@@ -303,7 +325,9 @@ impl Controller {
             this.0.looks.observe(begun.elapsed().as_secs_f64());
             done
         };
-        tokio::spawn(ticking).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry_from(current, ticking))
+            .await
+            .map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Whether nothing is left to do for a release that is settled.

@@ -18,6 +18,7 @@ mod fleet;
 mod form;
 mod interest;
 mod nodes;
+mod push_span;
 mod resource;
 mod routes;
 mod server;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use envoy_types::pb::google::protobuf::Any;
+use halftone_telemetry::current::Current;
 use prost::Message;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -111,6 +112,8 @@ pub(crate) type Upstreams = BTreeMap<String, Arc<Upstream>>;
 #[derive(Debug, Clone)]
 pub struct Resources {
     revision: u64,
+    /// The span in which they were published.
+    publication: OnceLock<Current>,
     pub(crate) upstreams: Upstreams,
     /// Those of earlier revisions that are gone.
     pub(crate) past: Upstreams,
@@ -127,11 +130,22 @@ impl Resources {
         snapshot.check()?;
         Ok(Self {
             revision: snapshot.revision,
+            publication: OnceLock::new(),
             upstreams: clusters::upstreams(snapshot),
             past: clusters::past(snapshot),
             route: routes::resource(snapshot, settings),
             filter: filter::resource(&snapshot.bundle, settings)?,
         })
+    }
+
+    /// Says in which span they are published, before they are.
+    pub(crate) fn published_in(&self, publication: Current) {
+        let _ = self.publication.set(publication);
+    }
+
+    /// The span in which they were published; nothing when that is not recorded, or was before this process.
+    pub(crate) fn publication(&self) -> Option<&Current> {
+        self.publication.get()
     }
 
     /// The revision these resources are of.

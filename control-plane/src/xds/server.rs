@@ -17,6 +17,7 @@ use super::delta::Delta;
 use super::encoded::{Encoded, EncodedCodec};
 use super::form::WireForm;
 use super::nodes::{Entry, Nodes, Report};
+use super::push_span::PushSpan;
 use super::resource::{Kind, Resources};
 use super::sotw::StateOfTheWorld;
 use super::stream::{Event, Stream, Timing};
@@ -121,6 +122,8 @@ struct Session<W: WireForm> {
     node_cluster: String,
     entry: Entry,
     stream: Stream,
+    /// The revision that was published last during this stream, on its way.
+    push: Option<PushSpan>,
 }
 
 impl<W: WireForm> Session<W> {
@@ -145,7 +148,8 @@ impl<W: WireForm> Session<W> {
         if let Some(refusal) = entry.refusal() {
             stream.recall(refusal);
         }
-        let mut session = Self { inbound, outbound, resources, stopping, node_cluster, entry, stream };
+        let mut session =
+            Self { inbound, outbound, resources, stopping, node_cluster, entry, stream, push: None };
         session.request(first);
         Some(session)
     }
@@ -169,6 +173,7 @@ impl<W: WireForm> Session<W> {
                     // Without a publisher, the last resources stay good.
                     published = changed.is_ok();
                     let resources = Arc::clone(self.resources.borrow_and_update().of(&self.node_cluster));
+                    self.push = PushSpan::begin(&resources, self.entry.id());
                     self.stream.publish(resources);
                 }
                 () = sleep(deadline) => {}
@@ -228,6 +233,7 @@ impl<W: WireForm> Session<W> {
                 }
             }
         }
+        self.push = self.push.take().and_then(|push| push.unless_done(&self.stream));
         let asked = Kind::ALL.into_iter().filter(|kind| self.stream.asked(*kind));
         self.entry.update(Report {
             revision: self.stream.covered(),

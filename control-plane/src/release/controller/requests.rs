@@ -17,6 +17,7 @@ use crate::{
     store::ReleaseWrite,
 };
 use halftone_compiler::Release;
+use halftone_telemetry::current::carry;
 use std::sync::Arc;
 
 /// Releases at most.
@@ -133,7 +134,7 @@ impl Controller {
             this.commit(&next, &mut work, (*before.status).clone(), vec![updated], &by, now_ms).await?;
             Ok(Put { created: false, changed: true })
         };
-        tokio::spawn(putting).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry(putting)).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Does what a person wants.
@@ -159,7 +160,7 @@ impl Controller {
             this.commit(&looked, &mut work, next, vec![decided], &by, now_ms).await?;
             this.release(&name).ok_or(ControllerError::NotFound(name))
         };
-        tokio::spawn(commanding).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry(commanding)).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Removes a release with its records. One that is promoted goes on in its ruleset until then, so its units go back
@@ -212,7 +213,7 @@ impl Controller {
             this.show(&name, None, true);
             Ok(())
         };
-        tokio::spawn(deleting).await.map_err(|error| PublishError::Internal(error.to_string()))?
+        tokio::spawn(carry(deleting)).await.map_err(|error| PublishError::Internal(error.to_string()))?
     }
 
     /// Whether the ruleset sends to the promoted candidate by itself, as far as its default says.
