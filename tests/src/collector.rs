@@ -2,7 +2,13 @@
 
 use crate::{Process, command, paths::fetched, repository};
 use anyhow::{Context, Result, bail, ensure};
-use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
 use opentelemetry_proto::tonic::{
     collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
     common::v1::{KeyValue, any_value::Value},
@@ -11,6 +17,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use std::{
+    io::Read,
     net::{SocketAddr, TcpListener as StdListener},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -173,8 +180,20 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn take_spans(State(kept): State<Arc<Mutex<Kept>>>, body: Bytes) -> StatusCode {
-    let Ok(request) = ExportTraceServiceRequest::decode(body) else { return StatusCode::BAD_REQUEST };
+/// A body as it was before it was compressed: the collector compresses, Envoy does not.
+fn unpacked(headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    if headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip") {
+        flate2::read::GzDecoder::new(body).read_to_end(&mut plain).ok()?;
+    } else {
+        plain.extend_from_slice(body);
+    }
+    Some(plain)
+}
+
+async fn take_spans(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let request = unpacked(&headers, &body).and_then(|body| ExportTraceServiceRequest::decode(&*body).ok());
+    let Some(request) = request else { return StatusCode::BAD_REQUEST };
     for from in request.resource_spans {
         let resource = from.resource.map(|resource| resource.attributes).unwrap_or_default();
         let spans = from.scope_spans.into_iter().flat_map(|scope| scope.spans);
@@ -183,8 +202,9 @@ async fn take_spans(State(kept): State<Arc<Mutex<Kept>>>, body: Bytes) -> Status
     StatusCode::OK
 }
 
-async fn take_metrics(State(kept): State<Arc<Mutex<Kept>>>, body: Bytes) -> StatusCode {
-    let Ok(request) = ExportMetricsServiceRequest::decode(body) else { return StatusCode::BAD_REQUEST };
+async fn take_metrics(State(kept): State<Arc<Mutex<Kept>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let request = unpacked(&headers, &body).and_then(|body| ExportMetricsServiceRequest::decode(&*body).ok());
+    let Some(request) = request else { return StatusCode::BAD_REQUEST };
     for from in request.resource_metrics {
         let resource = from.resource.map(|resource| resource.attributes).unwrap_or_default();
         let metrics = from.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
@@ -215,7 +235,7 @@ impl Collector {
         let [grpc, http] = [free_port()?, free_port()?];
         let mut command = command(&fetched("HALFTONE_TEST_COLLECTOR", "collector/collector")?);
         command.arg("start").args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"]);
-        command.args(["--otlp-exporter-compression", "none", "--batch-timeout", "50ms"]);
+        command.args(["--batch-timeout", "50ms"]);
         command.arg("--otlp-exporter-endpoint").arg(format!("http://{}", receiver.address));
         command.arg("--otlp-grpc-endpoint").arg(grpc.to_string());
         command.arg("--otlp-http-endpoint").arg(http.to_string());

@@ -31,7 +31,7 @@ fn rules(backends: &[Backend]) -> String {
 struct World {
     collector: Collector,
     envoy: Envoy,
-    control_plane: ControlPlane,
+    _control_plane: ControlPlane,
     revision: u64,
     digit: Digit,
     _backends: Vec<Backend>,
@@ -81,7 +81,15 @@ impl World {
         let revision = control_plane.put("digits", rules(&backends)).await?;
         control_plane.wait_until_applied(revision, 1, 1).await?;
         let digit = digits::test_set()?.into_iter().next().context("no digit")?;
-        Ok(Self { collector, envoy, control_plane, revision, digit, _backends: backends, _folder: folder })
+        Ok(Self {
+            collector,
+            envoy,
+            _control_plane: control_plane,
+            revision,
+            digit,
+            _backends: backends,
+            _folder: folder,
+        })
     }
 
     /// Has a model answer, over REST; gives what says which trace it was.
