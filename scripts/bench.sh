@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'EOF'
-usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge | ledger | release]…
+usage: scripts/bench.sh [rules | filter | envoy | fleet | inference | judge | ledger | release | telemetry]…
 
 Measures what is named, or everything:
   rules   the evaluator, native: decisions per second
@@ -17,6 +17,7 @@ Measures what is named, or everything:
   judge   the judge: cost per metric and tick, of a new look, releases per second
   ledger  10 million units into a control plane: records per second, memory, time to read what a verdict needs
   release releases on real Envoy: time from a fault of the candidate to its last answer
+  telemetry  traces, metrics and logs: what they cost the inference service, also when the collector is in trouble
 EOF
 }
 
@@ -24,7 +25,7 @@ EOF
 for argument in "$@"; do
     case $argument in
         -h | --help) usage && exit ;;
-        rules | filter | envoy | fleet | inference | judge | ledger | release) ;;
+        rules | filter | envoy | fleet | inference | judge | ledger | release | telemetry) ;;
         *)
             echo "bench: unknown argument '$argument'; see scripts/bench.sh --help" >&2
             exit 2
@@ -34,7 +35,8 @@ done
 
 setup=()
 case " $* " in
-    "  " | *" inference "*) setup=(--peers) ;;
+    "  " | *" inference "*) setup+=(--peers) ;;&
+    "  " | *" telemetry "*) setup+=(--tests) ;;
 esac
 ./scripts/setup.sh "${setup[@]}"
 ./scripts/build.sh

@@ -1,10 +1,10 @@
 //! The inference service: how much it answers, how fast, and what it does with more than that.
 
-mod load;
+pub(crate) mod load;
 mod observed;
 mod peers;
 mod raw;
-mod server;
+pub(crate) mod server;
 mod sink;
 
 use self::{
@@ -75,18 +75,7 @@ async fn observed(paths: &Paths, folder: &tempfile::TempDir) -> Result<()> {
     let reports = ["--observations-to", &to, "--observations-dir", spool];
     let silent = Server::digits(paths, folder, "silent", &[]).await?;
     let reporting = Server::digits(paths, folder, "reporting", &reports).await?;
-    // What the filter tells of a unit in an arm of a rule.
-    let context = EvaluationContext {
-        timestamp_ms: now_ms(),
-        ruleset: "digits".into(),
-        revision: 7,
-        rule: "trial".into(),
-        target: "v2".into(),
-        unit_hash: 42,
-        arm: "candidate".into(),
-        ..EvaluationContext::default()
-    };
-    let context = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
+    let context = context();
     let load = Load::json(&digit()?).with_context(&context);
     let mut least = [f64::MAX; 2];
     // Many short ones: some of them the machine leaves in peace.
@@ -199,7 +188,22 @@ async fn at_rate(load: &Load, address: SocketAddr, rate: u32) -> Result<Report> 
     load.open(address, 32, rate, TIME).await
 }
 
-fn digit() -> Result<String> {
+/// What the filter tells of a unit in an arm of a rule, now.
+pub(crate) fn context() -> String {
+    let context = EvaluationContext {
+        timestamp_ms: now_ms(),
+        ruleset: "digits".into(),
+        revision: 7,
+        rule: "trial".into(),
+        target: "v2".into(),
+        unit_hash: 42,
+        arm: "candidate".into(),
+        ..EvaluationContext::default()
+    };
+    URL_SAFE_NO_PAD.encode(context.encode_to_vec())
+}
+
+pub(crate) fn digit() -> Result<String> {
     Ok(digits::test_set()?.swap_remove(0).request)
 }
 

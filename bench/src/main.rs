@@ -10,6 +10,7 @@ mod ledger;
 mod release;
 mod rules;
 mod rulesets;
+mod telemetry;
 
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ enum What {
     Ledger,
     /// Releases on real Envoy: time from a fault of the candidate to its last answer.
     Release,
+    /// Traces, metrics and logs: what they cost the inference service, also when the collector is in trouble.
+    Telemetry,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
             What::Judge => judge::run(),
             What::Ledger => ledger::run(),
             What::Release => release::run(),
+            What::Telemetry => telemetry::run(),
         };
         if measured.is_err() {
             return finish(measured);

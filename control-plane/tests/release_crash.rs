@@ -159,7 +159,7 @@ async fn go_on(process: &Process, sequence: &mut u64) -> bool {
         return false;
     }
     for _ in 0..40 {
-        controller.tick_all().await;
+        controller.tick_all(&halftone_telemetry::trace::Tracer::none()).await;
         if store.is_dead() {
             return false;
         }

@@ -11,6 +11,7 @@ use halftone_control_plane::{
     store::{Action, SqliteStore},
     xds::{Nodes, ProxySettings},
 };
+use halftone_telemetry::trace::Tracer;
 use halftone_tests::Paths;
 use std::{path::Path, sync::Arc};
 
@@ -62,7 +63,7 @@ async fn a_deleted_release_that_comes_back_with_a_revision_is_taken_out() {
     put(&publisher, "v1").await;
     let text = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\n";
     controller.put("canary", text.into(), Precondition::None, "test".into()).await.unwrap();
-    controller.tick_all().await;
+    controller.tick_all(&Tracer::none()).await;
     let taken = publisher.current().revision;
     let releases = || {
         let of = &publisher.current().rulesets["digits"].stored.content.releases;
@@ -75,6 +76,6 @@ async fn a_deleted_release_that_comes_back_with_a_revision_is_taken_out() {
     let refused = publisher.current().revision;
     publisher.roll_back(refused, taken).await.unwrap();
     assert_eq!(releases(), ["canary"], "the revision before had it");
-    controller.tick_all().await;
+    controller.tick_all(&Tracer::none()).await;
     assert_eq!(releases(), Vec::<String>::new());
 }

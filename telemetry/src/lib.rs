@@ -45,6 +45,7 @@
 //! [`admin::router`] serves what is counted, a CPU profile and the state of the heap, on a port of its own. A handler that serves several models leaves `.model(…)` out and says itself
 //! which one a request was about, by [`RequestContext::serve`](context::RequestContext::serve).
 
+pub mod access_log;
 pub mod admin;
 pub mod breaker;
 pub mod build_info;

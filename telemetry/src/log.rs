@@ -1,7 +1,15 @@
 //! One set-up of logging for both binaries.
 
+use crate::current;
 use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use std::fmt;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
 
 /// Form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -50,8 +58,46 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
     let filter = EnvFilter::try_new(&args.log).map_err(|e| e.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .map_event_format(|inner| NamingTrace { inner, form: LogFormat::Text })
+            .try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .map_event_format(|inner| NamingTrace { inner, form: LogFormat::Json })
+            .try_init(),
     }
     .map_err(|e| e.to_string())
+}
+
+/// Lines that are logged for a request name the trace that it belongs to.
+struct NamingTrace<F> {
+    inner: F,
+    form: LogFormat,
+}
+
+impl<S, N, F> FormatEvent<S, N> for NamingTrace<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let Some(trace) = current::trace_id() else {
+            return self.inner.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end();
+        match (self.form, line.strip_suffix('}')) {
+            (LogFormat::Json, Some(open)) => writeln!(writer, "{open},\"trace_id\":\"{trace}\"}}"),
+            _ => writeln!(writer, "{line} trace_id={trace}"),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The metrics of model services, the same over HTTP and gRPC.
 
 use crate::{
+    access_log,
     context::{Inference, RequestContext, Served},
     endpoint::Endpoint,
     outcome::{Outcome, status},
@@ -98,6 +99,7 @@ impl Default for ModelMetrics {
             "Time from the request to the answer of inferences, the wait in the queue included",
             durations.clone(),
         );
+        registry.register_collector(Box::new(access_log::Dropped));
         Self(Arc::new(Shared {
             registry: Mutex::new(registry),
             requests,

@@ -1,7 +1,10 @@
 //! The access log: one line per request, with what the filter decided about it.
 
-use crate::{context::RequestContext, outcome::grpc_code};
-use halftone_proto::v1::EvaluationContext;
+use crate::{
+    access_log::{self, Line},
+    context::RequestContext,
+    outcome::grpc_code,
+};
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use pin_project_lite::pin_project;
 use std::{
@@ -19,7 +22,7 @@ pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-halftone-model")
 /// Logs every request (never its body) under the tracing target `access`, and names the model that it is about in
 /// the response.
 ///
-/// A line is written when the head of the response is ready. For gRPC that is the whole answer, but for streams.
+/// A line is for when the head of the response is ready. For gRPC that is the whole answer, but for streams.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestLogLayer;
 
@@ -50,13 +53,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Logged<S::Future> {
-        let line = Line {
-            begun: Instant::now(),
+        let is_logged = tracing::enabled!(target: "access", tracing::Level::INFO);
+        let begun = Begun {
+            at: Instant::now(),
             context: RequestContext::of(&mut request),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
+            named: is_logged.then(|| (request.method().clone(), request.uri().clone())),
         };
-        Logged { answer: self.inner.call(request), line }
+        Logged { answer: self.inner.call(request), begun }
     }
 }
 
@@ -66,7 +69,7 @@ pin_project! {
     pub struct Logged<F> {
         #[pin]
         answer: F,
-        line: Line,
+        begun: Begun,
     }
 }
 
@@ -77,64 +80,36 @@ impl<F: Future<Output = Result<Response<R>, E>>, R, E> Future for Logged<F> {
         let this = self.project();
         let mut answer = ready!(this.answer.poll(cx));
         if let Ok(response) = &mut answer {
-            this.line.end(response);
+            this.begun.end(response);
         }
         Poll::Ready(answer)
     }
 }
 
 #[derive(Debug)]
-struct Line {
-    begun: Instant,
+struct Begun {
+    at: Instant,
     context: Arc<RequestContext>,
-    method: Method,
-    uri: Uri,
+    /// Of requests that are logged.
+    named: Option<(Method, Uri)>,
 }
 
-impl Line {
-    fn end<R>(&self, response: &mut Response<R>) {
-        let served = self.context.served();
-        if let Some(served) = served
+impl Begun {
+    fn end<R>(&mut self, response: &mut Response<R>) {
+        if let Some(served) = self.context.served()
             && let Ok(name) = HeaderValue::try_from(format!("{}:{}", served.model, served.version))
         {
             response.headers_mut().insert(MODEL_HEADER, name);
         }
-        let decided = self.context.evaluation.as_ref();
-        // The prefix is that of the baggage members. A plain `target` would be a second key of that name in JSON
-        // lines, whose `target` is tracing's.
-        tracing::info!(
-            target: "access",
-            method = self.method.as_str(),
-            path = self.uri.path(),
-            status = response.status().as_u16(),
-            // Of calls over gRPC that failed; those that did not have theirs in the trailers.
-            grpc_status = grpc_code(response),
-            duration_us = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX),
-            model = served.map(|served| &*served.model),
-            version = served.map(|served| &*served.version),
-            halftone.target = decided.and_then(|c| non_empty(&c.target)),
-            halftone.ruleset = decided.and_then(|c| non_empty(&c.ruleset)),
-            halftone.revision = decided.map(|c| c.revision),
-            halftone.rule = decided.and_then(|c| non_empty(&c.rule)),
-            halftone.unit_hash = decided.and_then(unit_hash),
-            halftone.bucket = decided.and_then(|c| c.bucket),
-            halftone.reason = decided.map(|c| c.reason().as_str_name()),
-            feature_version = self.context.feature_version(),
-            model_output_hash = self.context.output_hash().map(hexadecimal),
-            trace_id = self.context.trace_id().map(tracing::field::display),
-        );
+        if let Some((method, uri)) = self.named.take() {
+            access_log::write(Line {
+                context: Arc::clone(&self.context),
+                method,
+                uri,
+                status: response.status().as_u16(),
+                grpc_status: grpc_code(response),
+                duration: self.at.elapsed(),
+            });
+        }
     }
-}
-
-fn non_empty(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn unit_hash(context: &EvaluationContext) -> Option<String> {
-    (context.unit_hash != 0).then(|| hexadecimal(context.unit_hash))
-}
-
-/// As a number it would lose digits in whatever reads JSON numbers as doubles.
-fn hexadecimal(hash: u64) -> String {
-    format!("{hash:016x}")
 }

@@ -16,12 +16,12 @@ use tokio::{
 
 const DIGITS: &str = "/v2/models/digits/infer";
 
-/// A request, to be sent over and over.
+/// Requests, to be sent in turns over and over.
 #[derive(Clone)]
-pub(super) struct Load(Arc<Vec<u8>>);
+pub(crate) struct Load(Vec<Arc<Vec<u8>>>);
 
 /// What became of the requests.
-pub(super) struct Report {
+pub(crate) struct Report {
     /// Microseconds of those that were answered with 200.
     latencies: Histogram<u64>,
     refused: u64,
@@ -31,40 +31,57 @@ pub(super) struct Report {
 
 impl Load {
     /// A request of a digit as JSON.
-    pub(super) fn json(body: &str) -> Self {
+    pub(crate) fn json(body: &str) -> Self {
         Self::of(DIGITS, "content-type: application/json\r\n", body.as_bytes())
     }
 
     /// An image as a binary tensor, to a model of images.
-    pub(super) fn image(model: &str, image: &[u8]) -> Self {
+    pub(crate) fn image(model: &str, image: &[u8]) -> Self {
         let json = r#"{"inputs":[{"name":"image","shape":[1,3,224,224],"datatype":"FP32","parameters":{"binary_data_size":602112}}],"parameters":{"binary_data_output":true}}"#;
         let header = format!("inference-header-content-length: {}\r\n", json.len());
         Self::of(&format!("/v2/models/{model}/infer"), &header, &[json.as_bytes(), image].concat())
     }
 
     /// A request without a body.
-    pub(super) fn get(path: &str) -> Self {
-        Self(Arc::new(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()))
+    pub(crate) fn get(path: &str) -> Self {
+        Self(vec![Arc::new(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes())])
     }
 
     /// Bytes, to any path.
-    pub(super) fn bytes(path: &str, body: &[u8]) -> Self {
+    pub(crate) fn bytes(path: &str, body: &[u8]) -> Self {
         Self::of(path, "content-type: application/octet-stream\r\n", body)
     }
 
     /// The same as a binary tensor.
-    pub(super) fn binary() -> Self {
+    pub(crate) fn binary() -> Self {
         let json = r#"{"inputs":[{"name":"pixels","shape":[1,64],"datatype":"FP32","parameters":{"binary_data_size":256}}],"outputs":[{"name":"label","parameters":{"binary_data":true}}]}"#;
         let header = format!("inference-header-content-length: {}\r\n", json.len());
         Self::of(DIGITS, &header, &[json.as_bytes(), &[0; 256]].concat())
     }
 
     /// The same with the header that tells what the filter decided.
-    pub(super) fn with_context(&self, context: &str) -> Self {
-        let header = format!("\r\nx-halftone-context: {context}");
-        let end_of_first_line = self.0.iter().position(|&byte| byte == b'\r').unwrap_or_default();
-        let (first, rest) = self.0.split_at(end_of_first_line);
-        Self(Arc::new([first, header.as_bytes(), rest].concat()))
+    pub(crate) fn with_context(&self, context: &str) -> Self {
+        self.with_header("x-halftone-context", context)
+    }
+
+    /// The same in a trace: of `of` requests, `sampled` are sampled.
+    pub(crate) fn traced(&self, sampled: usize, of: usize) -> Self {
+        let in_trace = |number: usize| {
+            let flag = u8::from(number < sampled);
+            let trace = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0{flag}");
+            self.with_header("traceparent", &trace)
+        };
+        Self((0..of).flat_map(|number| in_trace(number).0).collect())
+    }
+
+    fn with_header(&self, name: &str, value: &str) -> Self {
+        let header = format!("\r\n{name}: {value}");
+        let with = |request: &Arc<Vec<u8>>| {
+            let end_of_first_line = request.iter().position(|&byte| byte == b'\r').unwrap_or_default();
+            let (first, rest) = request.split_at(end_of_first_line);
+            Arc::new([first, header.as_bytes(), rest].concat())
+        };
+        Self(self.0.iter().map(with).collect())
     }
 
     fn of(path: &str, headers: &str, body: &[u8]) -> Self {
@@ -72,11 +89,11 @@ impl Load {
             "POST {path} HTTP/1.1\r\nhost: bench\r\nx-user-id: 42\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
-        Self(Arc::new([head.as_bytes(), body].concat()))
+        Self(vec![Arc::new([head.as_bytes(), body].concat())])
     }
 
     /// Each connection sends the next request as soon as it has an answer.
-    pub(super) async fn closed(
+    pub(crate) async fn closed(
         &self,
         address: SocketAddr,
         connections: u32,
@@ -87,7 +104,7 @@ impl Load {
 
     /// Requests are due at a fixed rate, whether the earlier ones are answered or not; the time that one waits for a
     /// connection counts.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         &self,
         address: SocketAddr,
         connections: u32,
@@ -98,12 +115,12 @@ impl Load {
     }
 
     /// One after another; gives the milliseconds that each took.
-    pub(super) async fn one_by_one(&self, address: SocketAddr, count: usize) -> Result<Vec<f64>> {
+    pub(crate) async fn one_by_one(&self, address: SocketAddr, count: usize) -> Result<Vec<f64>> {
         let mut stream = connect(address).await?;
         let (mut times, mut buffer) = (Vec::with_capacity(count), vec![0; 64 << 10]);
-        for _ in 0..count {
+        for request in self.0.iter().cycle().take(count) {
             let begun = Instant::now();
-            stream.write_all(&self.0).await?;
+            stream.write_all(request).await?;
             let status = answer(&mut stream, &mut buffer).await?;
             ensure!(status == 200, "status {status}");
             times.push(begun.elapsed().as_secs_f64() * 1000.0);
@@ -125,7 +142,7 @@ impl Load {
             let interval = rate.map(|rate| Duration::from_secs(1) / rate);
             // The connections take turns.
             let pace = interval.map(|interval| (begun + interval * connection, interval * connections));
-            tasks.spawn(one(stream, Arc::clone(&self.0), pace, begun + time));
+            tasks.spawn(one(stream, self.0.clone(), pace, begun + time));
         }
         let mut report = Report::new()?;
         while let Some(one) = tasks.join_next().await {
@@ -145,19 +162,23 @@ async fn connect(address: SocketAddr) -> Result<TcpStream> {
 /// One connection; with a pace, from when the first request is due, and how long it is to the next.
 async fn one(
     mut stream: TcpStream,
-    request: Arc<Vec<u8>>,
+    requests: Vec<Arc<Vec<u8>>>,
     pace: Option<(Instant, Duration)>,
     end: Instant,
 ) -> Result<Report> {
     let mut report = Report::new()?;
     let mut buffer = vec![0; 64 << 10];
     let mut due = pace.map_or_else(Instant::now, |(first, _)| first);
-    while due < end && Instant::now() < end {
+    let mut requests = requests.iter().cycle();
+    while due < end
+        && Instant::now() < end
+        && let Some(request) = requests.next()
+    {
         if pace.is_some() {
             // To the millisecond, as tokio's clock ticks.
             tokio::time::sleep_until(due.into()).await;
         }
-        stream.write_all(&request).await?;
+        stream.write_all(request).await?;
         match answer(&mut stream, &mut buffer).await? {
             200 => {
                 let micros = due.elapsed().as_micros().try_into()?;
@@ -198,7 +219,7 @@ async fn answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<u16> {
 
 impl Report {
     /// How many were answered.
-    pub(super) fn answered(&self) -> u64 {
+    pub(crate) fn answered(&self) -> u64 {
         self.latencies.len()
     }
 
@@ -215,13 +236,13 @@ impl Report {
 
     /// Answers with 200 per second.
     #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-    pub(super) fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.time.as_secs_f64()
     }
 
     /// In microseconds.
     #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-    pub(super) fn quantile(&self, quantile: f64) -> f64 {
+    pub(crate) fn quantile(&self, quantile: f64) -> f64 {
         self.latencies.value_at_quantile(quantile) as f64
     }
 }

@@ -7,14 +7,14 @@ use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 const READY: Duration = Duration::from_secs(30);
 
 /// A server of inferences; ends when it is dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Process,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
     /// Ours, which serves `digits:2`.
-    pub(super) async fn digits(
+    pub(crate) async fn digits(
         paths: &Paths,
         folder: &tempfile::TempDir,
         name: &str,
@@ -24,7 +24,7 @@ impl Server {
     }
 
     /// Ours.
-    pub(super) async fn ours(
+    pub(crate) async fn ours(
         paths: &Paths,
         folder: &tempfile::TempDir,
         name: &str,
@@ -41,12 +41,12 @@ impl Server {
         Ok(Self { process, address: address.trim().parse()? })
     }
 
-    pub(super) fn cpu_time(&self) -> Result<Duration> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
         self.process.cpu_time()
     }
 
     /// Another one, which answers on this port and path once it is ready.
-    pub(super) async fn peer(
+    pub(crate) async fn peer(
         folder: &tempfile::TempDir,
         name: &str,
         command: Command,
@@ -62,7 +62,7 @@ impl Server {
         Ok(Self { process, address })
     }
 
-    pub(super) fn resident_bytes(&self) -> Result<u64> {
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
         self.process.resident_bytes()
     }
 }

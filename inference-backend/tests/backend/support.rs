@@ -11,6 +11,7 @@ use halftone_inference::{
     workers::WorkerLimits,
 };
 use halftone_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use halftone_telemetry::{metrics::ModelMetrics, trace::Tracer};
 use ort::environment::Environment;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
@@ -118,7 +119,8 @@ impl Server {
             max_bodies: options.max_bodies,
             silence: options.silence,
         };
-        let (app, router) = app::serve(keeper, limits, None).await.unwrap();
+        let (app, router) =
+            app::serve(keeper, limits, None, ModelMetrics::default(), Tracer::none()).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections =
