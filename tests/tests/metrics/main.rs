@@ -22,6 +22,7 @@ impl Watched {
         let prometheus = Prometheus::start_deployed(stack.folder()).await?;
         let watched = Self { prometheus, stack };
         watched.scrape()?;
+        watched.prometheus.wait_for("sum(up)", 4).await?;
         Ok(watched)
     }
 

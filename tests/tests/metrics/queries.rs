@@ -15,11 +15,14 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Queries that find nothing here, by something that is in them, and why.
-const EMPTY: [(&str, &str); 4] = [
+const EMPTY: [(&str, &str); 7] = [
     ("halftone_model_breaker_open", "no model of this test is on another server"),
     ("halftone_webhook_", "no webhook is configured"),
     ("absent(", "the control plane is there"),
     ("{rule=\"(other)\"}", "the proxy has fewer series than it may"),
+    ("{phase=\"candidate\"}", "the release stays at its first step"),
+    ("{decision=\"invalid\"}", "units arrive by the configured shares"),
+    ("{reason=~\"stale|no_data\"}", "there is traffic, and it is reported"),
 ];
 
 /// Metrics that are not exposed here, and why.
