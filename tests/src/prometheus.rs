@@ -148,6 +148,19 @@ impl Prometheus {
         }
     }
 
+    /// Waits until a query finds something.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn wait_for_some(&self, query: &str) -> Result<()> {
+        let start = Instant::now();
+        while self.query(query).await?.is_empty() {
+            ensure!(start.elapsed() < PATIENCE, "{query} finds nothing after {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
     /// Scrapes an Envoy, too, from now on.
     ///
     /// # Errors

@@ -160,12 +160,17 @@ async fn sums_in_prometheus_are_what_was_sent_also_after_restarts() -> Result<()
 
     // The last values before: those that were just read. After it, both begin at 0.
     watched.stack.restart_backend(2).await?;
-    let control_plane = watched.stack.take_control_plane()?.crash_and_restart(Duration::ZERO).await?;
-    control_plane.wait_until_applied(epoch, 1, 1).await?;
-    watched.stack.set_control_plane(control_plane);
-    watched.scrape()?;
-
+    let crashed = watched.stack.take_control_plane()?.crash()?;
     let after = send(&watched, &digits, 281..=400, 401..=440).await?;
+    // Nobody takes what is observed meanwhile, and that is seen.
+    watched
+        .prometheus
+        .wait_for_some("halftone_observation_lag_seconds{instance=\"backend-v1\"} > 1.5")
+        .await?;
+    watched.stack.set_control_plane(crashed.start_again().await?);
+    watched.stack.control_plane()?.wait_until_applied(epoch, 1, 1).await?;
+    watched.scrape()?;
+    watched.prometheus.wait_for_some("max(halftone_observation_lag_seconds) == 0").await?;
     let mut all = before.clone();
     for (variant, sent) in &after {
         *all.entry(variant).or_default() += *sent;
