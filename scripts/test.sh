@@ -18,6 +18,12 @@ step "set-up"
 step "format"
 cargo fmt --all --check
 
+step "alerts: promtool checks the rules and lets each alert fire"
+promtool=.halftone/prometheus/promtool
+if [[ -n ${HALFTONE_TEST_PROMETHEUS:-} ]]; then promtool=$(dirname -- "$HALFTONE_TEST_PROMETHEUS")/promtool; fi
+"$promtool" check config deploy/prometheus/prometheus.yml
+"$promtool" test rules deploy/prometheus/tests/*.yml
+
 step "build"
 ./scripts/build.sh
 

@@ -27,6 +27,12 @@ pub enum Fault {
 }
 
 impl Digit {
+    /// The image: 64 pixels, 0 to 16.
+    #[must_use]
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
     /// The request, asking for a fault. The first pixel does it, which is 0 in every digit; `models/train.py` has its values.
     #[must_use]
     pub fn asking(&self, fault: Fault) -> String {

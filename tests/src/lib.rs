@@ -30,7 +30,7 @@ pub use hearing::{Conduct, Heard, Hearing};
 pub use mirror::{Mirror, Seen, WEBSOCKET_KEY, read_websocket_message, websocket_message};
 pub use paths::{Paths, repository};
 pub use process::{Process, command, launched};
-pub use prometheus::Prometheus;
+pub use prometheus::{Prometheus, Sample};
 pub use scraped::Scraped;
 pub use stack::{
     Backend, ControlPlane, Crashed, Envoy, EnvoyOptions, FAULTY, Ports, Stack, cluster_by_name, observed,

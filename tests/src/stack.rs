@@ -42,6 +42,8 @@ pub struct ControlPlane {
     pub rest: SocketAddr,
     /// Of the xDS server.
     pub xds: SocketAddr,
+    /// For operators, when it was started with `--admin`.
+    pub admin: Option<SocketAddr>,
     client: Client,
 }
 
@@ -68,9 +70,11 @@ impl ControlPlane {
         let address = |name: &str| -> Result<SocketAddr> {
             Ok(ready[name].as_str().context("an address is missing in the ready file")?.parse()?)
         };
+        let admin = ready["admin"].as_str().map(str::parse).transpose()?;
         Ok(Self {
             rest: address("rest")?,
             xds: address("xds")?,
+            admin,
             process,
             paths: paths.clone(),
             folder: folder.into(),
@@ -247,6 +251,8 @@ pub struct Backend {
     process: Process,
     /// Where it listens.
     pub address: SocketAddr,
+    /// For operators, when it was started with `--admin`.
+    pub admin: Option<SocketAddr>,
     version: u16,
 }
 
@@ -267,8 +273,9 @@ impl Backend {
             .args(paths.inference_flags.iter().map(|flag| flag.replace("{version}", &version.to_string())));
         let mut process = Process::start(&name, command, folder)?;
         let ready = process.wait_until(READY, async || std::fs::read_to_string(&ready_file).ok()).await?;
-        let address = ready.lines().next().unwrap_or_default();
-        Ok(Self { process, address: address.parse().context("the backend's ready file")?, version })
+        let mut addresses = ready.lines().map(|line| line.parse().context("the backend's ready file"));
+        let address = addresses.next().context("the backend's ready file is empty")??;
+        Ok(Self { process, address, admin: addresses.next().transpose()?, version })
     }
 
     /// The version of the model that it serves.
@@ -658,6 +665,20 @@ impl Stack {
     pub fn backend(&self, version: usize) -> Result<&Backend> {
         let found = self.backends.iter().find(|backend| usize::from(backend.version) == version);
         found.with_context(|| format!("no backend for version {version}"))
+    }
+
+    /// Ends the backend of a version in order, and starts it again on the same port.
+    ///
+    /// # Errors
+    /// When no such version was started, or it does not come back.
+    pub async fn restart_backend(&mut self, version: u16) -> Result<()> {
+        let at = self.backends.iter().position(|backend| backend.version == version);
+        let Backend { process, address, .. } =
+            self.backends.remove(at.with_context(|| format!("no backend for version {version}"))?);
+        process.stop()?;
+        let again = Backend::start(&self.paths, &self.folder, version, address.port()).await?;
+        self.backends.push(again);
+        Ok(())
     }
 
     /// Uploads the ruleset and waits until every Envoy has accepted it.

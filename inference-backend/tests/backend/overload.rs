@@ -94,6 +94,8 @@ async fn a_full_queue_refuses_at_once_and_recovers() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(status.message(), "slow:1 is overloaded: its queue is full; try again later");
     assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "1000");
+    // The one with a head only, REST and gRPC.
+    assert_eq!(server.rejected("slow", "queue_full"), 3);
 
     // It still says that it lives: being busy is no reason to be restarted.
     assert_eq!(server.get("/v2/health/ready").await.status, StatusCode::OK);
@@ -132,6 +134,7 @@ async fn what_comes_too_late_is_refused_in_time_and_never_run() {
     message.parameters.insert("timeout".into(), soon);
     let status = client.model_infer(message).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(server.rejected("slow", "deadline"), 2);
     assert!(!first.is_finished(), "refused while the worker was still busy, after {:?}", begun.elapsed());
     // The worker goes from the first to the last; in between there was nothing that anybody waited for.
     first.await.unwrap();
@@ -233,6 +236,8 @@ async fn bodies_take_no_more_than_their_budget() {
     message.raw_input_contents = vec![vec![0; whole].into()];
     let status = server.grpc().await.model_infer(message).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, problem));
+    // The message of gRPC that would have named the model was not read.
+    assert_eq!((server.rejected("slow", "body_budget"), server.rejected("", "body_budget")), (1, 1));
 
     // What is small still gets through, and with the last byte all is given back.
     assert_eq!(server.post(INFER, "{}").await.status, StatusCode::BAD_REQUEST);

@@ -413,6 +413,8 @@ async fn a_server_that_is_killed_and_started_again_is_found_again() {
         refused.error(503),
         format!("{place} cannot be reached: left alone for a while after too many failures; try again later")
     );
+    // Some had been sent, and some were not even tried.
+    assert!(server.rejected("m", "breaker_open") > 0 && server.rejected("m", "remote_unavailable") > 0);
     let _process = process(&address, models.path());
     traffic.more(200).await;
     ready(&server, true).await;
@@ -536,6 +538,7 @@ async fn no_more_are_on_their_way_than_may_wait() {
     assert_eq!(refused.header("retry-after"), "1");
     let status = server.grpc().await.model_infer(grpc_request("slow", &[])).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(server.rejected("slow", "queue_full"), 2);
     assert_eq!(first.await.unwrap().status, 200);
     assert!(model.has_room().is_ok());
 }

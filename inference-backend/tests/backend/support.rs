@@ -135,6 +135,14 @@ impl Server {
         GrpcInferenceServiceClient::new(channel.connect().await.unwrap())
     }
 
+    /// How many requests were turned away for a reason.
+    pub(crate) fn rejected(&self, model: &str, reason: &str) -> u64 {
+        let series =
+            format!("halftone_rejected_requests_total{{model_name=\"{model}\",reason=\"{reason}\"}} ");
+        let metrics = self.app.metrics.render();
+        metrics.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |count| count.parse().unwrap())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
