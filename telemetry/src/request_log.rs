@@ -16,6 +16,9 @@ use tower_service::Service;
 /// Says on every response which model and version it is about: `digits:2`.
 pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-halftone-model");
 
+/// Says on every response to a request of a trace which one that is: what `halftone trace` takes.
+pub const TRACE_HEADER: HeaderName = HeaderName::from_static("x-halftone-trace");
+
 /// Logs every request (never its body) under the tracing target `access`, and names the model that it is about in
 /// the response.
 ///
@@ -99,6 +102,11 @@ impl Line {
         {
             response.headers_mut().insert(MODEL_HEADER, name);
         }
+        if let Some(trace) = self.context.trace_id()
+            && let Ok(trace) = HeaderValue::try_from(trace.to_string())
+        {
+            response.headers_mut().insert(TRACE_HEADER, trace);
+        }
         let decided = self.context.evaluation.as_ref();
         // The prefix is that of the baggage members. A plain `target` would be a second key of that name in JSON
         // lines, whose `target` is tracing's.
@@ -117,11 +125,16 @@ impl Line {
             halftone.revision = decided.map(|c| c.revision),
             halftone.rule = decided.and_then(|c| non_empty(&c.rule)),
             halftone.unit_hash = decided.and_then(unit_hash),
+            halftone.arm = decided.and_then(|c| non_empty(&c.arm)),
+            halftone.epoch = decided.map(|c| c.epoch).filter(|epoch| *epoch > 0),
             halftone.bucket = decided.and_then(|c| c.bucket),
             halftone.reason = decided.map(|c| c.reason().as_str_name()),
+            halftone.overridden = decided.map(|c| c.overridden).filter(|overridden| *overridden),
+            halftone.held_out = decided.map(|c| c.held_out).filter(|held_out| *held_out),
             feature_version = self.context.feature_version(),
             model_output_hash = self.context.output_hash().map(hexadecimal),
             trace_id = self.context.trace_id().map(tracing::field::display),
+            evaluation_id = self.context.parent.as_ref().map(|parent| tracing::field::display(parent.span_id())),
         );
     }
 }

@@ -5,7 +5,7 @@ use halftone_proto::v1::ObservationBatch;
 use halftone_tests::observed::{Request, batch, name, series};
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { keep_days: 30, max_units: 100_000 };
+const LIMITS: Limits = Limits { keep_days: 30, max_units: 100_000, keep_traces: 1_000 };
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)

@@ -2,17 +2,21 @@
 
 use super::{
     handover::Outbox,
-    record::{End, Record},
+    record::{End, Protocol, Record, now_ms},
 };
 use crate::{checks::Findings, failure::Failure, model::Model, offload::offload, output::Output};
+use halftone_proto::v1::traced_request::Answer;
 use halftone_telemetry::context::{RequestContext, RunningInference};
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 /// An inference that is under way. The same for both protocols.
 #[derive(Debug)]
 pub struct Watch {
     context: Arc<RequestContext>,
-    running: RunningInference,
+    protocol: Protocol,
+    begun_ms: u64,
+    /// Until it has ended.
+    running: Option<RunningInference>,
     model: Arc<Model>,
     findings: Findings,
     outbox: Option<Outbox>,
@@ -21,9 +25,14 @@ pub struct Watch {
 impl Watch {
     /// Of a request that is about this model. What is seen is handed over to the outbox, where there is one.
     #[must_use]
-    pub fn begin(context: Arc<RequestContext>, model: Arc<Model>, outbox: Option<Outbox>) -> Self {
-        let running = context.begin_inference();
-        Self { context, running, model, findings: Findings::default(), outbox }
+    pub fn begin(
+        context: Arc<RequestContext>,
+        protocol: Protocol,
+        model: Arc<Model>,
+        outbox: Option<Outbox>,
+    ) -> Self {
+        let running = Some(context.begin_inference());
+        Self { context, protocol, begun_ms: now_ms(), running, model, findings: Findings::default(), outbox }
     }
 
     /// Looks at the outputs and writes the answer: here, or where it keeps nobody waiting when it is much.
@@ -48,14 +57,38 @@ impl Watch {
     }
 
     /// It has ended so.
-    pub fn end<T>(self, answer: &Result<T, Failure>) {
-        self.running.end(Failure::outcome(answer));
+    pub fn end<T>(mut self, answer: &Result<T, Failure>) {
+        if let Some(running) = self.running.take() {
+            running.end(Failure::outcome(answer));
+        }
         if let Some(hash) = self.findings.hash {
             self.context.set_output_hash(hash);
         }
-        if let Some(outbox) = self.outbox {
-            let (checks, end) = (Arc::clone(self.model.checks()), End::of(answer));
-            outbox.put(Record { context: self.context, checks, end, findings: self.findings });
+        self.hand_over(End::of(answer), Some(self.protocol.answer(answer)));
+    }
+
+    fn hand_over(&mut self, end: End, answer: Option<Answer>) {
+        if let Some(outbox) = self.outbox.take() {
+            outbox.put(Record {
+                context: Arc::clone(&self.context),
+                begun_ms: self.begun_ms,
+                answer,
+                checks: Arc::clone(self.model.checks()),
+                end,
+                findings: mem::take(&mut self.findings),
+            });
+        }
+    }
+}
+
+impl Drop for Watch {
+    /// Without a word about its end, the client has left. That is no observation of the model; whoever asks after the
+    /// trace is told.
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        drop(running);
+        if self.context.sampled_parent().is_some() {
+            self.hand_over(End::Left, None);
         }
     }
 }
