@@ -284,7 +284,8 @@ fn place(text: &str, span: &Span) -> Place {
     Place { line, column, end_line, end_column }
 }
 
-fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+/// Both count from 1, columns in characters.
+pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)

@@ -31,6 +31,7 @@ pub mod simulate;
 mod suggest;
 pub mod target;
 mod tree;
+mod written;
 mod yaml;
 
 pub use compile::{Compiled, compile, compile_file, compile_with, name_problem};
@@ -47,4 +48,5 @@ pub use simulate::Simulation;
 pub use suggest::did_you_mean;
 pub use target::TargetSpec;
 pub use tree::Tree;
+pub use written::{Written, written};
 pub use yaml::Subject;

@@ -11,6 +11,7 @@ mod problem;
 mod releases;
 mod rulesets;
 mod status;
+mod traces;
 mod upload;
 mod wait;
 
@@ -44,6 +45,8 @@ pub(crate) struct Api {
     ledger: Arc<Ledger>,
     /// Places for readers of events.
     readers: Arc<Semaphore>,
+    /// Places for those who ask why.
+    explaining: Arc<Semaphore>,
     /// Ends, with its sender, when the server is to stop: requests that wait for something answer then.
     stopping: watch::Receiver<()>,
 }
@@ -86,6 +89,8 @@ pub fn router(
         .route("/v1/revisions", get(status::revisions))
         .route("/v1/nodes", get(status::nodes))
         .route("/v1/observations", get(observations::get))
+        .route("/v1/traces/{id}", get(traces::get))
+        .route("/v1/explanations", get(traces::explain))
         .route("/v1/outcomes", reports)
         .layer(middleware::from_fn_with_state(token, auth::require_addressee))
         .route("/healthz", get(status::healthz))
@@ -99,6 +104,7 @@ pub fn router(
             nodes,
             ledger,
             readers: Arc::new(Semaphore::new(events::MOST_READERS)),
+            explaining: Arc::new(Semaphore::new(traces::AT_ONCE)),
             stopping,
         })
 }

@@ -9,6 +9,7 @@ mod delete;
 mod disasm;
 mod explain;
 mod judge;
+mod lines;
 mod lint;
 mod override_token;
 mod plan;
@@ -16,6 +17,7 @@ mod replay;
 mod schema;
 mod simulate;
 mod status;
+mod trace;
 
 pub use apply::ApplyArgs;
 pub use command::CommandArgs;
@@ -32,6 +34,7 @@ pub use replay::ReplayArgs;
 pub use schema::SchemaArgs;
 pub use simulate::SimulateArgs;
 pub use status::StatusArgs;
+pub use trace::TraceArgs;
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};

@@ -25,4 +25,5 @@ pub mod release;
 pub mod rollback;
 pub mod serve;
 pub mod store;
+pub mod trace;
 pub mod xds;

@@ -60,6 +60,8 @@ enum Command {
     Decisions(cli::DecisionsArgs),
     /// Compute the verdict of a decision record again, and say whether it is the same.
     Replay(cli::ReplayArgs),
+    /// Show what was decided for the requests of a trace and why, also after rules have changed.
+    Trace(cli::TraceArgs),
     /// Replay an access log through old and new rules: shares per target, units that move, unused rules.
     Simulate(cli::SimulateArgs),
 }
@@ -121,6 +123,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Delete(args) => args.run()?,
         Command::Decisions(args) => args.run()?,
         Command::Replay(args) => return args.run(),
+        Command::Trace(args) => args.run()?,
         Command::Simulate(args) => return args.run(),
     }
     Ok(ExitCode::SUCCESS)

@@ -8,10 +8,10 @@ pub(crate) use sqlite::{signed, unsigned};
 
 use crate::release::{DecisionRecord, Status};
 use halftone_compiler::Release;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a change did to a ruleset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Created or replaced it.
@@ -84,6 +84,15 @@ pub struct Revision {
     pub content_hash: String,
     /// Bytes of that bundle.
     pub bundle_bytes: u64,
+}
+
+/// A change, and what it made of its ruleset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The change.
+    pub revision: Revision,
+    /// What the ruleset was made of from then on; `None` when it was gone.
+    pub content: Option<Content>,
 }
 
 /// Everything that is in force.
@@ -181,11 +190,20 @@ pub trait Store: Send + Sync + 'static {
     /// When the database does not take it.
     fn note(&self, release: &ReleaseWrite) -> Result<(), StoreError>;
 
+    /// The last change to the ruleset up to `revision`; `None` if there was none.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn as_of(&self, ruleset: &str, revision: u64) -> Result<Option<Change>, StoreError>;
+
     /// What the ruleset was made of before `revision`; `None` if it did not exist.
     ///
     /// # Errors
     /// When the database does not answer.
-    fn content_before(&self, ruleset: &str, revision: u64) -> Result<Option<Content>, StoreError>;
+    fn content_before(&self, ruleset: &str, revision: u64) -> Result<Option<Content>, StoreError> {
+        let Some(before) = revision.checked_sub(1) else { return Ok(None) };
+        Ok(self.as_of(ruleset, before)?.and_then(|change| change.content))
+    }
 
     /// Whether a change could be kept: writes, but nothing new.
     ///
@@ -209,6 +227,12 @@ pub trait Store: Send + Sync + 'static {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<String>, StoreError>;
+
+    /// The record of the decision that made a revision; `None` when none did, or its release was deleted. As JSON.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn record_of(&self, revision: u64) -> Result<Option<String>, StoreError>;
 
     /// The oldest records with numbers above `after` that are not notes, oldest first; as JSON.
     ///

@@ -8,7 +8,7 @@ use halftone_control_plane::{
     ledger::{Ledger, Limits},
     publisher::Publisher,
     release::{Command, Controller, Phase, Precondition},
-    store::{Content, ReleaseWrite, Revision, SqliteStore, State, Store, StoreError},
+    store::{Change, Content, ReleaseWrite, Revision, SqliteStore, State, Store, StoreError},
     xds::{Nodes, ProxySettings},
 };
 use halftone_tests::{
@@ -75,8 +75,8 @@ impl Store for Dying {
         self.write(|store| store.note(release))
     }
 
-    fn content_before(&self, ruleset: &str, revision: u64) -> Result<Option<Content>, StoreError> {
-        self.store.content_before(ruleset, revision)
+    fn as_of(&self, ruleset: &str, revision: u64) -> Result<Option<Change>, StoreError> {
+        self.store.as_of(ruleset, revision)
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -94,6 +94,10 @@ impl Store for Dying {
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
         self.store.records(release, before, limit)
+    }
+
+    fn record_of(&self, revision: u64) -> Result<Option<String>, StoreError> {
+        self.store.record_of(revision)
     }
 
     fn events(&self, after: u64, limit: usize) -> Result<Vec<String>, StoreError> {
@@ -132,7 +136,7 @@ impl Process {
     fn start(folder: &Path, gate: &Gate, dies_at: usize, after: bool) -> Self {
         let store = SqliteStore::open(&folder.join("halftone.db")).unwrap();
         let store = Arc::new(Dying { store, writes: AtomicUsize::new(0), dies_at, after });
-        let limits = Limits { keep_days: 30, max_units: 100_000 };
+        let limits = Limits { keep_days: 30, max_units: 100_000, keep_traces: 1_000 };
         let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits).unwrap());
         let settings = ProxySettings::new("/filter.wasm");
         let (publisher, stored) = Publisher::start(store.clone(), gate.clone(), settings).unwrap();

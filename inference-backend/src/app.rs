@@ -8,7 +8,7 @@ use crate::{
     keeper::Keeper,
     model::Model,
     models::Models,
-    observations::{handover::Outbox, watch::Watch},
+    observations::{handover::Outbox, record::Protocol, watch::Watch},
     rejections::Rejections,
     rest,
 };
@@ -83,8 +83,8 @@ impl App {
 
     /// Watches an inference, from now on.
     #[must_use]
-    pub fn watch(&self, context: Arc<RequestContext>, model: Arc<Model>) -> Watch {
-        Watch::begin(context, model, self.observations.clone(), self.rejections.clone())
+    pub fn watch(&self, context: Arc<RequestContext>, protocol: Protocol, model: Arc<Model>) -> Watch {
+        Watch::begin(context, protocol, model, self.observations.clone(), self.rejections.clone())
     }
 
     /// Refuses, unless clients may load and unload models. They may not as a matter of course: whoever can send a

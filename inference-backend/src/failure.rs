@@ -64,7 +64,9 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn codes(&self) -> (StatusCode, Code) {
+    /// Its status of HTTP and its code of gRPC.
+    #[must_use]
+    pub fn codes(&self) -> (StatusCode, Code) {
         match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, Code::NotFound),

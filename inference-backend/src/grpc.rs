@@ -9,7 +9,7 @@ use crate::{
     call::Call,
     failure::Failure,
     model::Model,
-    observations::watch::Watch,
+    observations::{record::Protocol, watch::Watch},
     offload::offload,
     output::Output,
     signature::TensorSpec,
@@ -160,7 +160,7 @@ impl GrpcInferenceService for Service {
         let model = self.find(&request, &message.model_name, &message.model_version)?;
         let context = request.extensions().get::<Arc<RequestContext>>().cloned();
         let read = || Arc::new(RequestContext::read(request.metadata().as_ref()));
-        let mut watch = self.0.watch(context.unwrap_or_else(read), Arc::clone(&model));
+        let mut watch = self.0.watch(context.unwrap_or_else(read), Protocol::Grpc, Arc::clone(&model));
         let answer = self.infer(model, request, &mut watch).await;
         watch.end(&answer);
         Ok(Response::new(answer?))

@@ -11,7 +11,7 @@ use crate::{
     call::Call,
     failure::Failure,
     model::Model,
-    observations::watch::Watch,
+    observations::{record::Protocol, watch::Watch},
     offload::offload,
     output::Output,
     signature::Signature,
@@ -94,7 +94,7 @@ async fn infer(
     Named(model): Named,
     request: Request,
 ) -> Result<Response, Failure> {
-    let mut watch = app.watch(context, Arc::clone(&model));
+    let mut watch = app.watch(context, Protocol::Rest, Arc::clone(&model));
     let answer = answer(&app, model, request, &mut watch).await;
     watch.end(&answer);
     answer

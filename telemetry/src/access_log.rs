@@ -127,11 +127,16 @@ impl Line {
             halftone.revision = decided.map(|c| c.revision),
             halftone.rule = decided.and_then(|c| non_empty(&c.rule)),
             halftone.unit_hash = decided.and_then(unit_hash),
+            halftone.arm = decided.and_then(|c| non_empty(&c.arm)),
+            halftone.epoch = decided.map(|c| c.epoch).filter(|epoch| *epoch > 0),
             halftone.bucket = decided.and_then(|c| c.bucket),
             halftone.reason = decided.map(|c| c.reason().as_str_name()),
+            halftone.overridden = decided.map(|c| c.overridden).filter(|overridden| *overridden),
+            halftone.held_out = decided.map(|c| c.held_out).filter(|held_out| *held_out),
             feature_version = self.context.feature_version(),
             model_output_hash = self.context.output_hash().map(hexadecimal),
             trace_id = self.context.trace_id().map(tracing::field::display),
+            evaluation_id = self.context.parent.as_ref().map(|parent| tracing::field::display(parent.span_id())),
         );
     }
 }

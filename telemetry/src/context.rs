@@ -127,6 +127,12 @@ impl RequestContext {
         tracer.below(span, name, kind)
     }
 
+    /// The span that it belongs to, when its trace is sampled.
+    #[must_use]
+    pub fn sampled_parent(&self) -> Option<&SpanContext> {
+        self.parent.as_ref().filter(|parent| parent.is_sampled())
+    }
+
     /// Tells the layers which model the request is about. The first call counts: a request is about one.
     pub fn serve(&self, served: Served) {
         let _ = self.served.set(served);

@@ -19,6 +19,9 @@ use tower_service::Service;
 /// Says on every response which model and version it is about: `digits:2`.
 pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-halftone-model");
 
+/// Says on every response to a request of a trace which one that is: what `halftone trace` takes.
+pub const TRACE_HEADER: HeaderName = HeaderName::from_static("x-halftone-trace");
+
 /// Logs every request (never its body) under the tracing target `access`, and names the model that it is about in
 /// the response.
 ///
@@ -100,6 +103,11 @@ impl Begun {
             && let Ok(name) = HeaderValue::try_from(format!("{}:{}", served.model, served.version))
         {
             response.headers_mut().insert(MODEL_HEADER, name);
+        }
+        if let Some(trace) = self.context.trace_id()
+            && let Ok(trace) = HeaderValue::try_from(trace.to_string())
+        {
+            response.headers_mut().insert(TRACE_HEADER, trace);
         }
         if let Some((method, uri)) = self.named.take() {
             access_log::write(Line {

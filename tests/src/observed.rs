@@ -108,7 +108,8 @@ pub fn batch(source: u8, sequence: u64, series: Vec<SeriesObservations>) -> Obse
         begun_ms: now - 2_000,
         ended_ms: now,
         series,
-        omitted: Some(Omitted { requests: 1, units: 0, batches: 0 }),
+        omitted: Some(Omitted { requests: 1, ..Omitted::default() }),
+        traced: Vec::new(),
     }
 }
 

@@ -292,6 +292,14 @@ impl Backend {
         self.process.resident_bytes()
     }
 
+    /// Kills it without a warning, as a crash would.
+    ///
+    /// # Errors
+    /// When it had ended already.
+    pub fn kill(self) -> Result<()> {
+        self.process.kill()
+    }
+
     /// What it has logged: one JSON object per line.
     #[must_use]
     pub fn log(&self) -> String {

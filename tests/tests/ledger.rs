@@ -526,7 +526,7 @@ async fn what_a_real_backend_observes_is_there() -> Result<()> {
             let answer = control_plane.request(reqwest::Method::GET, "/v1/observations", "").await?;
             assert_eq!(
                 answer.json::<Value>().await?["omitted"],
-                json!({"requests": 0, "units": 1, "batches": 0})
+                json!({"requests": 0, "units": 1, "batches": 0, "traced": 0})
             );
             for name in ["control", "treatment"] {
                 let arm = arm(&known, 0, name);

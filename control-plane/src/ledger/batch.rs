@@ -3,9 +3,10 @@
 use super::Refusal;
 use super::record::{BAD_METRICS, END_OF_TIME, Record};
 use super::statistics::Statistics;
+use super::traced;
 use halftone_proto::{
     CLOCK_TOLERANCE_MS,
-    v1::{self, Omitted, Series, SeriesObservations},
+    v1::{self, Omitted, Series, SeriesObservations, TracedRequest},
 };
 use std::{
     collections::{BTreeSet, HashSet},
@@ -34,6 +35,7 @@ pub(super) struct Batch {
     pub(super) ended_ms: u64,
     pub(super) omitted: Omitted,
     pub(super) parts: Vec<Part>,
+    pub(super) traced: Vec<TracedRequest>,
 }
 
 /// What a batch says of a series.
@@ -60,7 +62,8 @@ impl Batch {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn checked(batch: v1::ObservationBatch, now_ms: u64, keep: Duration) -> Result<Self, Refusal> {
-        let v1::ObservationBatch { source: name, sequence, begun_ms, ended_ms, series, omitted } = batch;
+        let v1::ObservationBatch { source: name, sequence, begun_ms, ended_ms, series, omitted, traced } =
+            batch;
         let source = source(&name)?;
         if sequence == 0 || i64::try_from(sequence).is_err() {
             return Err(Refusal::new(format!("`sequence` is {sequence}, and has to be from 1 to 2^63 - 1")));
@@ -86,10 +89,11 @@ impl Batch {
             return Err(Refusal::new(format!("it has {} series; the most are {MAX_SERIES}", series.len())));
         }
         let omitted = omitted.unwrap_or_default();
-        if [omitted.requests, omitted.units, omitted.batches].iter().any(|count| *count > u64::from(u32::MAX))
-        {
+        let counts = [omitted.requests, omitted.units, omitted.batches, omitted.traced];
+        if counts.iter().any(|count| *count > u64::from(u32::MAX)) {
             return Err(Refusal::new("`omitted` counts more than 2^32 - 1"));
         }
+        traced::check(&traced)?;
         let times = Times { begun_ms, ended_ms };
         let mut parts = Vec::with_capacity(series.len());
         let mut seen = HashSet::new();
@@ -101,7 +105,7 @@ impl Batch {
             }
             parts.push(part);
         }
-        Ok(Self { source, sequence, begun_ms, ended_ms, omitted, parts })
+        Ok(Self { source, sequence, begun_ms, ended_ms, omitted, parts, traced })
     }
 
     /// Records of all series.

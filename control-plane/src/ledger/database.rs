@@ -9,7 +9,7 @@ use super::record::{BYTES, MAX_CELLS, Record};
 use super::sorted::Element;
 use super::statistics::Statistics;
 use super::tally::Cell;
-use super::{LedgerError, Refusal};
+use super::{LedgerError, Refusal, traced};
 use crate::store::{
     StoreError,
     file::{self, Schema},
@@ -22,7 +22,7 @@ use rusqlite::{
 };
 use std::{collections::BTreeMap, path::Path};
 
-const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2] };
+const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3] };
 
 /// What the schema before lacks.
 macro_rules! from_1_to_2 {
@@ -60,6 +60,26 @@ macro_rules! from_1_to_2 {
 }
 
 const FROM_1_TO_2: &str = from_1_to_2!();
+
+/// The same: traced requests.
+macro_rules! from_2_to_3 {
+    () => {
+        "
+    ALTER TABLE sources ADD COLUMN omitted_traced INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE traced (
+        -- In the order in which they came; the oldest go, so there are no gaps.
+        id        INTEGER PRIMARY KEY,
+        trace_id  BLOB NOT NULL,
+        parent_id BLOB NOT NULL,
+        request   BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX traced_by_trace ON traced (trace_id);
+    CREATE INDEX traced_by_parent ON traced (parent_id);
+"
+    };
+}
+
+const FROM_2_TO_3: &str = from_2_to_3!();
 
 const CREATE: &str = concat!(
     "
@@ -120,7 +140,8 @@ const CREATE: &str = concat!(
     ) STRICT;
     CREATE INDEX log_by_release ON log (release);
 ",
-    from_1_to_2!()
+    from_1_to_2!(),
+    from_2_to_3!()
 );
 
 /// Memory for pages of the file.
@@ -179,11 +200,16 @@ impl Database {
         Ok(connection)
     }
 
-    /// Everything is kept when this returns, or nothing. What is refused, is alone.
+    /// Everything is kept when this returns, or nothing. What is refused, is alone. Of traced requests the newest
+    /// `keep_traces` are.
     ///
     /// # Errors
     /// When the database does not take it.
-    pub(super) fn keep(&mut self, batches: &[&Batch]) -> Result<Vec<Result<Kept, LedgerError>>, StoreError> {
+    pub(super) fn keep(
+        &mut self,
+        batches: &[&Batch],
+        keep_traces: u32,
+    ) -> Result<Vec<Result<Kept, LedgerError>>, StoreError> {
         let mut transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut kept = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -197,6 +223,9 @@ impl Database {
                 Err(LedgerError::Store(error)) => return Err(error),
                 Err(refusal) => kept.push(Err(refusal)),
             }
+        }
+        if batches.iter().any(|batch| !batch.traced.is_empty()) {
+            traced::trim(&transaction, keep_traces)?;
         }
         transaction.commit()?;
         Ok(kept)
@@ -357,12 +386,13 @@ fn keep(connection: &Connection, batch: &Batch) -> Result<Kept, LedgerError> {
     }
     prepare(
         connection,
-        "INSERT INTO sources VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (source) DO UPDATE SET
+        "INSERT INTO sources VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (source) DO UPDATE SET
              sequence = excluded.sequence,
              ended_ms = max(ended_ms, excluded.ended_ms),
              omitted_requests = omitted_requests + excluded.omitted_requests,
              omitted_units = omitted_units + excluded.omitted_units,
-             omitted_batches = omitted_batches + excluded.omitted_batches",
+             omitted_batches = omitted_batches + excluded.omitted_batches,
+             omitted_traced = omitted_traced + excluded.omitted_traced",
     )?
     .execute(params![
         batch.source,
@@ -371,8 +401,10 @@ fn keep(connection: &Connection, batch: &Batch) -> Result<Kept, LedgerError> {
         signed(batch.omitted.requests)?,
         signed(batch.omitted.units)?,
         signed(batch.omitted.batches)?,
+        signed(batch.omitted.traced)?,
     ])
     .map_err(StoreError::from)?;
+    traced::keep(connection, &batch.traced)?;
     let mut added: BTreeMap<ReleaseId, Added> = BTreeMap::new();
     for part in &batch.parts {
         let series = series(connection, &part.series, batch)?;

@@ -21,6 +21,7 @@ mod statistics;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod units;
 mod windows;
 mod writer;
@@ -127,6 +128,10 @@ pub struct Limits {
     /// for each metric that it has a bad event of; and outcomes. Each takes about 40 bytes of memory.
     #[arg(long, env = "HALFTONE_MAX_UNITS", default_value_t = 20_000_000)]
     pub max_units: usize,
+    /// Requests whose trace is sampled that are kept, the newest ones, for `halftone trace`. Each takes about 400 bytes on
+    /// the disk.
+    #[arg(long, env = "HALFTONE_KEEP_TRACES", value_name = "N", default_value_t = 100_000)]
+    pub keep_traces: u32,
 }
 
 impl Limits {
@@ -240,6 +245,8 @@ impl Ledger {
 
     fn open_at(path: &Path, limits: Limits, pace: Pace) -> Result<Self, StoreError> {
         let database = Database::open(path)?;
+        // There may have been room for more the last time.
+        traced::trim(&database.0, limits.keep_traces)?;
         let mut held = Held::default();
         database.load(|release, loaded| held.load(release, loaded))?;
         database.load_outcomes(|release, metrics, mut records| {

@@ -6,7 +6,7 @@ use halftone_tests::observed::{Request, batch, series};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-const LIMITS: Limits = Limits { keep_days: 30, max_units: 100_000 };
+const LIMITS: Limits = Limits { keep_days: 30, max_units: 100_000, keep_traces: 1_000 };
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)

@@ -88,6 +88,8 @@ pub struct Omitted {
     pub units: u64,
     /// Batches.
     pub batches: u64,
+    /// Requests whose trace is sampled that were not reported one by one.
+    pub traced: u64,
 }
 
 impl Ledger {
@@ -200,11 +202,13 @@ impl Ledger {
             })?
             .collect::<Result<_, _>>()?;
         let omitted = transaction.query_row(
-            "SELECT coalesce(sum(omitted_requests), 0), coalesce(sum(omitted_units), 0), coalesce(sum(omitted_batches), 0)
+            "SELECT coalesce(sum(omitted_requests), 0), coalesce(sum(omitted_units), 0),
+                    coalesce(sum(omitted_batches), 0), coalesce(sum(omitted_traced), 0)
              FROM sources",
             [],
             |row| {
-                Ok(Omitted { requests: unsigned(row, 0)?, units: unsigned(row, 1)?, batches: unsigned(row, 2)? })
+                let [requests, units] = [unsigned(row, 0)?, unsigned(row, 1)?];
+                Ok(Omitted { requests, units, batches: unsigned(row, 2)?, traced: unsigned(row, 3)? })
             },
         )?;
         Ok((releases, omitted))

@@ -1,11 +1,12 @@
 //! The ledger as a whole, on a file.
 
 use super::*;
-use halftone_proto::v1::ObservationBatch;
+use crate::trace::Id;
+use halftone_proto::v1::{ObservationBatch, TracedRequest};
 use halftone_tests::observed::{Request, batch, name, series};
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { keep_days: 30, max_units: 100_000 };
+const LIMITS: Limits = Limits { keep_days: 30, max_units: 100_000, keep_traces: 1_000 };
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -177,4 +178,31 @@ fn ledger_more_units_than_allowed_are_not_taken() {
     assert!(matches!(full, LedgerError::Full(8)) && full.to_string().contains("--max-units"), "{full}");
     assert_eq!((known(&ledger), ledger.resume(&name(0)).unwrap()), (before, 1));
     assert_eq!(take(&ledger, &batch(0, 2, units(8..10))).unwrap(), 2);
+}
+
+#[test]
+fn ledger_a_file_of_the_build_before_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let units = vec![series(1, "control", &[Request { unit: 7, time_ms: now_ms(), latency: Some(0.1) }])];
+    let before = {
+        let ledger = open(&folder);
+        take(&ledger, &batch(0, 1, units)).unwrap();
+        (known(&ledger), ledger.releases().unwrap())
+    };
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "DROP TABLE traced; ALTER TABLE sources DROP COLUMN omitted_traced; PRAGMA user_version = 2;",
+        )
+        .unwrap();
+    let ledger = open(&folder);
+    assert_eq!((known(&ledger), ledger.releases().unwrap()), before);
+    assert_eq!(ledger.resume(&name(0)).unwrap(), 1);
+    let request = TracedRequest { trace_id: vec![1; 16], parent_id: vec![2; 8], ..TracedRequest::default() };
+    let omitted = Some(halftone_proto::v1::Omitted { traced: 3, ..Default::default() });
+    take(&ledger, &ObservationBatch { traced: vec![request.clone()], omitted, ..batch(0, 2, Vec::new()) })
+        .unwrap();
+    assert_eq!(ledger.traced(&Id::Trace([1; 16]), 9).unwrap(), [request]);
+    assert_eq!(ledger.releases().unwrap().1.traced, 3);
 }

@@ -154,7 +154,7 @@ impl Writer {
             batches.push(batch);
             answers.push(answer);
         }
-        match self.database.keep(&batches.iter().collect::<Vec<_>>()) {
+        match self.database.keep(&batches.iter().collect::<Vec<_>>(), self.parts.limits.keep_traces) {
             Err(error) => {
                 tracing::error!(%error, "observations are not taken: {}", error.remedy());
                 self.parts.counters.batches_refused.add(answers.len());

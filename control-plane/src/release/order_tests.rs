@@ -25,7 +25,7 @@ const TEXT: &str = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\n
     policy: {cycle_s: 1, look_every_s: 1}\n";
 
 fn limits() -> Limits {
-    Limits { keep_days: 30, max_units: 100_000 }
+    Limits { keep_days: 30, max_units: 100_000, keep_traces: 1_000 }
 }
 
 /// What two replicas of a backend report, in the order in which each of them does: some units come to both.

@@ -1,7 +1,7 @@
 //! The store in one SQLite file.
 
 use super::{
-    Action, Content, ReleaseWrite, Revision, State, Store, StoreError, StoredRelease, StoredRuleset,
+    Action, Change, Content, ReleaseWrite, Revision, State, Store, StoreError, StoredRelease, StoredRuleset,
     file::{self, Schema},
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -11,7 +11,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3, FROM_3_TO_4] };
+const SCHEMA: Schema =
+    Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3, FROM_3_TO_4, FROM_4_TO_5] };
 
 /// Releases, and the records of their decisions.
 macro_rules! releases {
@@ -45,6 +46,15 @@ macro_rules! webhooks {
     };
 }
 
+/// Which decision made a revision.
+macro_rules! records_by_revision {
+    () => {
+        "
+    CREATE INDEX records_by_revision ON records (record ->> 'revision') WHERE record ->> 'revision' IS NOT NULL;
+"
+    };
+}
+
 const CREATE: &str = concat!(
     "
     CREATE TABLE revisions (
@@ -67,7 +77,8 @@ const CREATE: &str = concat!(
     ) STRICT;
 ",
     releases!(),
-    webhooks!()
+    webhooks!(),
+    records_by_revision!()
 );
 
 /// What the schema before lacks.
@@ -82,6 +93,8 @@ const FROM_2_TO_3: &str = concat!(
 );
 /// The same: what webhooks were told.
 const FROM_3_TO_4: &str = webhooks!();
+/// The same: an index.
+const FROM_4_TO_5: &str = records_by_revision!();
 
 /// A store in one file.
 pub struct SqliteStore(Mutex<Connection>);
@@ -178,20 +191,21 @@ impl Store for SqliteStore {
         Ok(transaction.commit()?)
     }
 
-    fn content_before(&self, ruleset: &str, revision: u64) -> Result<Option<Content>, StoreError> {
+    fn as_of(&self, ruleset: &str, revision: u64) -> Result<Option<Change>, StoreError> {
         let connection = self.connection();
-        let content = connection
-            .query_row(
-                "SELECT source, ifnull(releases, '[]') FROM revisions WHERE ruleset = ?1 AND revision < ?2
-                 ORDER BY revision DESC LIMIT 1",
-                params![ruleset, signed(revision)?],
-                |row| {
-                    let Some(source) = row.get::<_, Option<String>>(0)? else { return Ok(None) };
-                    Ok(Some(Content { source, releases: parsed(row, 1)? }))
-                },
-            )
-            .optional()?;
-        Ok(content.flatten())
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT {REVISION}, source, ifnull(releases, '[]') FROM revisions
+             WHERE ruleset = ?1 AND revision <= ?2 ORDER BY revision DESC LIMIT 1"
+        ))?;
+        let change = statement.query_row(params![ruleset, number(revision)], |row| {
+            let source: Option<String> = row.get(8)?;
+            let content = match source {
+                Some(source) => Some(Content { source, releases: parsed(row, 9)? }),
+                None => None,
+            };
+            Ok(Change { revision: revision_in(row)?, content })
+        });
+        Ok(change.optional()?)
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -201,24 +215,12 @@ impl Store for SqliteStore {
 
     fn revisions(&self, before: Option<u64>, limit: usize) -> Result<Vec<Revision>, StoreError> {
         let connection = self.connection();
-        let mut statement = connection.prepare_cached(
-            "SELECT revision, created_at_ms, action, ruleset, actor, content_hash, bundle_bytes, undoes
-             FROM revisions WHERE revision < ?1 ORDER BY revision DESC LIMIT ?2",
-        )?;
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT {REVISION} FROM revisions WHERE revision < ?1 ORDER BY revision DESC LIMIT ?2"
+        ))?;
         let before = before.and_then(|revision| i64::try_from(revision).ok()).unwrap_or(i64::MAX);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let revisions = statement.query_map([before, limit], |row| {
-            Ok(Revision {
-                revision: unsigned(row, 0)?,
-                created_at_ms: unsigned(row, 1)?,
-                action: action(row, 2)?,
-                ruleset: row.get(3)?,
-                actor: row.get(4)?,
-                content_hash: row.get(5)?,
-                bundle_bytes: unsigned(row, 6)?,
-                undoes: row.get::<_, Option<i64>>(7)?.and_then(|undoes| u64::try_from(undoes).ok()),
-            })
-        })?;
+        let revisions = statement.query_map([before, limit], revision_in)?;
         Ok(revisions.collect::<Result<_, _>>()?)
     }
 
@@ -236,6 +238,14 @@ impl Store for SqliteStore {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let records = statement.query_map(params![release, before, limit], |row| row.get(0))?;
         Ok(records.collect::<Result<_, _>>()?)
+    }
+
+    fn record_of(&self, revision: u64) -> Result<Option<String>, StoreError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(
+            "SELECT record FROM records WHERE record ->> 'revision' = ?1 ORDER BY id DESC LIMIT 1",
+        )?;
+        Ok(statement.query_row([number(revision)], |row| row.get(0)).optional()?)
     }
 
     fn events(&self, after: u64, limit: usize) -> Result<Vec<String>, StoreError> {
@@ -286,6 +296,22 @@ impl Store for SqliteStore {
             .optional()?;
         Ok(record)
     }
+}
+
+/// The columns that [`revision_in`] reads.
+const REVISION: &str = "revision, created_at_ms, action, ruleset, actor, content_hash, bundle_bytes, undoes";
+
+fn revision_in(row: &Row<'_>) -> rusqlite::Result<Revision> {
+    Ok(Revision {
+        revision: unsigned(row, 0)?,
+        created_at_ms: unsigned(row, 1)?,
+        action: action(row, 2)?,
+        ruleset: row.get(3)?,
+        actor: row.get(4)?,
+        content_hash: row.get(5)?,
+        bundle_bytes: unsigned(row, 6)?,
+        undoes: row.get::<_, Option<i64>>(7)?.and_then(|undoes| u64::try_from(undoes).ok()),
+    })
 }
 
 /// What is larger than any number in the store is as good as the largest.

@@ -3,12 +3,15 @@
 use super::{
     backlog::Backlog,
     batch::{Batch, Sighting, Sightings},
-    record::{End, Record, outcome},
+    record::{End, Record, now_ms, outcome},
     seen::Seen,
 };
-use halftone_proto::{CLOCK_TOLERANCE_MS, v1::Series};
+use halftone_proto::{
+    CLOCK_TOLERANCE_MS,
+    v1::{Series, TracedRequest},
+};
 use halftone_telemetry::throttle::Throttle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Most series of a batch. Requests of more are left out.
@@ -19,12 +22,19 @@ const MANY_UNITS: usize = 1 << 14;
 /// Most of them, when it cannot be written.
 const MOST_UNITS: usize = 1 << 16;
 
+/// Most traced requests of a batch.
+const MOST_TRACED: usize = 512;
+/// Most bytes of them: whoever passes by the filter may send what no filter decides.
+const MOST_TRACED_BYTES: usize = 256 << 10;
+
 /// Gathers what is observed.
 #[derive(Debug, Default)]
 pub struct Aggregator {
     batch: Batch,
     /// Exposures and bad events of the batch.
     units: usize,
+    /// Bytes of its traced requests.
+    traced_bytes: usize,
     seen: Seen,
     /// Names a fact while it is hashed.
     fact: Vec<u8>,
@@ -49,6 +59,9 @@ impl Aggregator {
 
     /// Takes one inference.
     pub fn take(&mut self, record: &Record) {
+        if let Some(traced) = record.traced() {
+            self.trace(traced);
+        }
         for series in record.series() {
             if self.batch.series.len() >= MOST_SERIES && !self.batch.series.contains_key(&series) {
                 self.omit(1, 0, 0);
@@ -71,6 +84,18 @@ impl Aggregator {
         self.touch();
     }
 
+    /// Takes a request by itself, while there is room.
+    fn trace(&mut self, traced: TracedRequest) {
+        self.touch();
+        let bytes = self.traced_bytes + traced.encoded_len();
+        if self.batch.traced.len() >= MOST_TRACED || bytes > MOST_TRACED_BYTES {
+            self.batch.omitted.traced = self.batch.omitted.traced.saturating_add(1);
+            return;
+        }
+        self.traced_bytes = bytes;
+        self.batch.traced.push(traced);
+    }
+
     /// What was gathered.
     #[must_use]
     pub fn batch(&self) -> &Batch {
@@ -85,7 +110,7 @@ impl Aggregator {
 
     /// Begins anew: what was gathered is kept elsewhere.
     pub fn begin(&mut self) {
-        (self.batch, self.units) = (Batch::default(), 0);
+        (self.batch, self.units, self.traced_bytes) = (Batch::default(), 0, 0);
         self.backlog.gathered(0);
     }
 
@@ -116,7 +141,7 @@ impl Aggregator {
         let flag = |flag| if flag { [1.0] } else { [0.0] };
         match record.end {
             End::Answered => push("latency", &[seconds]),
-            End::Refused => {}
+            End::Refused | End::Left => {}
             End::Failed => push("latency_failed", &[seconds]),
         }
         push("error", &flag(record.end == End::Failed));
@@ -221,11 +246,6 @@ fn seconds(record: &Record) -> f64 {
 fn time_ms(record: &Record) -> u64 {
     let decided = record.context.evaluation.as_ref().map(|context| context.timestamp_ms);
     decided.filter(|&time_ms| time_ms > 0).unwrap_or_else(now_ms)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

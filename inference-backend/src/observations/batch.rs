@@ -2,7 +2,9 @@
 
 use super::statistics::Statistics;
 use halftone_judge::stats::Merge;
-use halftone_proto::v1::{BadEvent, Exposure, ObservationBatch, Omitted, Series, SeriesObservations};
+use halftone_proto::v1::{
+    BadEvent, Exposure, ObservationBatch, Omitted, Series, SeriesObservations, TracedRequest,
+};
 use std::{
     borrow::Cow,
     cmp::Ordering,
@@ -21,6 +23,8 @@ pub struct Batch {
     pub ended_ms: u64,
     /// What was observed.
     pub series: BTreeMap<Series, Observations>,
+    /// Requests whose trace is sampled, in the order in which they ended.
+    pub traced: Vec<TracedRequest>,
     /// What had to be left out.
     pub omitted: Omitted,
 }
@@ -92,7 +96,7 @@ impl Batch {
     /// Whether there is nothing to tell.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.series.is_empty() && self.omitted == Omitted::default()
+        self.series.is_empty() && self.traced.is_empty() && self.omitted == Omitted::default()
     }
 
     /// How many exposures and bad events there are.
@@ -110,6 +114,7 @@ impl Batch {
         self.begun_ms = begun.unwrap_or_default();
         self.ended_ms = self.ended_ms.max(other.ended_ms);
         self.omitted = sum(self.omitted, other.omitted);
+        self.traced.extend(other.traced);
         for (series, theirs) in other.series {
             match self.series.entry(series) {
                 Entry::Vacant(vacant) => {
@@ -121,13 +126,13 @@ impl Batch {
         Ok(())
     }
 
-    /// Two batches that are all of it, each with half of the series; none when there is only one.
+    /// Two batches that are all of it, each with half of the series, the first with all else; none when there is only one.
     #[must_use]
     pub fn halves(&self) -> Option<(Self, Self)> {
         let middle = self.series.keys().nth(self.series.len() / 2).filter(|_| self.series.len() > 1)?;
         let mut first = self.clone();
         let series = first.series.split_off(middle);
-        let second = Self { series, omitted: Omitted::default(), ..*self };
+        let second = Self { begun_ms: self.begun_ms, ended_ms: self.ended_ms, series, ..Self::default() };
         Some((first, second))
     }
 
@@ -140,6 +145,12 @@ impl Batch {
         }
     }
 
+    /// Lets go the traced requests, and counts them as left out.
+    pub fn strip_traced(&mut self) {
+        self.omitted.traced = self.omitted.traced.saturating_add(self.traced.len() as u64);
+        self.traced.clear();
+    }
+
     /// As it is sent.
     #[must_use]
     pub fn encode(&self, source: [u8; 16], sequence: u64) -> ObservationBatch {
@@ -150,6 +161,7 @@ impl Batch {
             ended_ms: self.ended_ms,
             series: self.series.iter().map(|(series, observations)| observations.encode(series)).collect(),
             omitted: Some(self.omitted).filter(|omitted| *omitted != Omitted::default()),
+            traced: self.traced.clone(),
         }
     }
 
@@ -162,6 +174,7 @@ impl Batch {
             begun_ms: message.begun_ms,
             ended_ms: message.ended_ms,
             series: BTreeMap::new(),
+            traced: message.traced.clone(),
             omitted: message.omitted.unwrap_or_default(),
         };
         for observations in &message.series {
@@ -260,6 +273,7 @@ fn sum(a: Omitted, b: Omitted) -> Omitted {
         requests: a.requests.saturating_add(b.requests),
         units: a.units.saturating_add(b.units),
         batches: a.batches.saturating_add(b.batches),
+        traced: a.traced.saturating_add(b.traced),
     }
 }
 

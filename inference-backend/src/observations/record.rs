@@ -4,15 +4,23 @@ use crate::{
     checks::{Checks, Findings},
     failure::Failure,
 };
-use halftone_proto::v1::Series;
+use axum::http::StatusCode;
+use halftone_proto::v1::{Series, TracedRequest, traced_request::Answer};
 use halftone_telemetry::context::{RequestContext, parts};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// What is handed over of one inference that has ended.
 #[derive(Debug)]
 pub struct Record {
     /// What is known of the request: what was decided, which model it was about, how long it took.
     pub context: Arc<RequestContext>,
+    /// When it began: milliseconds since the Unix epoch.
+    pub begun_ms: u64,
+    /// How it was answered; none when it was not.
+    pub answer: Option<Answer>,
     /// What was looked for in the outputs.
     pub checks: Arc<Checks>,
     /// How it ended.
@@ -30,6 +38,30 @@ pub enum End {
     Refused,
     /// It failed: our fault.
     Failed,
+    /// It was not answered: the client left before.
+    Left,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug)]
+pub enum Protocol {
+    /// Over REST.
+    Rest,
+    /// Over gRPC.
+    Grpc,
+}
+
+impl Protocol {
+    /// How an answer ends there.
+    #[must_use]
+    pub fn answer<T>(self, answer: &Result<T, Failure>) -> Answer {
+        let (status, code) =
+            answer.as_ref().map_or_else(Failure::codes, |_| (StatusCode::OK, tonic::Code::Ok));
+        match self {
+            Self::Rest => Answer::HttpStatus(status.as_u16().into()),
+            Self::Grpc => Answer::GrpcCode(u32::try_from(code as i32).unwrap_or(u32::MAX)),
+        }
+    }
 }
 
 impl End {
@@ -61,12 +93,32 @@ impl Record {
     #[must_use]
     pub fn outcome(&self) -> u32 {
         let end = match self.end {
-            End::Answered => 0,
+            End::Answered | End::Left => 0,
             End::Refused => outcome::REFUSED,
             End::Failed => outcome::ERROR,
         };
         let flag = |found: Option<bool>, flag| if found == Some(true) { flag } else { 0 };
         end | flag(self.findings.nan, outcome::NAN) | flag(self.findings.range, outcome::RANGE)
+    }
+
+    /// The request by itself, when its trace is sampled.
+    #[must_use]
+    pub fn traced(&self) -> Option<TracedRequest> {
+        let Self { context, begun_ms, answer, findings, .. } = self;
+        let parent = context.sampled_parent()?;
+        let (served, inference) = (context.served(), context.inference());
+        let micros = inference.map_or(0, |inference| inference.duration.as_micros());
+        Some(TracedRequest {
+            trace_id: parent.trace_id().to_bytes().into(),
+            parent_id: parent.span_id().to_bytes().into(),
+            evaluation: context.evaluation.clone(),
+            begun_ms: *begun_ms,
+            duration_us: u64::try_from(micros).unwrap_or(u64::MAX),
+            answer: *answer,
+            model: served.map(|served| served.model.as_ref().into()).unwrap_or_default(),
+            version: served.map(|served| served.version.as_ref().into()).unwrap_or_default(),
+            output_hash: findings.hash,
+        })
     }
 
     /// The unit whose request it was, where there is one.
@@ -79,7 +131,7 @@ impl Record {
     /// release. None when it is not to be analysed.
     #[must_use]
     pub fn series(&self) -> Vec<Series> {
-        let Some(served) = self.context.served() else { return Vec::new() };
+        let Some(served) = self.context.served().filter(|_| self.end != End::Left) else { return Vec::new() };
         let plain = Series {
             model: served.model.as_ref().into(),
             version: served.version.as_ref().into(),
@@ -101,4 +153,10 @@ impl Record {
         let series: Vec<Series> = parts(context).map(of).collect();
         if series.is_empty() { vec![of(("", ""))] } else { series }
     }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

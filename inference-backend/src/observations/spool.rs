@@ -47,8 +47,49 @@ struct Entry {
     size: u64,
     /// Together with the next it is too large.
     alone: bool,
-    /// Its exposures and bad events were let go.
+    /// It has no traced requests.
+    untraced: bool,
+    /// It has no exposures and bad events.
     stripped: bool,
+}
+
+impl Entry {
+    /// Of a batch of which nothing else is known.
+    fn new(label: Label) -> Self {
+        Self { label, begun_ms: 0, size: 0, alone: false, untraced: false, stripped: false }
+    }
+}
+
+/// What batches are brought within the limit without, before whole ones go.
+#[derive(Clone, Copy)]
+enum Dispensable {
+    /// Nothing is judged by them.
+    Traced,
+    Units,
+}
+
+impl Dispensable {
+    fn count(self, batch: &Batch) -> usize {
+        match self {
+            Self::Traced => batch.traced.len(),
+            Self::Units => batch.units(),
+        }
+    }
+
+    fn strip(self, batch: &mut Batch) {
+        match self {
+            Self::Traced => batch.strip_traced(),
+            Self::Units => batch.strip(),
+        }
+    }
+
+    /// Whether the entry is known to have none.
+    fn is_gone(self, entry: &mut Entry) -> &mut bool {
+        match self {
+            Self::Traced => &mut entry.untraced,
+            Self::Units => &mut entry.stripped,
+        }
+    }
 }
 
 /// What had to go, for want of room.
@@ -153,13 +194,8 @@ impl Spool {
             return self.add_parts(&second);
         }
         file::write(&self.path(label.sequence), &bytes)?;
-        self.entries.push_back(Entry {
-            label,
-            begun_ms: batch.begun_ms,
-            size: room(bytes.len()),
-            alone: false,
-            stripped: false,
-        });
+        let entry = Entry { begun_ms: batch.begun_ms, size: room(bytes.len()), ..Entry::new(label) };
+        self.entries.push_back(entry);
         self.next += 1;
         Ok(())
     }
@@ -204,8 +240,8 @@ impl Spool {
     }
 
     /// Brings the batches within their limit: merges neighbours, the smallest first; where that is not enough, lets go the
-    /// exposures and bad events of the oldest, and where that is not enough either, the oldest. Never touches the very
-    /// oldest.
+    /// traced requests of the oldest, then their exposures and bad events, and where that is not enough either, the oldest.
+    /// Never touches the very oldest.
     ///
     /// # Errors
     /// When a file cannot be read or written; what was not done yet is left for the next time.
@@ -215,7 +251,10 @@ impl Spool {
             if self.merge_smallest()? {
                 continue;
             }
-            if self.strip_oldest()? {
+            if self.strip_oldest(Dispensable::Traced)? {
+                continue;
+            }
+            if self.strip_oldest(Dispensable::Units)? {
                 gone.units = true;
                 continue;
             }
@@ -245,15 +284,11 @@ impl Spool {
             // From here on the newer file has all, and says so: the older one is not read again.
             file::write(&self.path(label.sequence), &bytes)?;
             self.entries.remove(index);
+            let untraced = older.untraced && newer.untraced;
             let stripped = older.stripped && newer.stripped;
             self.entry(index, |entry| {
-                *entry = Entry {
-                    label,
-                    begun_ms: merged.begun_ms,
-                    size: room(bytes.len()),
-                    alone: false,
-                    stripped,
-                };
+                let begun_ms = merged.begun_ms;
+                *entry = Entry { begun_ms, size: room(bytes.len()), untraced, stripped, ..Entry::new(label) };
             });
             self.entry(index - 1, |entry| entry.alone = false);
             fs::remove_file(self.path(older.label.sequence))?;
@@ -261,17 +296,17 @@ impl Spool {
         }
     }
 
-    /// Lets go the exposures and bad events of the oldest batch that has some. Whether something was done.
-    fn strip_oldest(&mut self) -> io::Result<bool> {
-        while let Some(index) =
-            (1..self.entries.len()).find(|&i| self.entries.get(i).is_some_and(|e| !e.stripped))
+    /// Lets go what the oldest batch has of it that has some. Whether something was done.
+    fn strip_oldest(&mut self, what: Dispensable) -> io::Result<bool> {
+        while let Some(index) = (1..self.entries.len())
+            .find(|&i| self.entries.get_mut(i).is_some_and(|entry| !*what.is_gone(entry)))
         {
             let Some(mut batch) = self.decode(index)? else { return Ok(true) };
-            self.entry(index, |entry| entry.stripped = true);
-            if batch.units() == 0 {
+            self.entry(index, |entry| *what.is_gone(entry) = true);
+            if what.count(&batch) == 0 {
                 continue;
             }
-            batch.strip();
+            what.strip(&mut batch);
             let Some(Entry { label, .. }) = self.entries.get(index).copied() else { return Ok(false) };
             let size = self.write(label, &batch)?;
             self.entry(index, |entry| (entry.size, entry.alone) = (size, false));
@@ -307,8 +342,7 @@ impl Spool {
         self.next = sequences.last().map_or(1, |last| last.saturating_add(1));
         for sequence in sequences {
             let unread = Label { source: [0; 16], first: sequence, sequence };
-            let unread = Entry { label: unread, begun_ms: 0, size: 0, alone: false, stripped: false };
-            self.entries.push_back(unread);
+            self.entries.push_back(Entry::new(unread));
             let last = self.entries.len() - 1;
             let bytes = fs::read(self.path(sequence))?;
             match file::decode(&bytes) {

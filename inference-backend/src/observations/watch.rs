@@ -2,20 +2,24 @@
 
 use super::{
     handover::Outbox,
-    record::{End, Record},
+    record::{End, Protocol, Record, now_ms},
 };
 use crate::{
     checks::Findings, failure::Failure, model::Model, offload::offload, output::Output,
     rejections::Rejections,
 };
+use halftone_proto::v1::traced_request::Answer;
 use halftone_telemetry::context::{RequestContext, RunningInference};
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 /// An inference that is under way. The same for both protocols.
 #[derive(Debug)]
 pub struct Watch {
     context: Arc<RequestContext>,
-    running: RunningInference,
+    protocol: Protocol,
+    begun_ms: u64,
+    /// Until it has ended.
+    running: Option<RunningInference>,
     model: Arc<Model>,
     findings: Findings,
     outbox: Option<Outbox>,
@@ -28,12 +32,14 @@ impl Watch {
     #[must_use]
     pub fn begin(
         context: Arc<RequestContext>,
+        protocol: Protocol,
         model: Arc<Model>,
         outbox: Option<Outbox>,
         rejections: Rejections,
     ) -> Self {
-        let running = context.begin_inference();
-        Self { context, running, model, findings: Findings::default(), outbox, rejections }
+        let running = Some(context.begin_inference());
+        let (begun_ms, findings) = (now_ms(), Findings::default());
+        Self { context, protocol, begun_ms, running, model, findings, outbox, rejections }
     }
 
     /// Looks at the outputs and writes the answer: here, or where it keeps nobody waiting when it is much.
@@ -59,17 +65,41 @@ impl Watch {
     }
 
     /// It has ended so.
-    pub fn end<T>(self, answer: &Result<T, Failure>) {
-        self.running.end(Failure::outcome(answer));
+    pub fn end<T>(mut self, answer: &Result<T, Failure>) {
+        if let Some(running) = self.running.take() {
+            running.end(Failure::outcome(answer));
+        }
         if let Err(failure) = answer {
             self.rejections.count(&self.model.served().model, failure);
         }
         if let Some(hash) = self.findings.hash {
             self.context.set_output_hash(hash);
         }
-        if let Some(outbox) = self.outbox {
-            let (checks, end) = (Arc::clone(self.model.checks()), End::of(answer));
-            outbox.put(Record { context: self.context, checks, end, findings: self.findings });
+        self.hand_over(End::of(answer), Some(self.protocol.answer(answer)));
+    }
+
+    fn hand_over(&mut self, end: End, answer: Option<Answer>) {
+        if let Some(outbox) = self.outbox.take() {
+            outbox.put(Record {
+                context: Arc::clone(&self.context),
+                begun_ms: self.begun_ms,
+                answer,
+                checks: Arc::clone(self.model.checks()),
+                end,
+                findings: mem::take(&mut self.findings),
+            });
+        }
+    }
+}
+
+impl Drop for Watch {
+    /// Without a word about its end, the client has left. That is no observation of the model; whoever asks after the
+    /// trace is told.
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        drop(running);
+        if self.context.sampled_parent().is_some() {
+            self.hand_over(End::Left, None);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::process::PATIENCE;
 use halftone_proto::v1::{
-    Moments, ObservationAck, ObservationBatch, ObservationSource, Omitted, Series, Statistics,
+    Moments, ObservationAck, ObservationBatch, ObservationSource, Omitted, Series, Statistics, TracedRequest,
     observations_server::{Observations, ObservationsServer},
 };
 use std::{
@@ -47,6 +47,7 @@ pub(crate) struct Books {
     pub(crate) bad_events: BTreeSet<(Series, String, u64)>,
     pub(crate) statistics: BTreeMap<(Series, String), Sums>,
     pub(crate) omitted: Omitted,
+    pub(crate) traced: Vec<TracedRequest>,
 }
 
 /// Sums of a metric.
@@ -108,6 +109,8 @@ impl Books {
         self.omitted.requests += omitted.requests;
         self.omitted.units += omitted.units;
         self.omitted.batches += omitted.batches;
+        self.omitted.traced += omitted.traced;
+        self.traced.extend(batch.traced.iter().cloned());
         for observations in &batch.series {
             let series = observations.series.clone().unwrap();
             for exposure in &observations.exposures {

@@ -9,7 +9,10 @@ use crate::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::{
     inference::{ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient},
-    v1::{EvaluationContext, ObservationBatch, Participation, Series},
+    v1::{
+        EvaluationContext, ObservationBatch, Omitted, Participation, Series, TracedRequest,
+        traced_request::Answer,
+    },
 };
 use nix::sys::signal::Signal;
 use prost::Message;
@@ -531,4 +534,78 @@ async fn a_damaged_file_costs_what_was_in_it_and_no_more() {
     assert_eq!(ledger.books().totals(), (2, 2, 0));
     assert!(folder.path().join("damaged").exists());
     assert!(backend.stop().iter().any(|line| line["level"] == "ERROR"));
+}
+
+/// A `traceparent` whose span has this number.
+fn traceparent(span: u64, sampled: bool) -> String {
+    format!("00-0af7651916cd43dd8448eb211c80319c-{span:016x}-0{}", u8::from(sampled))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_sampled_traces_are_told_one_by_one_and_those_beyond_an_intervals_most_are_counted() {
+    const MOST: u64 = 512;
+    let (ledger, folder) = (Ledger::start(), tempfile::tempdir().unwrap());
+    // One batch: when it is told to stop.
+    let backend = Backend::start(&ledger, folder.path(), &["--observations-interval-ms", "600000"]);
+    let ask = async |span, sampled, path: &str, body: String| {
+        let request = backend.client.post(format!("http://{}{path}", backend.running.address)).body(body);
+        let request = request.header("traceparent", traceparent(span, sampled));
+        request.header("x-halftone-context", header(&context(span, "a"))).send().await.unwrap()
+    };
+    let digit = || request(&held_out()[..1]);
+    let answer = ask(1, true, DIGITS, digit()).await;
+    assert_eq!(answer.headers()["x-halftone-trace"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(ask(2, false, DIGITS, digit()).await.headers()["x-halftone-trace"].len(), 32);
+    assert_eq!(ask(3, true, DIGITS, "{".into()).await.status(), 400);
+    assert_eq!(ask(4, true, "/v2/models/nobody/infer", digit()).await.status(), 404);
+    // Over gRPC: one that is answered, and one that is refused.
+    let channel = Channel::from_shared(format!("http://{}", backend.running.address)).unwrap();
+    let mut client = GrpcInferenceServiceClient::new(channel.connect().await.unwrap());
+    for (span, message) in
+        [(5, grpc::digit("")), (6, ModelInferRequest { inputs: Vec::new(), ..grpc::digit("") })]
+    {
+        let mut call = tonic::Request::new(message);
+        call.metadata_mut().insert("traceparent", traceparent(span, true).parse().unwrap());
+        let _ = client.model_infer(call).await;
+    }
+    // Its client leaves in the middle of the body.
+    let mut leaving = std::net::TcpStream::connect(&backend.running.address).unwrap();
+    let head = format!(
+        "POST {DIGITS} HTTP/1.1\r\nhost: x\r\ntraceparent: {}\r\ncontent-length: 1000\r\n\r\n{{",
+        traceparent(7, true)
+    );
+    std::io::Write::write_all(&mut leaving, head.as_bytes()).unwrap();
+    // It has been seen when the next one was answered, or a little later.
+    sleep(Duration::from_millis(200));
+    drop(leaving);
+    sleep(Duration::from_millis(200));
+    for span in 8..MOST + 8 {
+        assert_eq!(ask(span, true, DIGITS, digit()).await.status(), 200);
+    }
+    backend.stop();
+
+    let books = ledger.books();
+    let told: BTreeMap<u64, &TracedRequest> = books
+        .traced
+        .iter()
+        .map(|of| (u64::from_be_bytes(of.parent_id.as_slice().try_into().unwrap()), of))
+        .collect();
+    assert_eq!(told.len(), books.traced.len(), "each once");
+    assert_eq!(u64::try_from(told.len()).unwrap(), MOST);
+    // Five before them.
+    assert_eq!(books.omitted, Omitted { traced: 5, ..Omitted::default() });
+    let answers = [1, 3, 5, 6, 7].map(|span| told[&span].answer);
+    let expected = [
+        Some(Answer::HttpStatus(200)),
+        Some(Answer::HttpStatus(400)),
+        Some(Answer::GrpcCode(0)),
+        Some(Answer::GrpcCode(3)),
+        None,
+    ];
+    assert_eq!(answers, expected);
+    assert!([2, 4].iter().all(|span| !told.contains_key(span)), "not sampled, and of no model");
+    let first = told[&1];
+    assert_eq!(first.evaluation, Some(context(1, "a")));
+    assert_eq!((first.model.as_str(), first.version.as_str(), &told[&5].evaluation), ("digits", "3", &None));
+    assert!(first.duration_us > 0 && first.begun_ms.abs_diff(decided_ms(1)) < 600_000);
 }

@@ -1,6 +1,7 @@
 //! Logs with one JSON object per line, as Envoy writes them.
 
 use super::{
+    super::lines::read_line,
     input::{Bad, MAX_RECORD_BYTES, Reader},
     record::Record,
 };
@@ -13,7 +14,7 @@ use std::{
     borrow::Cow,
     cell::Cell,
     fmt,
-    io::{self, BufRead, BufReader, Read},
+    io::{BufReader, Read},
     rc::Rc,
 };
 
@@ -30,19 +31,6 @@ impl<R: Read> JsonLines<R> {
     pub(super) fn new(input: R, position: Rc<Cell<u64>>) -> Self {
         Self { input: BufReader::with_capacity(64 << 10, input), position, line: Vec::new(), number: 0 }
     }
-
-    /// Reads a line, but no more of it than a record may have; `false` at the end.
-    fn read_line(&mut self) -> io::Result<bool> {
-        self.line.clear();
-        let limit = MAX_RECORD_BYTES as u64 + 1;
-        if (&mut self.input).take(limit).read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(false);
-        }
-        if self.line.len() > MAX_RECORD_BYTES && self.line.last() != Some(&b'\n') {
-            self.input.skip_until(b'\n')?;
-        }
-        Ok(true)
-    }
 }
 
 impl<R: Read> Reader for JsonLines<R> {
@@ -50,7 +38,7 @@ impl<R: Read> Reader for JsonLines<R> {
         loop {
             self.number += 1;
             record.clear();
-            match self.read_line() {
+            match read_line(&mut self.input, MAX_RECORD_BYTES, &mut self.line) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 Err(error) => return Err(Bad::Rest(format!("cannot be read further: {error}"))),

@@ -14,14 +14,21 @@ use prost::Message;
 use std::sync::Arc;
 
 fn record(context: &EvaluationContext, end: End) -> Record {
+    traced(context, end, None)
+}
+
+fn traced(context: &EvaluationContext, end: End, traceparent: Option<&str>) -> Record {
     let header = HeaderValue::try_from(URL_SAFE_NO_PAD.encode(context.encode_to_vec())).unwrap();
-    let headers = HeaderMap::from_iter([("x-halftone-context".parse().unwrap(), header)]);
+    let mut headers = HeaderMap::from_iter([("x-halftone-context".parse().unwrap(), header)]);
+    if let Some(traceparent) = traceparent {
+        headers.insert("traceparent", traceparent.parse().unwrap());
+    }
     let context = Arc::new(RequestContext::read(&headers));
     context.serve(Served { model: "m".into(), version: "1".into(), hardware: "cpu" });
     context.begin_inference().end(Outcome::Ok);
     let signature = Signature { inputs: Vec::new(), outputs: Vec::new() };
     let checks = Arc::new(Checks::new(&ChecksConfig::default(), &signature).unwrap());
-    Record { context, checks, end, findings: Findings::default() }
+    Record { context, begun_ms: 1, answer: None, checks, end, findings: Findings::default() }
 }
 
 fn decided(unit_hash: u64, time: u64) -> EvaluationContext {
@@ -78,7 +85,7 @@ fn its_memory_is_bounded_and_it_says_what_it_left_out() {
         aggregator.take(&record(&context, End::Answered));
     }
     assert_eq!(aggregator.batch().series.len(), MOST_SERIES);
-    assert_eq!(aggregator.batch().omitted, Omitted { requests: 72, units: 0, batches: 0 });
+    assert_eq!(aggregator.batch().omitted, Omitted { requests: 72, ..Omitted::default() });
 
     aggregator.begin();
     aggregator.forget();
@@ -88,7 +95,7 @@ fn its_memory_is_bounded_and_it_says_what_it_left_out() {
         assert_eq!(aggregator.is_full(), unit >= 1 << 14);
     }
     assert_eq!(aggregator.batch().units(), MOST_UNITS);
-    assert_eq!(aggregator.batch().omitted, Omitted { requests: 0, units: 10, batches: 0 });
+    assert_eq!(aggregator.batch().omitted, Omitted { units: 10, ..Omitted::default() });
     // Who was left out is reported when it comes again.
     aggregator.begin();
     aggregator.take(&record(&decided(units, now), End::Answered));
@@ -120,7 +127,7 @@ fn one_wrong_clock_of_a_proxy_costs_no_batch() {
     assert_eq!(exposed(&aggregator), [1, 2, 3]);
     let batch = aggregator.batch();
     let bad: usize = batch.series.values().map(|observations| observations.bad_events.len()).sum();
-    assert_eq!((bad, batch.omitted), (1, Omitted { requests: 0, units: 6, batches: 0 }));
+    assert_eq!((bad, batch.omitted), (1, Omitted { units: 6, ..Omitted::default() }));
     // What is no matter of time is counted of all.
     let errors: u64 = batch.series.values().map(|observations| observations.statistics["error"].mean.n).sum();
     assert_eq!(errors, 7);
@@ -138,4 +145,42 @@ fn the_epoch_is_the_releases_or_else_the_revision() {
     }
     let epochs: Vec<u64> = aggregator.batch().series.keys().map(|series| series.epoch).collect();
     assert_eq!(epochs, [7, 9]);
+}
+
+#[test]
+fn requests_of_sampled_traces_are_told_one_by_one_as_many_as_there_is_room_for() {
+    const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let unsampled = SAMPLED.replace("-01", "-00");
+    let (mut aggregator, decided) = (Aggregator::default(), decided(5, now_ms()));
+    aggregator.take(&traced(&decided, End::Answered, Some(&unsampled)));
+    aggregator.take(&record(&decided, End::Answered));
+    assert_eq!(aggregator.batch().traced, []);
+    // Not analysed, and no answer: whoever asks after the trace is told all the same.
+    let held_out = EvaluationContext { held_out: true, ..decided.clone() };
+    aggregator.take(&traced(&held_out, End::Answered, Some(SAMPLED)));
+    aggregator.take(&traced(&decided, End::Left, Some(SAMPLED)));
+    let told = &aggregator.batch().traced;
+    assert_eq!((told.len(), told[0].evaluation.as_ref(), told[1].answer), (2, Some(&held_out), None));
+    assert_eq!((&told[0].trace_id[..2], &told[0].parent_id[..2]), (&[0x0a, 0xf7][..], &[0xb7, 0xad][..]));
+    let requests: u64 = aggregator.batch().series.values().map(|of| of.statistics["error"].mean.n).sum();
+    assert_eq!(requests, 2, "who left is no observation");
+    aggregator.begin();
+    assert!(aggregator.batch().is_empty());
+
+    let most = u64::try_from(MOST_TRACED).unwrap();
+    for _ in 0..most + 10 {
+        aggregator.take(&traced(&held_out, End::Answered, Some(SAMPLED)));
+    }
+    assert_eq!(aggregator.batch().traced.len(), MOST_TRACED);
+    assert_eq!(aggregator.batch().omitted, Omitted { traced: 10, ..Omitted::default() });
+    assert!(aggregator.batch().begun_ms > 0);
+    aggregator.begin();
+    // Those that no filter wrote, too.
+    let huge = EvaluationContext { held_out: true, rule: "r".repeat(5_000), ..decided };
+    for _ in 0..100 {
+        aggregator.take(&traced(&huge, End::Answered, Some(SAMPLED)));
+    }
+    let (kept, left_out) = (aggregator.batch().traced.len(), aggregator.batch().omitted.traced);
+    assert!(kept * 5_000 <= MOST_TRACED_BYTES && left_out > 0, "{kept}");
+    assert_eq!(u64::try_from(kept).unwrap() + left_out, 100);
 }

@@ -235,3 +235,36 @@ proptest! {
         prop_assert_eq!((count(&mut spool), spool.take_lost()), (4, 1));
     }
 }
+
+#[test]
+fn traced_requests_go_before_what_is_judged_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path(), LIMIT).unwrap();
+    let request = |span: u64| halftone_proto::v1::TracedRequest {
+        trace_id: vec![1; 16],
+        parent_id: span.to_be_bytes().into(),
+        model: "m".repeat(100),
+        ..Default::default()
+    };
+    // Each too large to be merged with another, as long as the requests are in it.
+    for batch in 0..8_u64 {
+        let traced = (0..100).map(|index| request(100 * batch + index)).collect();
+        spool.add(&Batch { traced, ..exposures(100 * batch..100 * batch + 100) }).unwrap();
+        let gone = spool.shrink().unwrap();
+        assert_eq!(gone, Gone::default(), "{batch}");
+        assert!(spool.bytes() <= LIMIT);
+    }
+    let mut all = Batch::default();
+    while let Some(message) = spool.oldest().unwrap() {
+        all.merge(Batch::decode(&message).unwrap()).unwrap();
+        spool.remove(&message.source, message.sequence);
+    }
+    assert_eq!(all.units(), 800);
+    let kept = u64::try_from(all.traced.len()).unwrap();
+    assert!(kept > 0 && all.omitted.traced > 0, "{kept}");
+    assert_eq!(kept + all.omitted.traced, 800);
+    // The oldest batch may be on its way: it is never touched. After it, the newest stay.
+    let spans: Vec<&[u8]> = all.traced.iter().map(|of| &of.parent_id[..]).collect();
+    assert!(spans.contains(&&0_u64.to_be_bytes()[..]) && spans.contains(&&799_u64.to_be_bytes()[..]));
+    assert!(!spans.contains(&&100_u64.to_be_bytes()[..]));
+}

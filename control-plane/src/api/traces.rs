@@ -1,0 +1,73 @@
+//! `GET /v1/traces/{id}` and `GET /v1/explanations`: what was decided for a request, and why.
+
+use super::{Api, json::Json, problem::Problem};
+use crate::{
+    store::{Store, StoreError},
+    trace::{BadId, Explanation, Found, Id, why::Explainer},
+};
+use axum::extract::{Path, Query, State, rejection::QueryRejection};
+use halftone_telemetry::context;
+use serde::Deserialize;
+
+/// Requests that are shown of a trace.
+const MOST: usize = 100;
+/// Answers that are worked out at the same time: each may compile a hundred large rulesets, and everybody may ask.
+pub(super) const AT_ONCE: usize = 2;
+
+/// What is to be explained.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wanted {
+    /// A value of `x-halftone-context`.
+    context: String,
+}
+
+/// The requests of a trace or of an evaluation.
+pub(crate) async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Found>, Problem> {
+    let id: Id = id.parse().map_err(|error: BadId| Problem::bad_request(error.to_string()))?;
+    let ledger = api.ledger.clone();
+    let found =
+        explained(&api, move |explainer| Found::of(ledger.traced(&id, MOST + 1)?, MOST, explainer)).await?;
+    if found.requests.is_empty() {
+        return Err(Problem::not_found(unknown(&id, api.ledger.most_traced())));
+    }
+    Ok(Json(found))
+}
+
+/// What a value of `x-halftone-context` says, and why.
+pub(crate) async fn explain(
+    State(api): State<Api>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Explanation>, Problem> {
+    let Query(Wanted { context }) =
+        wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let decided = context::decode(context.as_bytes()).map_err(|error| {
+        Problem::bad_request(format!("`context` is no value of the header x-halftone-context: {error}"))
+    })?;
+    Ok(Json(explained(&api, move |explainer| Explanation::of(Some(&decided), explainer)).await?))
+}
+
+async fn explained<T: Send + 'static>(
+    api: &Api,
+    explain: impl FnOnce(&mut Explainer<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    let place = api.explaining.clone().acquire_owned().await;
+    let place = place.map_err(|error| Problem::internal(error.to_string()))?;
+    let ask = move |store: &dyn Store| {
+        // The work does not end when the one who asked goes away.
+        let _place = place;
+        explain(&mut Explainer::new(store)?)
+    };
+    api.publisher().stored(ask).await.map_err(|error| Problem::publish(error, "", ""))
+}
+
+/// Why nothing may be known.
+fn unknown(id: &Id, most: u32) -> String {
+    format!(
+        "nothing is known of {id}. It may have been: not sampled (its `traceparent` ends in an even digit; its line in a log is found \
+         by `halftone trace ID --from-log FILE`); too old (the newest {most} requests are kept, see `halftone serve \
+         --keep-traces`); not reported yet (backends with --observations-to report every second, when they can); left out (more than 512 \
+         came to a backend in that time: `omitted.traced` in GET /v1/observations counts them); answered by no model; or it \
+         passed no filter that begins traces"
+    )
+}

@@ -1,0 +1,152 @@
+//! Requests and why, as text.
+
+use super::{
+    super::{moment, word},
+    LoggedRequest,
+};
+use crate::trace::{
+    Decision, Explanation, Found, Id, Request,
+    why::{OfRelease, Origin, Why},
+};
+use std::fmt::Write;
+
+/// What backends reported.
+pub(super) fn found(id: &Id, found: &Found) -> String {
+    let mut out = heading(id, found.requests.len());
+    if found.more {
+        out += "there are older ones, which are not shown: ask for an evaluation (16 digits)\n";
+    }
+    for request in &found.requests {
+        let Request { trace_id, evaluation_id, .. } = request;
+        let other = match id {
+            Id::Trace(_) => format!("evaluation {evaluation_id}"),
+            Id::Evaluation(_) => format!("trace {trace_id}"),
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "\n{other}");
+        explanation(&mut out, &request.explanation);
+        answer(&mut out, request);
+    }
+    printable(&out)
+}
+
+/// What a log has.
+pub(super) fn logged(id: &Id, requests: &[LoggedRequest]) -> String {
+    let mut out = heading(id, requests.len());
+    for LoggedRequest { line, explanation: why } in requests {
+        let time = line.time.as_ref().map(|time| format!(", {time}")).unwrap_or_default();
+        let status = line.status.map(|status| format!(": answered with {status}")).unwrap_or_default();
+        let _ = writeln!(out, "\nline {}{time}{status}", line.line);
+        explanation(&mut out, why);
+    }
+    printable(&out)
+}
+
+fn heading(id: &Id, count: usize) -> String {
+    let requests = if count == 1 { "request" } else { "requests" };
+    format!("{id}: {count} {requests}\n")
+}
+
+fn explanation(out: &mut String, Explanation { decision, why }: &Explanation) {
+    if let Some(decision) = decision {
+        of_decision(out, decision);
+    }
+    let Why { sentence, ruleset, rule, release, .. } = why;
+    let _ = writeln!(out, "  why: {sentence}");
+    if let Some(rule) = rule {
+        let _ = writeln!(out, "  line {} of the ruleset{}:", rule.line, since(ruleset.as_ref()));
+        rule.text.lines().for_each(|line| {
+            let _ = writeln!(out, "    {line}");
+        });
+    } else if let Some(ruleset) = ruleset {
+        let _ = writeln!(out, "  by the ruleset{}", since(Some(ruleset)));
+    }
+    if let Some(release) = release {
+        of_release(out, release);
+    }
+}
+
+fn of_decision(out: &mut String, decision: &Decision) {
+    let Decision { ruleset, revision, target, reason, .. } = decision;
+    let at = decision.at_ms.map(|at| format!("{}: ", moment(at))).unwrap_or_default();
+    let mut facts = vec![format!("revision {revision}")];
+    let mut fact =
+        |name: &str, value: Option<String>| facts.extend(value.map(|value| format!("{name}{value}")));
+    fact("rule ", decision.rule.clone());
+    fact("arm ", decision.arm.clone());
+    fact("epoch ", decision.epoch.map(|epoch| epoch.to_string()));
+    fact("bucket ", decision.bucket.map(|bucket| bucket.to_string()));
+    fact("unit ", decision.unit_hash.clone());
+    fact("tenant ", decision.tenant.clone());
+    fact("features ", decision.feature_version.clone());
+    fact("overridden", decision.overridden.then(String::new));
+    fact("held out", decision.held_out.then(String::new));
+    fact("", Some(reason.clone()));
+    let _ = writeln!(out, "  {at}{ruleset} → {target}: {}", facts.join(", "));
+    for part in &decision.experiments {
+        let _ = writeln!(out, "  experiment {}: arm {}", part.experiment, part.arm);
+    }
+}
+
+fn since(ruleset: Option<&Origin>) -> String {
+    ruleset.map(|of| format!(", as {} left it", origin(of))).unwrap_or_default()
+}
+
+fn origin(Origin { revision, at_ms, action, by }: &Origin) -> String {
+    format!("revision {revision} ({} by {by}, {})", word(action), moment(*at_ms))
+}
+
+fn of_release(out: &mut String, OfRelease { allocation, began, decision }: &OfRelease) {
+    let eligible =
+        allocation.condition.as_ref().map(|condition| format!(", of `{condition}`")).unwrap_or_default();
+    let candidates = allocation.candidates.join(", ");
+    let _ = writeln!(
+        out,
+        "  release {}: {} → {candidates}{eligible}; of all buckets {} % for each candidate, {} % for the control",
+        allocation.name,
+        allocation.stable,
+        100.0 * allocation.share,
+        100.0 * allocation.control,
+    );
+    let began = began.as_ref().map(|began| format!(" with {}", origin(began))).unwrap_or_default();
+    let _ = writeln!(out, "  its epoch {} began{began}", allocation.epoch);
+    let _ = match decision {
+        Some(decision) => writeln!(
+            out,
+            "  by decision {} of release {}: {} ({}, step {}) by {}: {}",
+            decision.id,
+            decision.release,
+            word(&decision.action),
+            decision.to.name(),
+            decision.step,
+            decision.by,
+            decision.why
+        ),
+        None => writeln!(
+            out,
+            "  no decision is known that began it: the ruleset was changed, or the release was deleted with its records"
+        ),
+    };
+}
+
+fn answer(out: &mut String, request: &Request) {
+    let Request { model, version, begun_ms, duration_us, .. } = request;
+    let how = match (request.http_status, request.grpc_code) {
+        (Some(status), _) => format!("answered by {model}:{version} with {status}"),
+        (None, Some(code)) => format!("answered by {model}:{version} with code {code} of gRPC"),
+        (None, None) => format!("not answered by {model}:{version}: the client left before"),
+    };
+    let hash = request.output_hash.as_ref().map(|hash| format!(", output {hash}")).unwrap_or_default();
+    let ms = std::time::Duration::from_micros(*duration_us).as_secs_f64() * 1e3;
+    let _ = writeln!(out, "  {how}; begun {}, took {ms} ms{hash}", moment(*begun_ms));
+}
+
+/// Whoever passes by the filter may send any name, and a terminal obeys control characters.
+fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let odd = c.is_control() && c != '\n';
+            odd.then(|| c.escape_default()).into_iter().flatten().chain((!odd).then_some(c))
+        })
+        .collect()
+}

@@ -1,0 +1,90 @@
+//! What a request is asked after by.
+
+use std::{fmt, str::FromStr};
+
+/// What a request is asked after by: both are parts of the `traceparent` that its backend got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Id {
+    /// The trace: all of its requests.
+    Trace([u8; 16]),
+    /// The evaluation: the span in which the decision was taken.
+    Evaluation([u8; 8]),
+}
+
+/// A text that is no id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no id: 32 hexadecimal digits (a trace) or 16 (an evaluation) are expected, not all of them 0; in a `traceparent` they \
+     are the second and the third part"
+)]
+pub struct BadId(String);
+
+impl FromStr for Id {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let id = match text.len() {
+            32 => bytes(text).map(Self::Trace),
+            16 => bytes(text).map(Self::Evaluation),
+            _ => None,
+        };
+        // No more of it than can be read.
+        id.ok_or_else(|| BadId(text.chars().take(64).collect()))
+    }
+}
+
+impl Id {
+    /// Its digits, in lower case.
+    #[must_use]
+    pub fn digits(&self) -> String {
+        match self {
+            Self::Trace(id) => hexadecimal(id),
+            Self::Evaluation(id) => hexadecimal(id),
+        }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self {
+            Self::Trace(_) => "trace",
+            Self::Evaluation(_) => "evaluation",
+        };
+        write!(f, "{what} {}", self.digits())
+    }
+}
+
+/// Bytes as lower-case digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    // `from_str_radix` would take a sign.
+    text.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(())?;
+    let number = u128::from_str_radix(text, 16).ok().filter(|number| *number > 0)?;
+    number.to_be_bytes().last_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_two_parts_of_a_traceparent() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let Ok(Id::Trace(id)) = trace.parse() else { panic!("{trace}") };
+        assert_eq!((id[0], id[15], hexadecimal(&id)), (0x0a, 0x9c, trace.to_owned()));
+        assert_eq!(trace.to_uppercase().parse(), Ok(Id::Trace(id)));
+        let evaluation = "00f067aa0ba902b7";
+        assert_eq!(evaluation.parse::<Id>().unwrap().to_string(), format!("evaluation {evaluation}"));
+        let traceparent = format!("00-{trace}-{evaluation}-01");
+        let zeros = ["0".repeat(32), "0".repeat(16)];
+        let bad = ["", "7", "+0f067aa0ba902b7", "00f067aa0ba902bg", "00f067aa0ba902b77", &traceparent];
+        for text in bad.into_iter().chain(zeros.iter().map(String::as_str)) {
+            let error = text.parse::<Id>().unwrap_err().to_string();
+            assert!(error.contains("32 hexadecimal digits (a trace) or 16 (an evaluation)"), "{error}");
+        }
+        assert!("x".repeat(100_000).parse::<Id>().unwrap_err().to_string().len() < 400);
+    }
+}
