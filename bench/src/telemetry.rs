@@ -53,7 +53,7 @@ async fn measure() -> Result<()> {
         ("every trace, collector refuses", sends(refusing).to_vec(), plain.traced(1, 1)),
         (
             "access log as JSON",
-            vec!["--log=info".to_owned(), "--log-format=json".to_owned()],
+            ["--log", "info", "--log-format", "json"].map(str::to_owned).to_vec(),
             plain.traced(0, 1),
         ),
     ] {

@@ -278,6 +278,14 @@ impl Backend {
         Ok(Self { process, address, admin: addresses.next().transpose()?, version })
     }
 
+    /// Has it end as an operator would, and waits for that.
+    ///
+    /// # Errors
+    /// When it does not, or fails.
+    pub fn stop(self) -> Result<()> {
+        self.process.stop()
+    }
+
     /// The version of the model that it serves.
     #[must_use]
     pub fn version(&self) -> u16 {

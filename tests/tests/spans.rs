@@ -31,10 +31,11 @@ fn rules(backends: &[Backend]) -> String {
 struct World {
     collector: Collector,
     envoy: Envoy,
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
+    rules: String,
     revision: u64,
     digit: Digit,
-    _backends: Vec<Backend>,
+    backends: Vec<Backend>,
     _folder: TempDir,
 }
 
@@ -78,18 +79,11 @@ impl World {
         };
         let envoy = Envoy::start_edited(&paths, folder.path(), &options, &[], edit).await?;
         control_plane.wait_for_acks(0, 1).await?;
-        let revision = control_plane.put("digits", rules(&backends)).await?;
+        let rules = rules(&backends);
+        let revision = control_plane.put("digits", rules.as_str()).await?;
         control_plane.wait_until_applied(revision, 1, 1).await?;
         let digit = digits::test_set()?.into_iter().next().context("no digit")?;
-        Ok(Self {
-            collector,
-            envoy,
-            _control_plane: control_plane,
-            revision,
-            digit,
-            _backends: backends,
-            _folder: folder,
-        })
+        Ok(Self { collector, envoy, control_plane, rules, revision, digit, backends, _folder: folder })
     }
 
     /// Has a model answer, over REST; gives what says which trace it was.
@@ -378,4 +372,94 @@ async fn metrics_are_pushed_too() -> Result<()> {
     });
     assert_eq!(exemplar.await?, trace(5));
     Ok(())
+}
+
+/// What a person changes is one trace, from the request to each proxy's answer; and so is what a release decides.
+#[tokio::test]
+async fn a_change_is_one_trace_down_to_the_proxies() -> Result<()> {
+    let world = World::start("grpc", false, &[]).await?;
+    let receiver = &world.collector.receiver;
+    let url = format!("http://{}/v1/rulesets/digits", world.control_plane.rest);
+    let text = format!("{}# once more\n", world.rules);
+    let put = traffic::client()?.put(&url).header("traceparent", traceparent(1, "01")).body(text);
+    ensure!(put.send().await?.status() == 200);
+    let stages = ["compile", "prove", "keep", "publish", "push"];
+    let complete =
+        |spans: &[Received]| stages.iter().all(|stage| spans.iter().any(|span| span.span.name == *stage));
+    let spans = receiver.trace(&trace(1), complete).await?;
+    let top = named(&spans, "PUT /v1/rulesets/{name}")?;
+    assert_eq!((top.parent().as_str(), top.span.kind()), (CLIENT, SpanKind::Server));
+    assert_eq!(top.of_resource("service.name").as_deref(), Some("halftone"));
+    for stage in stages {
+        let above = if stage == "push" { named(&spans, "publish")? } else { top };
+        assert_eq!(named(&spans, stage)?.parent(), above.id(), "{stage}");
+    }
+    let revision = (world.revision + 1).to_string();
+    let push = named(&spans, "push")?;
+    assert_eq!(push.attribute("halftone.node").as_deref(), Some("envoy"));
+    assert_eq!(push.attribute("halftone.revision"), Some(revision));
+    assert_eq!(push.attribute("error.type"), None);
+    // What is refused says so, and was never published.
+    let put = traffic::client()?.put(&url).header("traceparent", traceparent(2, "01")).body("rules: 7");
+    ensure!(put.send().await?.status().is_client_error());
+    let refused = |spans: &[Received]| spans.iter().any(|span| span.span.name.starts_with("PUT"));
+    let spans = receiver.trace(&trace(2), refused).await?;
+    assert_eq!(named(&spans, "compile")?.attribute("error.type").as_deref(), Some("invalid_ruleset"));
+    assert!(spans.iter().all(|span| span.span.name != "publish"));
+
+    let release = "version: v1\nruleset: digits\nstable: v1\ncandidates: [v2]\nsteps: [{share: 0.2, hold: {for: 1h}}]\n\
+                   metrics: {error: {kind: event, role: guardrail, ceiling: 0.2}}\n";
+    world.control_plane.put_release("trial", release).await?;
+    let start = std::time::Instant::now();
+    let began = loop {
+        let spans = receiver.spans();
+        // The look that starts the release publishes its first step.
+        let tick = spans.iter().filter(|span| span.span.name == "tick").find(|tick| {
+            spans.iter().any(|span| span.span.name == "publish" && span.trace() == tick.trace())
+        });
+        if let Some(tick) = tick {
+            break tick.trace();
+        }
+        ensure!(start.elapsed().as_secs() < 60, "no look published anything");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let complete =
+        |spans: &[Received]| ["verdict", "publish", "push"].iter().all(|name| named(spans, name).is_ok());
+    let spans = receiver.trace(&began, complete).await?;
+    let (tick, verdict) = (named(&spans, "tick")?, named(&spans, "verdict")?);
+    assert!(tick.parent().is_empty());
+    assert_eq!(tick.attribute("halftone.release").as_deref(), Some("trial"));
+    assert_eq!(verdict.parent(), tick.id());
+    let actions: Vec<_> = verdict
+        .span
+        .events
+        .iter()
+        .filter_map(|event| attribute(&event.attributes, "halftone.action"))
+        .collect();
+    assert_eq!(actions, ["start"]);
+    Ok(())
+}
+
+/// Lines of the log that belong to a request name its trace, in both programs.
+#[tokio::test]
+async fn log_lines_name_the_trace() -> Result<()> {
+    let world = World::start("grpc", false, &[]).await?;
+    world.rest(1, Some(&traceparent(1, "00"))).await?;
+    let url = format!("http://{}/v1/rulesets/digits", world.control_plane.rest);
+    let text = format!("{}# once more\n", world.rules);
+    let put = traffic::client()?.put(&url).header("traceparent", traceparent(2, "00")).body(text);
+    ensure!(put.send().await?.status() == 200);
+    let start = std::time::Instant::now();
+    loop {
+        let access = world.backends.iter().any(|backend| {
+            backend.log().lines().any(|line| line.contains("\"access\"") && line.contains(&trace(1)))
+        });
+        let log = world.control_plane.process().log();
+        let published = log.lines().any(|line| line.contains("published") && line.contains(&trace(2)));
+        if access && published {
+            return Ok(());
+        }
+        ensure!(start.elapsed().as_secs() < 30, "access {access}, published {published}: {log}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }

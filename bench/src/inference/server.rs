@@ -33,8 +33,11 @@ impl Server {
     ) -> Result<Self> {
         let ready = folder.path().join(format!("{name}.ready"));
         let mut command = command(&paths.inference);
-        command.args(["--listen", "127.0.0.1:0", "--log", "warn", "--ready-file"]);
-        command.arg(&ready).arg("--models").arg(models).arg("--ort").arg(&paths.onnxruntime);
+        command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready);
+        if !flags.contains(&"--log") {
+            command.args(["--log", "warn"]);
+        }
+        command.arg("--models").arg(models).arg("--ort").arg(&paths.onnxruntime);
         command.args(flags);
         let mut process = Process::start(name, command, folder.path())?;
         let address = process.wait_until(READY, async || std::fs::read_to_string(&ready).ok()).await?;

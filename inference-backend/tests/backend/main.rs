@@ -18,4 +18,5 @@ mod overload;
 mod process;
 mod remote;
 mod repository;
+mod spans;
 mod support;

@@ -98,6 +98,16 @@ impl Server {
 
     /// Serves models of a repository.
     pub(crate) async fn start(models: &Path, serve: &[&str], options: Options) -> Self {
+        Self::start_traced(models, serve, options, Tracer::none()).await
+    }
+
+    /// The same, with what makes spans of its requests.
+    pub(crate) async fn start_traced(
+        models: &Path,
+        serve: &[&str],
+        options: Options,
+        tracer: Tracer,
+    ) -> Self {
         let selections: Vec<_> = serve.iter().map(|selection| selection.parse().unwrap()).collect();
         let workers = NonZeroUsize::new(options.workers).unwrap();
         let workers = WorkerLimits {
@@ -119,8 +129,7 @@ impl Server {
             max_bodies: options.max_bodies,
             silence: options.silence,
         };
-        let (app, router) =
-            app::serve(keeper, limits, None, ModelMetrics::default(), Tracer::none()).await.unwrap();
+        let (app, router) = app::serve(keeper, limits, None, ModelMetrics::default(), tracer).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections =

@@ -1,0 +1,213 @@
+//! What a request's trace shows of batches, of services that know features, and of servers that have a model.
+
+use crate::{
+    fake::{self, Fake},
+    onnx,
+    support::{Options, Server},
+};
+use axum::{Json, Router, http::HeaderMap, routing::get};
+use halftone_inference::queue::BatchLimits;
+use halftone_telemetry::trace::{Sink, Tracer};
+use opentelemetry::trace::{SpanId, SpanKind, Status};
+use opentelemetry_sdk::trace::SpanData;
+use ort::value::TensorElementType as T;
+use serde_json::{Value, json};
+use std::{
+    collections::HashSet,
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::net::TcpListener;
+
+/// Keeps what it gets.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+impl Sink for Kept {
+    fn take(&self, span: SpanData) {
+        self.0.lock().unwrap().push(span);
+    }
+}
+
+impl Kept {
+    fn tracer(&self) -> Tracer {
+        Tracer::new(self.clone(), 1.0)
+    }
+
+    fn all(&self) -> Vec<SpanData> {
+        self.0.lock().unwrap().clone()
+    }
+
+    #[track_caller]
+    fn named(&self, name: &str) -> SpanData {
+        let found: Vec<SpanData> = self.all().into_iter().filter(|span| span.name == name).collect();
+        let [one] = found.try_into().unwrap_or_else(|found| panic!("{name}: {found:#?}"));
+        one
+    }
+}
+
+fn attribute(span: &SpanData, key: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == key)?;
+    Some(found.value.to_string())
+}
+
+fn parent_in(traceparent: &str) -> SpanId {
+    SpanId::from_hex(traceparent.split('-').nth(2).unwrap()).unwrap()
+}
+
+const SERVER: &str = "POST /v2/models/{model}/infer";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const SAMPLED: [(&str, &str); 1] =
+    [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+
+fn one() -> String {
+    json!({ "inputs": [{ "name": "x", "datatype": "FP32", "shape": [1], "data": [1.0] }] }).to_string()
+}
+
+#[tokio::test]
+async fn a_batch_is_in_the_trace_of_each_request_and_links_to_the_others() {
+    let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
+    onnx::save(repository.path(), "table", "1", &onnx::table(&[10.0, 20.0, 30.0]));
+    let batch = BatchLimits { size: 8, delay: Duration::from_millis(20) };
+    let options = Options { workers: 1, batch, ..Options::default() };
+    let server = Arc::new(Server::start_traced(repository.path(), &[], options, kept.tracer()).await);
+    let requests: Vec<_> = (0..64_u64)
+        .map(|number| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move {
+                let traceparent = format!("00-{:032x}-b7ad6b7169203331-01", number + 1);
+                let input = json!({ "name": "index", "datatype": "INT64", "shape": [1], "data": [1] });
+                let body = json!({ "inputs": [input] }).to_string();
+                let headers = [("traceparent", traceparent.as_str())];
+                server.post_with("/v2/models/table/infer", body, &headers).await.output("entry");
+            })
+        })
+        .collect();
+    for request in requests {
+        request.await.unwrap();
+    }
+    let spans = kept.all();
+    let of = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let (servers, batches) = (of(SERVER), of("batch"));
+    assert_eq!((servers.len(), batches.len(), of("inference").len()), (64, 64, 64));
+    let together: Vec<_> = batches.iter().filter(|span| !span.links.is_empty()).collect();
+    assert!(!together.is_empty(), "64 at once are not run one by one");
+    for batch in together {
+        let linked: HashSet<_> = batch.links.iter().map(|link| link.span_context.span_id()).collect();
+        assert_eq!(Some((linked.len() + 1).to_string()), attribute(batch, "halftone.batch.requests"));
+        assert_eq!(attribute(batch, "halftone.batch.requests"), attribute(batch, "halftone.batch.rows"));
+        assert!(!linked.contains(&batch.parent_span_id), "it is not linked to its own");
+        assert!(linked.iter().all(|id| servers.iter().any(|server| server.span_context.span_id() == *id)));
+    }
+}
+
+#[tokio::test]
+async fn what_fails_in_a_batch_fails_in_its_own_trace() {
+    let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
+    onnx::save(repository.path(), "table", "1", &onnx::table(&[10.0, 20.0, 30.0]));
+    let server = Server::start_traced(repository.path(), &[], Options::default(), kept.tracer()).await;
+    let input = json!({ "name": "index", "datatype": "INT64", "shape": [1], "data": [3] });
+    let body = json!({ "inputs": [input] }).to_string();
+    server.post_with("/v2/models/table/infer", body, &SAMPLED).await.error(400);
+    let inference = kept.named("inference");
+    assert_eq!(attribute(&inference, "error.type").as_deref(), Some("invalid"));
+    assert!(matches!(inference.status, Status::Error { .. }));
+    // That the client asked for something impossible is no error of the server.
+    let server = kept.named(SERVER);
+    assert_eq!(server.status, Status::Unset);
+    assert_eq!(attribute(&server, "http.response.status_code").as_deref(), Some("400"));
+}
+
+#[tokio::test]
+async fn a_service_that_knows_features_is_asked_within_the_trace() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let record = Arc::clone(&seen);
+    let answer = async move |headers: HeaderMap| {
+        let traceparent = headers.get("traceparent").map(|value| value.to_str().unwrap().to_owned());
+        record.lock().unwrap().extend(traceparent);
+        Json(json!({ "value": 5.0, "version": "9" }))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, Router::new().route("/f", get(answer))).into_future());
+    let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
+    let (x, y) = (("x", T::Float32, &["batch"][..]), ("y", T::Float32, &["batch"][..]));
+    let (v, w) = (("v", T::Float32, &["batch"][..]), ("w", T::Float32, &["batch"][..]));
+    let nodes: [onnx::Node<'_>; 2] = [("Identity", &["x"], &["y"]), ("Identity", &["v"], &["w"])];
+    onnx::write(repository.path(), "m", &[x, v], &nodes, &[y, w]);
+    let service = json!({ "url": format!("http://{address}/f"), "timeout_ms": 60_000, "ttl_ms": 60_000, "version": "/version" });
+    let input = json!({ "from": "service", "service": "profile", "field": "/value" });
+    let features = json!({ "services": { "profile": service }, "inputs": { "v": input } });
+    fs::write(repository.path().join("m/config.json"), json!({ "features": features }).to_string()).unwrap();
+    let server = Server::start_traced(repository.path(), &[], Options::default(), kept.tracer()).await;
+    let answer = server.post_with("/v2/models/m/infer", one(), &SAMPLED).await;
+    assert_eq!(answer.output("w"), &[json!(5.0)]);
+    let (top, stage, call) = (kept.named(SERVER), kept.named("features"), kept.named("GET"));
+    assert_eq!(stage.parent_span_id, top.span_context.span_id());
+    assert_eq!((call.parent_span_id, call.span_kind.clone()), (top.span_context.span_id(), SpanKind::Client));
+    assert_eq!(attribute(&call, "http.response.status_code").as_deref(), Some("200"));
+    assert_eq!(attribute(&call, "server.port"), Some(address.port().to_string()));
+    assert_eq!(attribute(&top, "halftone.feature_version").as_deref(), Some("9"));
+    let traceparent = seen.lock().unwrap().concat();
+    assert!(traceparent.starts_with(&format!("00-{TRACE}-")), "{traceparent}");
+    assert_eq!(parent_in(&traceparent), call.span_context.span_id());
+    // It is known now: nobody is asked.
+    server.post_with("/v2/models/m/infer", one(), &SAMPLED).await.output("w");
+    assert_eq!(kept.all().iter().filter(|span| span.name == "GET").count(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_has_the_model_is_asked_within_the_trace() {
+    const CALL: &str = "inference.GRPCInferenceService/ModelInfer";
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let record = Arc::clone(&seen);
+    let fake = Fake::start(move |number, request| {
+        let traceparent = request.metadata().get("traceparent").unwrap().to_str().unwrap();
+        record.lock().unwrap().push(traceparent.to_owned());
+        if number == 0 { Err(tonic::Status::unavailable("not now")) } else { Ok(fake::y(2.0)) }
+    });
+    let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
+    let folder = repository.path().join("m").join("1");
+    fs::create_dir_all(&folder).unwrap();
+    let config: Value = json!({ "url": fake.url, "timeout_ms": 60_000 });
+    fs::write(folder.join("remote.json"), config.to_string()).unwrap();
+    let server = Server::start_traced(repository.path(), &[], Options::default(), kept.tracer()).await;
+    let answer = server.post_with("/v2/models/m/infer", one(), &SAMPLED).await;
+    assert_eq!(answer.output("y"), &[json!(2.0)]);
+    let top = kept.named(SERVER).span_context.span_id();
+    let calls: Vec<SpanData> = kept.all().into_iter().filter(|span| span.name == CALL).collect();
+    let codes: Vec<_> =
+        calls.iter().map(|call| attribute(call, "rpc.response.status_code").unwrap()).collect();
+    assert_eq!(codes, ["UNAVAILABLE", "OK"], "each try is a call of its own");
+    assert!(matches!(calls[0].status, Status::Error { .. }));
+    let parents: Vec<SpanId> =
+        seen.lock().unwrap().iter().map(|traceparent| parent_in(traceparent)).collect();
+    assert_eq!(parents, calls.iter().map(|call| call.span_context.span_id()).collect::<Vec<_>>());
+    assert!(calls.iter().all(|call| call.parent_span_id == top && call.span_kind == SpanKind::Client));
+    // One that is not sampled is passed on as it came.
+    let unsampled = "00-0af7651916cd43dd8448eb211c80319d-b7ad6b7169203331-00";
+    server.post_with("/v2/models/m/infer", one(), &[("traceparent", unsampled)]).await.output("y");
+    assert_eq!(seen.lock().unwrap().last().unwrap(), unsampled);
+}
+
+/// Without a trace, an inference begins one; a probe does not.
+#[tokio::test]
+async fn what_belongs_to_no_trace_begins_one_if_it_is_an_inference() {
+    let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
+    let (x, y) = (("x", T::Float32, &["batch"][..]), ("y", T::Float32, &["batch"][..]));
+    onnx::write(repository.path(), "m", &[x], &[("Exp", &["x"], &["y"])], &[y]);
+    let server = Server::start_traced(repository.path(), &[], Options::default(), kept.tracer()).await;
+    server.get("/v2/health/ready").await;
+    server.get("/v2/models/m").await;
+    assert!(kept.all().is_empty(), "{:#?}", kept.all());
+    let answer = server.post("/v2/models/m/infer", one()).await;
+    let top = kept.named(SERVER);
+    assert_eq!(top.parent_span_id, SpanId::INVALID);
+    assert_eq!(answer.headers["x-halftone-trace"], top.span_context.trace_id().to_string());
+    // One that began at the filter has no span above it that anybody records.
+    let began = format!("00-{TRACE}-{}-03", &TRACE[16..]);
+    server.post_with("/v2/models/m/infer", one(), &[("traceparent", &began)]).await;
+    let roots = kept.all().into_iter().filter(|span| span.parent_span_id == SpanId::INVALID).count();
+    assert_eq!(roots, 2);
+}
