@@ -206,6 +206,34 @@ mod tests {
     }
 
     #[test]
+    fn a_share_of_traces_is_sampled_and_a_larger_one_has_all_of_a_smaller_one() {
+        let trace = |number: u64| {
+            // Spread over all of the random part.
+            let mut id = [7; 16];
+            id[8..].copy_from_slice(&(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes());
+            id
+        };
+        let sampled = |share: f64| -> Vec<u64> {
+            (0..10_000).filter(|&number| is_sampled(&trace(number), share)).collect()
+        };
+        assert_eq!((sampled(0.0).len(), sampled(1.0).len()), (0, 10_000));
+        let (few, many) = (sampled(0.01), sampled(0.2));
+        assert!((80..120).contains(&few.len()) && (1_900..2_100).contains(&many.len()), "{}", few.len());
+        assert!(few.iter().all(|number| many.contains(number)));
+        for number in 0..100 {
+            let begun = new_traceparent(&trace(number), 0.2);
+            assert_eq!(begun.ends_with("-03"), many.contains(&number), "{begun}");
+            assert_eq!(begun.get(19..35), begun.get(36..52), "the parent is the end of the id: {begun}");
+        }
+    }
+
+    #[test]
+    fn where_a_trace_began_is_seen_by_its_parent() {
+        let trace = *b"\x01\x02\x03\x04\x05\x06\x07\x08abcdefgh";
+        assert!(began_here(&trace, b"abcdefgh") && !began_here(&trace, b"abcdefgi"));
+    }
+
+    #[test]
     fn a_zero_draw_is_avoided() {
         assert!(is_valid_traceparent(new_traceparent(&[0; 16], 1.0).as_bytes()));
     }

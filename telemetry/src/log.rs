@@ -101,3 +101,65 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::current::Current;
+    use opentelemetry::TraceId;
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_within_a_trace_name_it() {
+        let (json, text) = (Written::default(), Written::default());
+        let writer = json.clone();
+        let as_json = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .json()
+            .flatten_event(true)
+            .map_event_format(|inner| NamingTrace { inner, form: LogFormat::Json })
+            .finish();
+        let writer = text.clone();
+        let as_text = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .map_event_format(|inner| NamingTrace { inner, form: LogFormat::Text })
+            .finish();
+        let say = || {
+            tracing::info!(n = 1, "outside");
+            Current::named(TraceId::from(5)).enter(|| tracing::info!(n = 2, "inside {{}}"));
+        };
+        tracing::subscriber::with_default(as_json, say);
+        tracing::subscriber::with_default(as_text, say);
+        let lines = |written: &Written| String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let id = format!("{:032x}", 5);
+        let json: Vec<serde_json::Value> =
+            lines(&json).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((json[0].get("trace_id"), json[0]["n"].as_u64()), (None, Some(1)));
+        assert_eq!((json[1]["trace_id"].as_str(), json[1]["n"].as_u64()), (Some(id.as_str()), Some(2)));
+        assert_eq!(json[1]["message"], "inside {}");
+        let text = lines(&text);
+        let [outside, inside] = text.lines().collect::<Vec<_>>().try_into().unwrap();
+        assert!(
+            outside.ends_with("outside n=1") && inside.ends_with(&format!("n=2 trace_id={id}")),
+            "{text}"
+        );
+    }
+}

@@ -7,7 +7,7 @@ use crate::{
     outcome::{code_name, grpc_code, status},
     trace::{Span, Tracer},
 };
-use halftone_proto::v1::EvaluationContext;
+use halftone_proto::v1::{EvaluationContext, Reason};
 use http::{Request, Response, header};
 use opentelemetry::{KeyValue, trace::SpanKind};
 use pin_project_lite::pin_project;
@@ -264,7 +264,7 @@ fn flag(evaluation: &EvaluationContext) -> Vec<KeyValue> {
     let mut said = vec![
         KeyValue::new("feature_flag.key", evaluation.ruleset.clone()),
         KeyValue::new("feature_flag.result.variant", evaluation.target.clone()),
-        KeyValue::new("feature_flag.result.reason", evaluation.reason().as_str_name().to_lowercase()),
+        KeyValue::new("feature_flag.result.reason", reason(evaluation.reason())),
         KeyValue::new("feature_flag.provider.name", "halftone"),
         KeyValue::new("feature_flag.version", evaluation.revision.to_string()),
     ];
@@ -273,6 +273,14 @@ fn flag(evaluation: &EvaluationContext) -> Vec<KeyValue> {
         said.push(KeyValue::new("feature_flag.context.id", format!("{:016x}", evaluation.unit_hash)));
     }
     said
+}
+
+/// A reason in the convention's words.
+fn reason(reason: Reason) -> String {
+    match reason {
+        Reason::Unspecified => "unknown".to_owned(),
+        known => known.as_str_name().to_lowercase(),
+    }
 }
 
 fn whole(number: u64) -> i64 {

@@ -64,6 +64,11 @@ fn a_configuration_is_settings_a_bundle_both_or_neither() -> Result<()> {
     }
     for (configuration, reason) in [
         (json!({"bundel": ""}).to_string().into_bytes(), "unknown field `bundel`"),
+        (
+            json!({"trace_sample": {"stable": 1.5}}).to_string().into_bytes(),
+            "1.5 is no share of all, from 0 to 1",
+        ),
+        (json!({"trace_sample": {"all": 1}}).to_string().into_bytes(), "unknown field `all`"),
         (json!({"tracing": "both"}).to_string().into_bytes(), "unknown variant `both`"),
         (json!({"bundle": "@"}).to_string().into_bytes(), "`bundle`: "),
         (json!({"bundle": STANDARD.encode("x")}).to_string().into_bytes(), "truncated"),
