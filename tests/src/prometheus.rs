@@ -187,6 +187,7 @@ impl Prometheus {
         command.arg(format!("--config.file={}", folder.join("prometheus.yml").display()));
         command.arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()));
         command.arg(format!("--web.listen-address={address}"));
+        command.arg("--enable-feature=exemplar-storage");
         let log = folder.join("prometheus.log");
         let _ = std::fs::remove_file(&log);
         let mut process = Process::start("prometheus", command, folder)?;

@@ -124,6 +124,20 @@ fn metrics(query: &str) -> BTreeSet<&str> {
         .collect()
 }
 
+/// That the latencies which dashboards show lead to traces. Every request belongs to one: the filter sees to it.
+async fn exemplars_are_traces(watched: &Watched) -> Result<()> {
+    let query = "model_inference_duration_seconds_bucket{model_name=\"digits\"}";
+    let (start, end) = ("2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
+    let form = [("query", query), ("start", start), ("end", end)];
+    let found = watched.prometheus.api("query_exemplars", &form).await?;
+    let exemplars =
+        found.as_array().into_iter().flatten().flat_map(|of| of["exemplars"].as_array()).flatten();
+    let traces: Vec<&str> = exemplars.filter_map(|of| of["labels"]["trace_id"].as_str()).collect();
+    let is_trace = |id: &&str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    ensure!(!traces.is_empty() && traces.iter().all(is_trace), "{found:#}");
+    Ok(())
+}
+
 /// Asks all that have found nothing yet. What remains.
 async fn ask(watched: &Watched, queries: &mut Queries) -> Result<()> {
     for (place, query) in queries.clone() {
@@ -176,6 +190,7 @@ async fn every_query_of_dashboards_and_rules_finds_something() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     traffic.stop().await?;
+    exemplars_are_traces(&watched).await?;
     // Who is on the list and finds something does not belong there.
     for (part, why) in EMPTY {
         let empty = queries.values().any(|query| query.contains(part));
