@@ -32,7 +32,7 @@ use tonic::transport::Channel;
 /// How long a thing may take that takes a second. Generous: the machine may be busy.
 const SOON: Duration = Duration::from_secs(60);
 const RULESET: &str = "digits";
-/// The rule of most tests, from the fifth line on.
+/// The rule of most tests.
 const CANARY: &str =
     "default: v1\nrules:\n  - name: canary\n    condition: user.id > 100\n    weight: 0.3\n    target: v2\n";
 
@@ -180,7 +180,7 @@ async fn a_trace_tells_why_after_the_rules_have_changed_and_gone() -> Result<()>
     for part in [
         format!("trace {id}: 3 requests"),
         format!("digits → v2: revision {revision}, rule canary, bucket {bucket}"),
-        format!("line 8 of the ruleset, as revision {revision} (put by 127.0.0.1, "),
+        format!("line 7 of the ruleset, as revision {revision} (put by 127.0.0.1, "),
         "\n    name: canary\n    condition: user.id > 100\n    weight: 0.3\n    target: v2\n".to_owned(),
         "answered by digits:2 with 200;".to_owned(),
         "answered by digits:2 with code 0 of gRPC;".to_owned(),
@@ -197,7 +197,7 @@ async fn a_trace_tells_why_after_the_rules_have_changed_and_gone() -> Result<()>
     let log = stack.folder().join("backend-v2.log");
     let log = log.to_str().context("a path")?;
     let logged = told(&trace(control_plane, &[&unsampled, "--from-log", log])?);
-    assert!(logged.contains(&format!("is below its share of 30 % (0 to 299999)")), "{logged}");
+    assert!(logged.contains("is below its share of 30 % (0 to 299999)"), "{logged}");
     assert!(logged.contains("rule canary") && logged.contains("answered with 200"), "{logged}");
     let nobody = failed(&trace(control_plane, &[&"7".repeat(32), "--from-log", log])?);
     assert!(nobody.contains("is about trace 7777"), "{nobody}");
@@ -263,7 +263,10 @@ async fn a_releases_arm_is_told_with_its_epoch_and_the_decision_that_began_it() 
             .is_some_and(|of| of.ends_with("the share of its arm `control` of 40 % (600000 to 999999)")),
         "{all:#}"
     );
-    assert_eq!(of(2)["sentence"], "the rule `canary` did not take it, so it goes to the default target `v1`");
+    assert_eq!(
+        of(2)["sentence"],
+        "the release `canary` did not take it, so it goes to the default target `v1`"
+    );
     let release = &of(0)["release"];
     assert_eq!(
         (&release["allocation"]["epoch"], &release["allocation"]["share"]),

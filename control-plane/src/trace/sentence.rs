@@ -61,12 +61,10 @@ pub(super) fn sentence(
             return Ok((format!("an override token of the request demanded the target `{target}`"), None));
         }
         is_target(decided, default)?;
-        let rules = match ruleset.rules.len() {
-            0 => "there are no rules".to_owned(),
-            1 => {
-                format!("the rule `{}` did not take it", ruleset.rules.first().map_or("", |rule| &rule.name))
-            }
-            count => format!("none of the {count} rules took it"),
+        let rules = match ruleset.rules.as_slice() {
+            [] => "there are no rules".to_owned(),
+            [only] => format!("the {} `{}` did not take it", kind(only), only.name),
+            all => format!("none of the {} rules took it", all.len()),
         };
         return Ok((format!("{rules}, so it goes to the default target `{default}`"), None));
     }
@@ -75,7 +73,7 @@ pub(super) fn sentence(
     if rule.epoch != decided.epoch {
         return Err(format!("the rule `{}` was in epoch {} then", rule.name, rule.epoch));
     }
-    let what = if rule.epoch > 0 { "release" } else { "rule" };
+    let what = kind(rule);
     if let Some(Forced::Rule { rule: index, arm }) = forced {
         let named = ruleset.rules.get(index as usize).filter(|named| named.name == rule.name);
         let arm = named.and_then(|rule| rule.arms.get(usize::from(arm)));
@@ -154,6 +152,10 @@ fn place(
         text += &format!(", of which a second hash of the unit gives {own} % the arm `{arm}`");
     }
     text
+}
+
+fn kind(rule: &Rule) -> &'static str {
+    if rule.epoch > 0 { "release" } else { "rule" }
 }
 
 /// What an override of the ruleset gives the unit.

@@ -32,7 +32,7 @@ async fn slow(options: Options) -> (TempDir, Arc<Server>, Arc<Model>) {
 }
 
 /// A request that takes a good part of a second, and its binary tensor.
-fn long() -> (String, Vec<u8>) {
+pub(crate) fn long() -> (String, Vec<u8>) {
     let parameters = json!({ "binary_data_size": SLOW * SLOW * 4 });
     let input = json!({ "name": "x0", "datatype": "FP32", "shape": [SLOW, SLOW], "parameters": parameters });
     (
