@@ -443,7 +443,7 @@ async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Res
         (
             |of| {
                 of.evaluation =
-                    Some(EvaluationContext { rule: "x".repeat(9_000), ..EvaluationContext::default() })
+                    Some(EvaluationContext { rule: "x".repeat(9_000), ..EvaluationContext::default() });
             },
             "the most are 8192",
         ),

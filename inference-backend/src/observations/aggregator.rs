@@ -90,6 +90,7 @@ impl Aggregator {
         let bytes = self.traced_bytes + traced.encoded_len();
         if self.batch.traced.len() >= MOST_TRACED || bytes > MOST_TRACED_BYTES {
             self.batch.omitted.traced = self.batch.omitted.traced.saturating_add(1);
+            self.backlog.omitted_traced();
             return;
         }
         self.traced_bytes = bytes;

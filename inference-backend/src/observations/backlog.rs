@@ -29,6 +29,7 @@ struct Numbers {
     omitted_requests: AtomicU64,
     omitted_units: AtomicU64,
     omitted_batches: AtomicU64,
+    omitted_traced: AtomicU64,
 }
 
 impl Backlog {
@@ -49,6 +50,11 @@ impl Backlog {
         self.0.omitted_requests.fetch_add(requests, Relaxed);
         self.0.omitted_units.fetch_add(units, Relaxed);
         self.0.omitted_batches.fetch_add(batches, Relaxed);
+    }
+
+    /// A traced request had to be left out.
+    pub(super) fn omitted_traced(&self) {
+        self.0.omitted_traced.fetch_add(1, Relaxed);
     }
 
     /// How old the oldest observation is, in seconds, that the control plane has not acknowledged; 0 when it has all.
@@ -100,6 +106,7 @@ impl Collector for Metrics {
             ("requests", &numbers.omitted_requests),
             ("units", &numbers.omitted_units),
             ("batches", &numbers.omitted_batches),
+            ("traced", &numbers.omitted_traced),
         ] {
             ConstCounter::new(count.load(Relaxed)).encode(omitted.encode_family(&[("what", what)])?)?;
         }

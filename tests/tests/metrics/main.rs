@@ -4,13 +4,15 @@ mod queries;
 mod sums;
 
 use anyhow::{Context, Result};
-use halftone_tests::{Paths, Prometheus, Stack};
+use halftone_tests::{Paths, Prometheus, Stack, collector::Receiver};
 
 /// A control plane, two backends, an Envoy, and the Prometheus that scrapes them.
 struct Watched {
     /// Ended first.
     prometheus: Prometheus,
     stack: Stack,
+    /// What spans are sent to.
+    _receiver: Receiver,
 }
 
 impl Watched {
@@ -18,9 +20,16 @@ impl Watched {
         let mut paths = Paths::find()?;
         paths.serve_flags.extend(["--admin", "127.0.0.1:0"].map(Into::into));
         paths.inference_flags.push("--admin=127.0.0.1:0".to_owned());
+        let receiver = Receiver::start().await?;
+        for flag in
+            [format!("--otlp-endpoint=http://{}", receiver.address), "--otlp-protocol=http".to_owned()]
+        {
+            paths.serve_flags.push(flag.clone().into());
+            paths.inference_flags.push(flag);
+        }
         let stack = Stack::start_observed(paths, 2, 1, 1).await?;
         let prometheus = Prometheus::start_deployed(stack.folder()).await?;
-        let watched = Self { prometheus, stack };
+        let watched = Self { prometheus, stack, _receiver: receiver };
         watched.scrape()?;
         watched.prometheus.wait_for("sum(up)", 4).await?;
         Ok(watched)

@@ -34,7 +34,7 @@ pub(super) struct Line {
 ///
 /// # Errors
 /// When the file cannot be read, says nothing of the id, or what no log of ours has.
-pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<(Line, Option<EvaluationContext>)>> {
+pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Found>> {
     let name = file.display().to_string();
     let found = if name == "-" {
         search(io::stdin().lock(), id)
@@ -52,8 +52,11 @@ pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<(Line, Option<EvaluationC
     Ok(lines)
 }
 
+/// A line, and what was decided for its request.
+type Found = (Line, Option<EvaluationContext>);
+
 /// The lines, and how many were read.
-fn search(mut input: impl BufRead, id: &Id) -> Result<(Vec<(Line, Option<EvaluationContext>)>, u64)> {
+fn search(mut input: impl BufRead, id: &Id) -> Result<(Vec<Found>, u64)> {
     let digits = id.digits();
     let (mut line, mut number, mut found) = (Vec::new(), 0, Vec::new());
     while read_line(&mut input, LONGEST, &mut line).context("it cannot be read further")? {
@@ -182,7 +185,7 @@ mod tests {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const EVALUATION: &str = "b7ad6b7169203331";
 
-    fn search(text: &str, id: &str) -> Result<Vec<(Line, Option<EvaluationContext>)>> {
+    fn search(text: &str, id: &str) -> Result<Vec<Found>> {
         Ok(super::search(text.as_bytes(), &id.parse()?)?.0)
     }
 
