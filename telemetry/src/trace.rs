@@ -114,6 +114,8 @@ impl Span {
     fn open(shared: &Arc<Shared>, parent: &SpanContext, name: Cow<'static, str>, kind: SpanKind) -> Self {
         let now = SystemTime::now();
         let id = RandomIdGenerator::default().new_span_id();
+        // Much is said of requests, and little of their stages.
+        let attributes = Vec::with_capacity(if kind == SpanKind::Server { 24 } else { 0 });
         let data = SpanData {
             span_context: SpanContext::new(
                 parent.trace_id(),
@@ -128,7 +130,7 @@ impl Span {
             name,
             start_time: now,
             end_time: now,
-            attributes: Vec::new(),
+            attributes,
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
             links: SpanLinks::default(),

@@ -148,7 +148,6 @@ impl TraceLayer {
         if let Some(evaluation) = &context.evaluation {
             let mut stage = span.child("evaluation context");
             stage.begin_at(begun);
-            decided(&mut stage, evaluation);
             stage.event("feature_flag.evaluation", || flag(evaluation));
             stage.end_at(read);
             decided(&mut span, evaluation);

@@ -371,7 +371,13 @@ async fn metrics_are_pushed_too() -> Result<()> {
         point.exemplars.first().map(|exemplar| hex(&exemplar.trace_id))
     });
     assert_eq!(exemplar.await?, trace(5));
-    Ok(())
+    // The control plane's come, too.
+    let published = receiver.metric("halftone_revision_published", |resource, found| {
+        let Some(metric::Data::Gauge(gauge)) = &found.data else { return None };
+        let value = format!("{:?}", gauge.data_points.first()?.value);
+        (label(resource, "service.name") == "halftone" && value.contains("1.0")).then_some(())
+    });
+    published.await
 }
 
 /// What a person changes is one trace, from the request to each proxy's answer; and so is what a release decides.
