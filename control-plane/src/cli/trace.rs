@@ -67,8 +67,8 @@ impl TraceArgs {
             });
         };
         let lines = log::find(file, &self.id)?;
-        let explained = lines.into_iter().map(|(line, decided)| {
-            Ok(LoggedRequest { line, explanation: block_on(explain(&client, decided.as_ref()))? })
+        let explained = lines.into_iter().map(|line| {
+            Ok(LoggedRequest { explanation: block_on(explain(&client, line.decided.as_ref()))?, line })
         });
         let logged = Logged { requests: explained.collect::<Result<_>>()? };
         print(match self.format {

@@ -128,7 +128,7 @@ pub struct Limits {
     /// for each metric that it has a bad event of; and outcomes. Each takes about 40 bytes of memory.
     #[arg(long, env = "HALFTONE_MAX_UNITS", default_value_t = 20_000_000)]
     pub max_units: usize,
-    /// Requests whose trace is sampled that are kept, the newest ones, for `halftone trace`. Each takes about 400 bytes on
+    /// Requests whose trace is sampled that are kept, the newest ones, for `halftone trace`. Each takes about 300 bytes on
     /// the disk.
     #[arg(long, env = "HALFTONE_KEEP_TRACES", value_name = "N", default_value_t = 100_000)]
     pub keep_traces: u32,

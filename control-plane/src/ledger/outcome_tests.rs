@@ -361,7 +361,8 @@ fn outcomes_have_a_place_in_a_file_of_the_build_before() {
     former
         .execute_batch(
             "DROP TABLE outcomes; DROP TABLE outcome_metrics; DROP TABLE workers;
-             ALTER TABLE releases DROP COLUMN outcome_ms; PRAGMA user_version = 1;",
+             ALTER TABLE releases DROP COLUMN outcome_ms;
+             DROP TABLE traced; ALTER TABLE sources DROP COLUMN omitted_traced; PRAGMA user_version = 1;",
         )
         .unwrap();
     drop(former);

@@ -18,7 +18,7 @@ const LONGEST: usize = 1 << 20;
 const MOST: usize = 100;
 
 /// A line about a request.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Line {
     /// Its number, from 1.
     pub(super) line: u64,
@@ -28,13 +28,16 @@ pub(super) struct Line {
     /// How the request was answered, as the log has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u64>,
+    /// What was decided, as far as the log says.
+    #[serde(skip)]
+    pub(super) decided: Option<EvaluationContext>,
 }
 
-/// The lines about the requests of an id, with what was decided for each, as far as the log says.
+/// The lines about the requests of an id.
 ///
 /// # Errors
 /// When the file cannot be read, says nothing of the id, or what no log of ours has.
-pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Found>> {
+pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
     let name = file.display().to_string();
     let found = if name == "-" {
         search(io::stdin().lock(), id)
@@ -52,11 +55,8 @@ pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Found>> {
     Ok(lines)
 }
 
-/// A line, and what was decided for its request.
-type Found = (Line, Option<EvaluationContext>);
-
 /// The lines, and how many were read.
-fn search(mut input: impl BufRead, id: &Id) -> Result<(Vec<Found>, u64)> {
+fn search(mut input: impl BufRead, id: &Id) -> Result<(Vec<Line>, u64)> {
     let digits = id.digits();
     let (mut line, mut number, mut found) = (Vec::new(), 0, Vec::new());
     while read_line(&mut input, LONGEST, &mut line).context("it cannot be read further")? {
@@ -74,7 +74,7 @@ fn search(mut input: impl BufRead, id: &Id) -> Result<(Vec<Found>, u64)> {
         let text = |name| fields.text(name).map(ToOwned::to_owned);
         let status = fields.number("status").or(fields.number("response_code"));
         let time = text("timestamp").or_else(|| text("start_time"));
-        found.push((Line { line: number, time, status }, decided));
+        found.push(Line { line: number, time, status, decided });
         if found.len() > MOST {
             bail!("more than {MOST} lines are about {id}: ask for one evaluation (16 digits)");
         }
@@ -185,7 +185,7 @@ mod tests {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const EVALUATION: &str = "b7ad6b7169203331";
 
-    fn search(text: &str, id: &str) -> Result<Vec<Found>> {
+    fn search(text: &str, id: &str) -> Result<Vec<Line>> {
         Ok(super::search(text.as_bytes(), &id.parse()?)?.0)
     }
 
@@ -214,11 +214,15 @@ mod tests {
         let of_envoy = EvaluationContext { experiments: vec![colour], ..expected };
         let text =
             format!("started\n{{\"trace_id\":\"{EVALUATION}{EVALUATION}\"}}\n{backend}\n[7\n{envoy}\n");
-        let line = |line| Line { line, time: Some("2026-01-31T08:00:00Z".into()), status: Some(200) };
+        let line = |line, decided: &EvaluationContext| Line {
+            line,
+            time: Some("2026-01-31T08:00:00Z".into()),
+            status: Some(200),
+            decided: Some(decided.clone()),
+        };
         for id in [TRACE, EVALUATION] {
             let found = search(&text, id).unwrap();
-            let expected = [(line(3), Some(of_backend.clone())), (line(5), Some(of_envoy.clone()))];
-            assert_eq!(found, expected, "{id}");
+            assert_eq!(found, [line(3, &of_backend), line(5, &of_envoy)], "{id}");
         }
         assert_eq!(search(&text, "00f067aa0ba902b7").unwrap(), [], "a unit is no evaluation");
     }
@@ -226,23 +230,17 @@ mod tests {
     #[test]
     fn what_no_log_of_ours_says_is_an_error_with_its_line() {
         for (field, problem) in [
-            (r#""halftone":"ruleset""#, r#""ruleset" is no pair"#),
+            (r#""halftone":"ruleset""#, r#"`halftone`: "ruleset" is no pair"#),
             (r#""halftone":"revision=x""#, r#"`revision` is "x""#),
             (r#""halftone.ruleset":"r","halftone.bucket":-1"#, r#"`bucket` is "-1""#),
             (r#""halftone.ruleset":"r","halftone.reason":"WHIM""#, r#"`reason` is "WHIM""#),
         ] {
             let error = search(&format!("\n{{\"trace_id\":\"{TRACE}\",{field}}}"), TRACE).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!(
-                    "line 2: {}{problem}",
-                    if field.contains("pair") || problem.ends_with("no pair") { "`halftone`: " } else { "" }
-                )
-            );
+            assert_eq!(error.to_string(), format!("line 2: {problem}"));
         }
         let undecided = search(&format!("{{\"trace_id\":\"{TRACE}\",\"halftone\":null}}"), TRACE).unwrap();
-        assert_eq!(undecided[0].1, None);
+        assert_eq!(undecided[0].decided, None);
         let long = format!("{}\n{{\"trace_id\":\"{TRACE}\"}}\n", "x".repeat(3 * LONGEST));
-        assert_eq!(search(&long, TRACE).unwrap()[0].0.line, 2);
+        assert_eq!(search(&long, TRACE).unwrap()[0].line, 2);
     }
 }
