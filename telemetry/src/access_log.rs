@@ -17,7 +17,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tracing::Dispatch;
 
@@ -65,11 +65,16 @@ pub(crate) fn write(line: Line) {
 /// Waits until all lines so far are written, for as long as `patience` at most. To be called before the process ends.
 pub fn flush(patience: Duration) {
     let (done, written) = sync_channel(1);
-    if let Some(writer) = writer()
-        && writer.send(Message::Flush(done)).is_ok()
-    {
-        let _ = written.recv_timeout(patience);
+    let (begun, mut message) = (Instant::now(), Message::Flush(done));
+    let Some(writer) = writer() else { return };
+    while let Err(TrySendError::Full(back)) = writer.try_send(message) {
+        if begun.elapsed() >= patience {
+            return;
+        }
+        message = back;
+        thread::sleep(GATHERING);
     }
+    let _ = written.recv_timeout(patience);
 }
 
 /// Who writes; nobody where no thread can be started.

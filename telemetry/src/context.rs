@@ -25,6 +25,8 @@ use tower_service::Service;
 /// Largest `x-halftone-context`, in bytes: longer than the filter's with the longest names in every place. Who sends
 /// requests past the filter could else make every one of them hold a megabyte.
 const LARGEST: usize = 8 << 10;
+/// Longest of its names, in bytes: what the ledger takes.
+const LONGEST_NAME: usize = 512;
 
 /// What is known of a request. Every layer and every handler finds the same one in the request's extensions.
 #[derive(Debug)]
@@ -100,7 +102,9 @@ impl RequestContext {
     /// The trace that it belongs to; nothing when it belongs to none.
     #[must_use]
     pub fn trace_id(&self) -> Option<TraceId> {
-        self.span().or(self.parent.as_ref()).map(SpanContext::trace_id)
+        // One that began here is recorded if it was an inference.
+        let own = || self.span().filter(|_| self.inference().is_some());
+        self.parent.as_ref().or_else(own).map(SpanContext::trace_id)
     }
 
     /// Its span, when it is recorded.
@@ -221,7 +225,36 @@ pub fn decode(header: &[u8]) -> Result<EvaluationContext, String> {
     if experiments > MAX_REPORTED {
         return Err(format!("it has {experiments} experiments, more than {MAX_REPORTED}"));
     }
+    check(&context)?;
     Ok(context)
+}
+
+/// Refuses what no filter writes: who sends requests past it could else have whole batches of observations refused.
+fn check(context: &EvaluationContext) -> Result<(), String> {
+    let EvaluationContext { ruleset, rule, target, arm, tenant, feature_version, .. } = context;
+    let names = [("ruleset", ruleset), ("rule", rule), ("target", target), ("arm", arm)];
+    let said = [("tenant", tenant), ("feature_version", feature_version)];
+    let said = said.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
+    let parts = context.experiments.iter();
+    let parts =
+        parts.flat_map(|part| [("experiment", &part.experiment), ("arm of an experiment", &part.arm)]);
+    for (what, name) in names.into_iter().chain(said).chain(parts) {
+        if name.len() > LONGEST_NAME {
+            return Err(format!("`{what}` has {} bytes, more than {LONGEST_NAME}", name.len()));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(format!("`{what}` has a control character"));
+        }
+    }
+    if context.experiments.iter().any(|part| part.experiment.is_empty() || part.arm.is_empty()) {
+        return Err("an experiment without a name or an arm".into());
+    }
+    for (what, number) in [("revision", context.revision), ("epoch", context.epoch)] {
+        if i64::try_from(number).is_err() {
+            return Err(format!("`{what}` is {number}, which no revision is"));
+        }
+    }
+    Ok(())
 }
 
 /// The releases that a request is part of, with its arm of each.
@@ -233,7 +266,9 @@ pub fn parts(context: &EvaluationContext) -> impl Iterator<Item = (&str, &str)> 
 
 /// What a valid `traceparent` says. Its `tracestate` is not of our making and not ours to keep.
 fn parent(headers: &HeaderMap) -> Option<SpanContext> {
-    let header = headers.get(TRACEPARENT)?;
+    let mut all = headers.get_all(TRACEPARENT).iter();
+    // Of several none can be told to be the right one.
+    let header = all.next().filter(|_| all.next().is_none())?;
     is_valid_traceparent(header.as_bytes()).then_some(())?;
     let mut parts = header.to_str().ok()?.split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
@@ -354,6 +389,38 @@ mod tests {
         }
         assert_eq!(parent("00-zz-b7ad6b7169203331-01"), None);
         assert_eq!(RequestContext::read(&HeaderMap::new()).parent, None);
+        let mut two = headers(TRACEPARENT, &format!("{valid}1"));
+        two.append(TRACEPARENT, format!("{valid}1").parse().unwrap());
+        assert_eq!(RequestContext::read(&two).parent, None, "which one is meant?");
+    }
+
+    #[test]
+    fn what_no_filter_writes_is_as_good_as_nothing() {
+        let read = |context: &EvaluationContext| {
+            let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
+            RequestContext::read(&headers(CONTEXT, &value)).evaluation
+        };
+        let part = |experiment: &str, arm: &str| EvaluationContext {
+            experiments: vec![Participation { experiment: experiment.into(), arm: arm.into() }],
+            ..EvaluationContext::default()
+        };
+        let named =
+            |target: &str| EvaluationContext { target: target.into(), ..EvaluationContext::default() };
+        for lie in [
+            named("a\tb"),
+            named(&"x".repeat(513)),
+            part("e", ""),
+            part("", "a"),
+            part("e\n", "a"),
+            EvaluationContext { revision: 1 << 63, ..EvaluationContext::default() },
+            EvaluationContext { epoch: u64::MAX, ..EvaluationContext::default() },
+            EvaluationContext { tenant: Some("\u{1b}[31m".into()), ..EvaluationContext::default() },
+        ] {
+            assert_eq!(read(&lie), None, "{lie:?}");
+        }
+        for fine in [named(&"x".repeat(512)), part("e", "a"), named("")] {
+            assert_eq!(read(&fine), Some(fine.clone()));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     trace::{Span, Tracer},
 };
 use halftone_proto::v1::{EvaluationContext, Reason};
-use http::{Request, Response, header};
+use http::{Method, Request, Response, header};
 use opentelemetry::{KeyValue, trace::SpanKind};
 use pin_project_lite::pin_project;
 use std::{
@@ -173,10 +173,17 @@ impl Recording {
     fn tell(&mut self, status: u16, grpc: Option<u16>) {
         let (span, context) = (&mut self.span, &self.context);
         let failed = match &self.endpoint {
-            Endpoint::Call(_) => {
+            Endpoint::Call(path) => {
                 // A call that went well has its status in the trailers.
                 let code = grpc.unwrap_or(0);
                 span.set("rpc.response.status_code", code_name(code));
+                if code == UNIMPLEMENTED {
+                    span.rename("grpc");
+                    span.set("rpc.method", OTHER);
+                    span.set("rpc.method_original", shortened(path));
+                } else {
+                    span.set("rpc.method", path.trim_start_matches('/').to_owned());
+                }
                 // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's fault.
                 matches!(code, 2 | 4 | 12 | 13 | 14 | 15).then(|| code_name(code).to_owned())
             }
@@ -208,26 +215,44 @@ impl Drop for Recording {
     }
 }
 
+/// The convention's word for what a client can have made up.
+const OTHER: &str = "_OTHER";
+/// The code of gRPC of calls that there are not.
+const UNIMPLEMENTED: u16 = 12;
+/// Bytes that are kept of a path that may be made up.
+const LONGEST_PATH: usize = 256;
+
+/// A method by name, if it is one that the conventions know.
+fn method(method: &Method) -> Option<&'static str> {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.into_iter().find(|known| *known == method.as_str())
+}
+
+fn shortened(path: &str) -> String {
+    path.get(..LONGEST_PATH.min(path.len())).unwrap_or_default().to_owned()
+}
+
 /// What is known of a request from its head.
 fn about<B>(span: &mut Span, request: &Request<B>, endpoint: &Endpoint) {
     match endpoint {
         Endpoint::Call(path) => {
-            let method = path.trim_start_matches('/').to_owned();
-            span.rename(method.clone());
+            // What the call is called is known to be no invention when it was answered.
+            span.rename(path.trim_start_matches('/').to_owned());
             span.set("rpc.system.name", "grpc");
-            span.set("rpc.method", method);
         }
         Endpoint::Route(route) => {
-            span.rename(format!("{} {route}", request.method()));
-            span.set("http.request.method", request.method().as_str().to_owned());
+            let method = method(request.method());
+            span.rename(format!("{} {route}", method.unwrap_or("HTTP")));
+            span.set("http.request.method", method.unwrap_or(OTHER));
             span.set("http.route", Arc::clone(route));
-            span.set("url.path", request.uri().path().to_owned());
+            span.set("url.path", shortened(request.uri().path()));
             span.set("url.scheme", "http");
         }
         Endpoint::Other => {
-            span.rename(request.method().as_str().to_owned());
-            span.set("http.request.method", request.method().as_str().to_owned());
-            span.set("url.path", request.uri().path().to_owned());
+            let method = method(request.method());
+            span.rename(method.unwrap_or("HTTP"));
+            span.set("http.request.method", method.unwrap_or(OTHER));
+            span.set("url.path", shortened(request.uri().path()));
             span.set("url.scheme", "http");
         }
     }

@@ -1,19 +1,18 @@
 //! The flags of both binaries that say where spans and metrics go. Their environment variables are OpenTelemetry's own.
 
 use axum::http::{HeaderName, HeaderValue, Uri};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 /// The variable with headers for the collector: a token, for example. No flag, so that it stands in no list of processes.
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
 /// How a collector is spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
     /// gRPC, port 4317 as a rule.
     #[default]
     Grpc,
     /// Protobuf over HTTP, port 4318 as a rule.
-    #[value(name = "http/protobuf", alias = "http")]
     Http,
 }
 
@@ -31,25 +30,44 @@ pub struct OtlpArgs {
     )]
     pub otlp_endpoint: Option<String>,
 
-    /// How the collector is spoken to.
+    /// How the collector is spoken to: grpc, or http/protobuf.
     #[arg(
         long,
         env = "OTEL_EXPORTER_OTLP_PROTOCOL",
         value_name = "PROTOCOL",
-        value_enum,
-        default_value_t,
+        value_parser = protocol,
+        default_value = "grpc",
         display_order = 800
     )]
     pub otlp_protocol: Protocol,
 
     /// How often metrics are sent; 0 for never, where Prometheus reads them.
-    #[arg(long, env = "OTEL_METRIC_EXPORT_INTERVAL", value_name = "MILLISECONDS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(..=3_600_000), display_order = 800)]
+    #[arg(long, env = "OTEL_METRIC_EXPORT_INTERVAL", value_name = "MILLISECONDS", default_value = "60000", value_parser = interval, display_order = 800)]
     pub otlp_metrics_interval: u64,
 
     /// The share of traces that begin in this program and are recorded, from 0 to 1. Of those that come with a request, its
     /// `traceparent` says whether they are.
     #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = share, display_order = 800)]
     pub trace_sample: f64,
+}
+
+/// OpenTelemetry has it that a variable that is set to nothing counts as unset.
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "" | "grpc" => Ok(Protocol::Grpc),
+        "http/protobuf" | "http" => Ok(Protocol::Http),
+        _ => Err("it is neither grpc nor http/protobuf".into()),
+    }
+}
+
+/// Milliseconds, a day at most.
+fn interval(text: &str) -> Result<u64, String> {
+    const DAY: u64 = 86_400_000;
+    if text.is_empty() {
+        return Ok(60_000);
+    }
+    let interval = text.parse().ok().filter(|interval| *interval <= DAY);
+    interval.ok_or_else(|| format!("it is no number of milliseconds up to {DAY}"))
 }
 
 /// A number from 0 to 1.
@@ -67,7 +85,9 @@ impl OtlpArgs {
     /// # Errors
     /// When it is no address that can be reached.
     pub(super) fn endpoint(&self) -> Result<Option<String>, String> {
-        let Some(text) = self.otlp_endpoint.as_deref().filter(|text| !text.is_empty()) else {
+        let disabled =
+            std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+        let Some(text) = self.otlp_endpoint.as_deref().filter(|text| !text.is_empty() && !disabled) else {
             return Ok(None);
         };
         let wrong = |problem: &str| format!("--otlp-endpoint: {problem}; give http://HOST:PORT");
@@ -80,6 +100,9 @@ impl OtlpArgs {
             return Err(wrong(&format!(
                 "a password does not belong into it but, as a header, into {HEADERS}"
             )));
+        }
+        if authority.host().is_empty() || authority.as_str() != authority.host() && uri.port_u16().is_none() {
+            return Err(wrong("its host or port is none"));
         }
         if uri.query().is_some() || (self.otlp_protocol == Protocol::Grpc && uri.path() != "/") {
             return Err(wrong("there is something behind the port"));
@@ -151,6 +174,8 @@ mod tests {
             ("http://collector:4317/v1/traces", "something behind the port"),
             ("http://collector:4317?a", "something behind the port"),
             ("no url", "it is no URL"),
+            ("http://127.0.0.1:99999", "its host or port is none"),
+            ("http://:4317", "its host or port is none"),
         ] {
             let error = endpoint(url, Protocol::Grpc).unwrap_err();
             assert!(error.contains(problem) && !error.contains("secret"), "{url}: {error}");
@@ -166,6 +191,14 @@ mod tests {
             let error = headers(wrong).unwrap_err();
             assert!(error.starts_with(HEADERS) && !error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_set_to_nothing_counts_as_unset() {
+        assert_eq!([protocol(""), protocol("http/protobuf")], [Ok(Protocol::Grpc), Ok(Protocol::Http)]);
+        assert_eq!([interval(""), interval("0"), interval("86400000")], [Ok(60_000), Ok(0), Ok(86_400_000)]);
+        protocol("http/json").unwrap_err();
+        interval("86400001").unwrap_err();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{
 };
 use opentelemetry_sdk::{Resource, trace::SpanExporter as _};
 use prost::Message;
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 use tonic::{
     metadata::MetadataMap,
     transport::{Channel, Endpoint},
@@ -79,7 +79,16 @@ impl Link {
                 let metadata = MetadataMap::from_headers(self.headers.clone());
                 let request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), request);
                 let sent = MetricsServiceClient::new(channel.clone()).export(request).await;
-                sent.map(|_| ()).map_err(|status| format!("{}: {}", status.code(), status.message()))
+                // Not its words: a collector may repeat the headers, and one of them may be a secret.
+                let said = |status: tonic::Status| match status.source() {
+                    Some(cause) => chain(cause),
+                    None => format!("status {:?}", status.code()),
+                };
+                let answer = sent.map_err(said)?.into_inner();
+                match answer.partial_success.map_or(0, |partial| partial.rejected_data_points) {
+                    0 => Ok(()),
+                    rejected => Err(format!("{rejected} numbers were rejected")),
+                }
             }
             Way::Http(client) => {
                 let url = format!("{}/v1/metrics", self.endpoint);
@@ -96,7 +105,7 @@ impl Link {
 }
 
 /// An error with its causes: the outermost alone often says no more than that something failed.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -34,7 +34,7 @@ pub(super) fn found(id: &Id, found: &Found) -> String {
 pub(super) fn logged(id: &Id, requests: &[LoggedRequest]) -> String {
     let mut out = heading(id, requests.len());
     for LoggedRequest { line, explanation: why } in requests {
-        let time = line.time.as_ref().map(|time| format!(", {time}")).unwrap_or_default();
+        let time = line.time.as_ref().map(|time| format!(", {}", one_line(time))).unwrap_or_default();
         let status = line.status.map(|status| format!(": answered with {status}")).unwrap_or_default();
         let _ = writeln!(out, "\nline {}{time}{status}", line.line);
         explanation(&mut out, why);
@@ -52,7 +52,7 @@ fn explanation(out: &mut String, Explanation { decision, why }: &Explanation) {
         of_decision(out, decision);
     }
     let Why { sentence, ruleset, rule, release, .. } = why;
-    let _ = writeln!(out, "  why: {sentence}");
+    let _ = writeln!(out, "  why: {}", one_line(sentence));
     if let Some(rule) = rule {
         let _ = writeln!(out, "  line {} of the ruleset{}:", rule.line, since(ruleset.as_ref()));
         rule.text.lines().for_each(|line| {
@@ -82,9 +82,11 @@ fn of_decision(out: &mut String, decision: &Decision) {
     fact("overridden", decision.overridden.then(String::new));
     fact("held out", decision.held_out.then(String::new));
     fact("", Some(reason.clone()));
-    let _ = writeln!(out, "  {at}{ruleset} → {target}: {}", facts.join(", "));
+    let said = format!("{at}{ruleset} → {target}: {}", facts.join(", "));
+    let _ = writeln!(out, "  {}", one_line(&said));
     for part in &decision.experiments {
-        let _ = writeln!(out, "  experiment {}: arm {}", part.experiment, part.arm);
+        let said = format!("experiment {}: arm {}", part.experiment, part.arm);
+        let _ = writeln!(out, "  {}", one_line(&said));
     }
 }
 
@@ -138,7 +140,13 @@ fn answer(out: &mut String, request: &Request) {
     };
     let hash = request.output_hash.as_ref().map(|hash| format!(", output {hash}")).unwrap_or_default();
     let ms = std::time::Duration::from_micros(*duration_us).as_secs_f64() * 1e3;
-    let _ = writeln!(out, "  {how}; begun {}, took {ms} ms{hash}", moment(*begun_ms));
+    let _ = writeln!(out, "  {how}; begun {}, took {ms:.3} ms{hash}", moment(*begun_ms));
+}
+
+/// Whoever passes by the filter may send any name: none may look like a line of ours.
+fn one_line(text: &str) -> String {
+    let breaks = |c: char| matches!(c, '\n' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if breaks(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// Whoever passes by the filter may send any name, and a terminal obeys control characters.
