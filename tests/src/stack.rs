@@ -313,6 +313,24 @@ impl Backend {
     pub fn log(&self) -> String {
         self.process.log()
     }
+
+    /// What it has logged, once so many inferences are in it: they are written a moment after they were answered.
+    ///
+    /// # Errors
+    /// When they never are.
+    pub async fn log_of(&self, inferences: usize) -> Result<String> {
+        let start = std::time::Instant::now();
+        loop {
+            let log = self.log();
+            if log.lines().filter(|line| line.contains("/infer\"")).count() >= inferences {
+                return Ok(log);
+            }
+            if start.elapsed() > READY {
+                bail!("fewer than {inferences} inferences are logged:\n{log}");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 /// How to start Envoy.

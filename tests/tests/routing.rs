@@ -119,7 +119,7 @@ async fn a_client_cannot_choose_its_version() -> Result<()> {
         }
     }
     // What reached the backend was never the client's.
-    let log = stack.backend(1)?.log();
+    let log = stack.backend(1)?.log_of(3 * spoofs.len()).await?;
     assert!(!log.contains("CAES"), "a spoofed context passed");
     assert!(stack.backend(2)?.log().lines().all(|line| !line.contains("/infer")), "version 2 was reached");
     Ok(())
@@ -141,7 +141,7 @@ async fn the_backend_logs_the_decision_and_the_trace() -> Result<()> {
     headers.insert("traceparent", HeaderValue::from_static("00-zero-is-not-a-trace-01"));
     assert_eq!(send(&client, &url, 9, &digits[0], headers).await.status, Ok(200));
 
-    let log = stack.backend(2)?.log();
+    let log = stack.backend(2)?.log_of(3).await?;
     let lines: Vec<serde_json::Value> = log
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
