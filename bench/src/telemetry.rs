@@ -56,6 +56,8 @@ async fn measure() -> Result<()> {
             ["--log", "info", "--log-format", "json"].map(str::to_owned).to_vec(),
             plain.traced(0, 1),
         ),
+        // How much two of the same differ.
+        ("nothing, once more", Vec::new(), plain.traced(0, 1)),
     ] {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let server = Server::digits(&paths, &folder, &name.replace([' ', ','], "-"), &flags).await?;
