@@ -353,7 +353,7 @@ mod tests {
         let largest = EvaluationContext {
             timestamp_ms: u64::MAX,
             ruleset: name(),
-            revision: u64::MAX,
+            revision: i64::MAX.unsigned_abs(),
             rule: name(),
             target: name(),
             unit_hash: u64::MAX,
@@ -365,7 +365,7 @@ mod tests {
             held_out: true,
             tenant: Some(name()),
             feature_version: Some(name()),
-            epoch: u64::MAX,
+            epoch: i64::MAX.unsigned_abs(),
         };
         let read = |context: &EvaluationContext| {
             let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());

@@ -5,7 +5,7 @@ use crate::{
 };
 use axum::http::{HeaderMap, HeaderValue};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use halftone_proto::v1::{EvaluationContext, Omitted};
+use halftone_proto::v1::{EvaluationContext, Omitted, Participation};
 use halftone_telemetry::{
     context::{RequestContext, Served},
     outcome::Outcome,
@@ -175,12 +175,13 @@ fn requests_of_sampled_traces_are_told_one_by_one_as_many_as_there_is_room_for()
     assert_eq!(aggregator.batch().omitted, Omitted { traced: 10, ..Omitted::default() });
     assert!(aggregator.batch().begun_ms > 0);
     aggregator.begin();
-    // Those that no filter wrote, too.
-    let huge = EvaluationContext { held_out: true, rule: "r".repeat(5_000), ..decided };
+    // Those of many experiments with long names, too.
+    let part = Participation { experiment: "e".repeat(140), arm: "a".repeat(140) };
+    let huge = EvaluationContext { held_out: true, experiments: vec![part; 16], ..decided };
     for _ in 0..100 {
         aggregator.take(&traced(&huge, End::Answered, Some(SAMPLED)));
     }
     let (kept, left_out) = (aggregator.batch().traced.len(), aggregator.batch().omitted.traced);
-    assert!(kept * 5_000 <= MOST_TRACED_BYTES && left_out > 0, "{kept}");
+    assert!(kept * 16 * 280 <= MOST_TRACED_BYTES && left_out > 0, "{kept}");
     assert_eq!(u64::try_from(kept).unwrap() + left_out, 100);
 }
