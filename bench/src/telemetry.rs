@@ -47,7 +47,8 @@ async fn measure() -> Result<()> {
         ("metrics pushed, no trace sampled", sends(well).to_vec(), plain.traced(0, 1)),
         ("1 of 100 traces sampled", sends(well).to_vec(), plain.traced(1, 100)),
         ("1 of 10 traces sampled", sends(well).to_vec(), plain.traced(1, 10)),
-        ("every trace sampled", sends(well).to_vec(), plain.traced(1, 1)),
+        ("as it is by default, traces begin in the filter", sends(well).to_vec(), plain.traced_by_filter()),
+        ("every trace sampled by clients", sends(well).to_vec(), plain.traced(1, 1)),
         ("every trace, collector absent", sends(absent).to_vec(), plain.traced(1, 1)),
         ("every trace, collector hung", sends(hung.local_addr()?).to_vec(), plain.traced(1, 1)),
         ("every trace, collector refuses", sends(refusing).to_vec(), plain.traced(1, 1)),
@@ -79,7 +80,7 @@ async fn measure() -> Result<()> {
     let off = candidates.first().map_or(f64::NAN, |nothing| nothing.best.0);
     for Candidate { name, best: (cpu, p99), server, .. } in &candidates {
         println!(
-            "  {name:<34} {:>6.1} us  {:>6.3} times   p99 {:>6.2} ms   {:>4} MiB",
+            "  {name:<50} {:>6.1} us  {:>6.3} times   p99 {:>6.2} ms   {:>4} MiB",
             cpu * 1e6,
             cpu / off,
             p99 / 1000.0,

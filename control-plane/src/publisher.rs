@@ -398,8 +398,8 @@ impl Publisher {
     fn publish(&self, proven: Proven, revision: &Revision) {
         let mut span = stage("publish");
         span.set("halftone.revision", whole(revision.revision));
-        span.set("halftone.ruleset", revision.ruleset.clone());
-        span.set("halftone.action", format!("{:?}", revision.action).to_lowercase());
+        span.set("halftone.ruleset", &revision.ruleset);
+        span.set("halftone.action", &format!("{:?}", revision.action).to_lowercase());
         if let Some(publication) = current::Current::of(&span) {
             proven.resources.each(|resources| resources.published_in(publication.clone()));
         }
@@ -602,10 +602,10 @@ impl Current {
 /// What becomes of a ruleset.
 fn compiled(name: &str, content: &Content) -> Result<Arc<Compiled>, PublishError> {
     let mut span = stage("compile");
-    span.set("halftone.ruleset", name.to_owned());
+    span.set("halftone.ruleset", name);
     let compiled = compile_released(&content.source, name, &content.releases);
     if let Err(diagnostics) = &compiled {
-        span.fail("invalid_ruleset", diagnostics.first().map_or("", |first| &first.message).to_owned());
+        span.fail("invalid_ruleset", diagnostics.first().map_or("", |first| &first.message));
     }
     compiled.map(Arc::new).map_err(PublishError::Invalid)
 }

@@ -28,7 +28,7 @@ impl BatchSpans {
             span.set("halftone.batch.rows", rows);
             let own = job.span();
             let others = recorded.iter().filter(|other| Some(*other) != own);
-            others.take(MOST_LINKS).for_each(|other| span.link(other.clone()));
+            others.take(MOST_LINKS).for_each(|other| span.link(other));
             span
         };
         Self(jobs.iter_mut().map(begin).collect())
@@ -58,6 +58,6 @@ fn ran<T>(batch: &Span, since: SystemTime, outcome: &Result<T, Failure>) {
     let mut span = batch.child("inference");
     span.begin_at(since);
     if let Err(failure) = outcome {
-        span.fail(Failure::outcome::<()>(&Err(failure.clone())).as_str(), failure.to_string());
+        span.fail(Failure::outcome::<()>(&Err(failure.clone())).as_str(), &failure.to_string());
     }
 }

@@ -228,7 +228,7 @@ impl Remote {
         span.set("rpc.system.name", "grpc");
         span.set("rpc.method", METHOD);
         self.server.iter().for_each(|(address, port)| {
-            span.set("server.address", address.clone());
+            span.set("server.address", address);
             span.set("server.port", i64::from(*port));
         });
         let mut request = Request::from_parts(metadata, tonic::Extensions::default(), message.clone());

@@ -59,6 +59,8 @@ pub mod otlp;
 pub mod outcome;
 pub mod profile;
 pub mod request_log;
+pub mod sampling;
+mod span_message;
 pub mod throttle;
 pub mod trace;
 pub mod trace_layer;

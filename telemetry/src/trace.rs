@@ -3,17 +3,19 @@
 //! A span is open until it is dropped or [ended](Span::end_at), and then handed to whoever sends it, without waiting. Where nothing is
 //! recorded all of this costs nothing: a [`Span`] is then empty.
 
-use opentelemetry::{
-    InstrumentationScope, Key, KeyValue, Value,
-    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
+pub use crate::span_message::{Event, Value};
+use crate::{
+    sampling::Sampling,
+    span_message::{Head, Message},
 };
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanLinks};
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceFlags, TraceState};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 /// Where spans go when they have ended. It must not wait.
 pub trait Sink: Send + Sync {
-    /// Takes one, or drops it.
-    fn take(&self, span: SpanData);
+    /// Takes one, or drops it: a message `Span` of the OpenTelemetry Protocol.
+    fn take(&self, span: &[u8]);
 }
 
 /// Makes spans. Clones make the same.
@@ -22,9 +24,7 @@ pub struct Tracer(Option<Arc<Shared>>);
 
 struct Shared {
     sink: Box<dyn Sink>,
-    /// The share of traces that begin here and are recorded, from 0 to 1.
-    sample: f64,
-    scope: InstrumentationScope,
+    sampling: Arc<Sampling>,
 }
 
 impl fmt::Debug for Tracer {
@@ -34,11 +34,10 @@ impl fmt::Debug for Tracer {
 }
 
 impl Tracer {
-    /// One whose spans go to the sink. `sample` is the share, from 0 to 1, of the traces that begin here.
+    /// One whose spans go to the sink.
     #[must_use]
-    pub fn new(sink: impl Sink + 'static, sample: f64) -> Self {
-        let scope = InstrumentationScope::builder("halftone").with_version(env!("CARGO_PKG_VERSION")).build();
-        Self(Some(Arc::new(Shared { sink: Box::new(sink), sample, scope })))
+    pub fn new(sink: impl Sink + 'static, sampling: Arc<Sampling>) -> Self {
+        Self(Some(Arc::new(Shared { sink: Box::new(sink), sampling })))
     }
 
     /// One that records nothing.
@@ -69,23 +68,22 @@ impl Tracer {
     pub fn root(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Span {
         let Some(shared) = &self.0 else { return Span::none() };
         let trace = RandomIdGenerator::default().new_trace_id();
-        if !is_sampled(trace, shared.sample) {
+        if !shared.sampling.has(trace) {
             return Span::none();
         }
         let flags = TraceFlags::SAMPLED | TraceFlags::new(RANDOM);
         let none = SpanContext::new(trace, SpanId::INVALID, flags, false, TraceState::NONE);
         Span::open(shared, &none, name.into(), kind)
     }
+
+    /// Whether there is room for a trace that begins with a request, which it then takes.
+    pub(crate) fn has_room(&self, candidate: bool) -> bool {
+        self.0.as_ref().is_some_and(|shared| shared.sampling.has_room(candidate))
+    }
 }
 
 /// The flag of `traceparent` that says that the trace's id is random.
 const RANDOM: u8 = 2;
-
-/// Whether a trace is among so large a share of all, by the random part of its id: whoever asks, the answer is the same.
-#[must_use]
-pub fn is_sampled(trace: TraceId, share: f64) -> bool {
-    halftone_rules::trace::is_sampled(&trace.to_bytes(), share)
-}
 
 /// An open span, or nothing where nothing is recorded.
 #[derive(Default)]
@@ -93,14 +91,21 @@ pub struct Span(Option<Box<Open>>);
 
 struct Open {
     shared: Arc<Shared>,
-    data: SpanData,
-    /// That `data.end_time` is meant.
-    ended: bool,
+    context: SpanContext,
+    parent: SpanId,
+    parent_is_remote: bool,
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    begun: SystemTime,
+    /// Nothing for when it is dropped.
+    ended: Option<SystemTime>,
+    /// What has been said of it.
+    said: Message,
 }
 
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Span").field(&self.0.as_ref().map(|open| &open.data.name)).finish()
+        f.debug_tuple("Span").field(&self.0.as_ref().map(|open| &open.name)).finish()
     }
 }
 
@@ -112,32 +117,21 @@ impl Span {
     }
 
     fn open(shared: &Arc<Shared>, parent: &SpanContext, name: Cow<'static, str>, kind: SpanKind) -> Self {
-        let now = SystemTime::now();
         let id = RandomIdGenerator::default().new_span_id();
+        let context = SpanContext::new(parent.trace_id(), id, parent.trace_flags(), false, TraceState::NONE);
         // Much is said of requests, and little of their stages.
-        let attributes = Vec::with_capacity(if kind == SpanKind::Server { 24 } else { 0 });
-        let data = SpanData {
-            span_context: SpanContext::new(
-                parent.trace_id(),
-                id,
-                parent.trace_flags(),
-                false,
-                TraceState::NONE,
-            ),
-            parent_span_id: parent.span_id(),
-            parent_span_is_remote: parent.is_remote(),
-            span_kind: kind,
+        let expected = if kind == SpanKind::Server { 1024 } else { 256 };
+        Self(Some(Box::new(Open {
+            shared: Arc::clone(shared),
+            context,
+            parent: parent.span_id(),
+            parent_is_remote: parent.is_remote(),
             name,
-            start_time: now,
-            end_time: now,
-            attributes,
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: Status::Unset,
-            instrumentation_scope: shared.scope.clone(),
-        };
-        Self(Some(Box::new(Open { shared: Arc::clone(shared), data, ended: false })))
+            kind,
+            begun: SystemTime::now(),
+            ended: None,
+            said: Message::with_capacity(expected),
+        })))
     }
 
     /// Whether it is recorded.
@@ -149,7 +143,7 @@ impl Span {
     /// Who it is, for spans below it and in other processes; nothing when it is not recorded.
     #[must_use]
     pub fn context(&self) -> Option<&SpanContext> {
-        self.0.as_ref().map(|open| &open.data.span_context)
+        self.0.as_ref().map(|open| &open.context)
     }
 
     /// What makes spans below it.
@@ -174,72 +168,72 @@ impl Span {
     /// A span below it.
     #[must_use]
     pub fn child_of_kind(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
-        self.0.as_ref().map_or_else(Self::none, |open| {
-            Self::open(&open.shared, &open.data.span_context, name.into(), kind)
-        })
+        self.0
+            .as_ref()
+            .map_or_else(Self::none, |open| Self::open(&open.shared, &open.context, name.into(), kind))
     }
 
     /// It began at this time, not when it was made.
     pub fn begin_at(&mut self, time: SystemTime) {
         if let Some(open) = &mut self.0 {
-            open.data.start_time = time;
+            open.begun = time;
         }
     }
 
     /// It has no parent: the one that its request names is none that anybody records.
     pub fn make_root(&mut self) {
         if let Some(open) = &mut self.0 {
-            (open.data.parent_span_id, open.data.parent_span_is_remote) = (SpanId::INVALID, false);
+            (open.parent, open.parent_is_remote) = (SpanId::INVALID, false);
         }
     }
 
     /// Another name, when that is known only later.
     pub fn rename(&mut self, name: impl Into<Cow<'static, str>>) {
         if let Some(open) = &mut self.0 {
-            open.data.name = name.into();
+            open.name = name.into();
         }
     }
 
     /// Says something about it. Nothing said is to be personal or secret.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+    pub fn set<'a>(&mut self, key: &str, value: impl Into<Value<'a>>) {
         if let Some(open) = &mut self.0 {
-            open.data.attributes.push(KeyValue::new(Key::from_static_str(key), value));
+            open.said.say(key, value.into());
         }
     }
 
     /// Says something about it, if there is something to say.
-    pub fn set_some(&mut self, key: &'static str, value: Option<impl Into<Value>>) {
+    pub fn set_some<'a>(&mut self, key: &str, value: Option<impl Into<Value<'a>>>) {
         if let Some(value) = value {
             self.set(key, value);
         }
     }
 
     /// Another span that has to do with it.
-    pub fn link(&mut self, to: SpanContext) {
+    pub fn link(&mut self, to: &SpanContext) {
         if let Some(open) = &mut self.0 {
-            open.data.links.links.push(Link::new(to, Vec::new(), 0));
+            open.said.link(to);
         }
     }
 
     /// Something happened in it, now.
-    pub fn event(&mut self, name: &'static str, attributes: impl FnOnce() -> Vec<KeyValue>) {
+    pub fn event(&mut self, name: &str, tell: impl FnOnce(&mut Event)) {
         if let Some(open) = &mut self.0 {
-            open.data.events.events.push(Event::new(name, SystemTime::now(), attributes(), 0));
+            open.said.event(name, SystemTime::now(), tell);
         }
     }
 
     /// It failed. `kind` is of a few words that there are: `error.type`.
-    pub fn fail(&mut self, kind: impl Into<Value>, problem: impl Into<Cow<'static, str>>) {
-        self.set("error.type", kind);
+    pub fn fail(&mut self, kind: &str, problem: &str) {
         if let Some(open) = &mut self.0 {
-            open.data.status = Status::error(problem);
+            open.said.say("error.type", kind.into());
+            open.said.error(problem);
         }
     }
 
     /// It has ended at this time.
     pub fn end_at(mut self, time: SystemTime) {
         if let Some(open) = &mut self.0 {
-            (open.data.end_time, open.ended) = (time, true);
+            open.ended = Some(time);
         }
     }
 
@@ -252,19 +246,28 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         let Some(open) = self.0.take() else { return };
-        let Open { shared, mut data, ended } = *open;
-        if !ended {
-            data.end_time = SystemTime::now();
-        }
+        let Open { shared, context, parent, parent_is_remote, name, kind, begun, ended, mut said } = *open;
         // The clock may have been set back in between.
-        data.end_time = data.end_time.max(data.start_time);
-        shared.sink.take(data);
+        let ended = ended.unwrap_or_else(SystemTime::now).max(begun);
+        said.head(&Head {
+            context: &context,
+            parent,
+            parent_is_remote,
+            name: &name,
+            kind: &kind,
+            begun,
+            ended,
+        });
+        shared.sink.take(said.as_bytes());
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use opentelemetry::trace::TraceId;
+    use opentelemetry_proto::tonic::trace::v1;
+    use prost::Message as _;
     use std::{
         sync::{Mutex, PoisonError},
         time::Duration,
@@ -272,18 +275,23 @@ pub(crate) mod tests {
 
     /// Keeps what it gets.
     #[derive(Clone, Default)]
-    pub(crate) struct Kept(Arc<Mutex<Vec<SpanData>>>);
+    struct Kept(Arc<Mutex<Vec<v1::Span>>>);
 
     impl Sink for Kept {
-        fn take(&self, span: SpanData) {
+        fn take(&self, span: &[u8]) {
+            let span = v1::Span::decode(span).unwrap();
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(span);
         }
     }
 
     impl Kept {
-        pub(crate) fn spans(&self) -> Vec<SpanData> {
+        fn spans(&self) -> Vec<v1::Span> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
+    }
+
+    fn sampling(share: f64) -> Arc<Sampling> {
+        Arc::new(Sampling::new(share, 1))
     }
 
     fn parent(flags: u8) -> SpanContext {
@@ -294,7 +302,7 @@ pub(crate) mod tests {
     #[test]
     fn spans_are_below_each_other() {
         let kept = Kept::default();
-        let tracer = Tracer::new(kept.clone(), 1.0);
+        let tracer = Tracer::new(kept.clone(), sampling(1.0));
         let mut request = tracer.below(&parent(3), "request", SpanKind::Server);
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         request.begin_at(began);
@@ -304,20 +312,24 @@ pub(crate) mod tests {
         drop(stage);
         request.end_at(began + Duration::from_secs(2));
         let [stage, request] = kept.spans().try_into().unwrap();
-        assert_eq!(stage.parent_span_id, request.span_context.span_id());
-        assert_eq!(request.parent_span_id, parent(3).span_id());
-        assert!(request.parent_span_is_remote && !stage.parent_span_is_remote);
-        assert_eq!(stage.span_context.trace_id(), parent(3).trace_id());
-        assert_eq!(stage.span_context.trace_flags(), TraceFlags::new(3), "random as it came");
-        assert_eq!(request.end_time.duration_since(request.start_time).unwrap(), Duration::from_secs(2));
-        assert_eq!(stage.status, Status::error("too late"));
-        assert_eq!(stage.attributes, [KeyValue::new("n", 1), KeyValue::new("error.type", "timeout")]);
+        assert_eq!(stage.parent_span_id, request.span_id);
+        assert_eq!(request.parent_span_id, parent(3).span_id().to_bytes());
+        assert_eq!(stage.trace_id, parent(3).trace_id().to_bytes());
+        assert_eq!(
+            (request.flags, stage.flags),
+            (0x303, 0x103),
+            "random as it came; a parent elsewhere, and here"
+        );
+        assert_eq!(request.end_time_unix_nano - request.start_time_unix_nano, 2_000_000_000);
+        assert_eq!(stage.status, Some(v1::Status { message: "too late".into(), code: 2 }));
+        let keys: Vec<_> = stage.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
+        assert_eq!(keys, ["n", "error.type"]);
     }
 
     #[test]
     fn what_is_not_sampled_is_not_recorded() {
         let kept = Kept::default();
-        let tracer = Tracer::new(kept.clone(), 0.0);
+        let tracer = Tracer::new(kept.clone(), sampling(0.0));
         for span in [
             tracer.below(&parent(0), "request", SpanKind::Server),
             tracer.below(&parent(2), "request", SpanKind::Server),
@@ -327,17 +339,17 @@ pub(crate) mod tests {
         ] {
             assert!(!span.is_recorded() && !span.child("stage").is_recorded());
         }
-        Tracer::new(kept.clone(), 1.0).root("task", SpanKind::Internal).forget();
+        Tracer::new(kept.clone(), sampling(1.0)).root("task", SpanKind::Internal).forget();
         assert!(kept.spans().is_empty());
     }
 
     #[test]
     fn a_clock_that_goes_back_makes_no_negative_time() {
         let kept = Kept::default();
-        let span = Tracer::new(kept.clone(), 1.0).root("task", SpanKind::Internal);
+        let span = Tracer::new(kept.clone(), sampling(1.0)).root("task", SpanKind::Internal);
         span.end_at(SystemTime::UNIX_EPOCH);
         let [span] = kept.spans().try_into().unwrap();
-        assert_eq!(span.start_time, span.end_time);
-        assert_eq!(span.parent_span_id, SpanId::INVALID);
+        assert_eq!(span.start_time_unix_nano, span.end_time_unix_nano);
+        assert!(span.parent_span_id.is_empty());
     }
 }

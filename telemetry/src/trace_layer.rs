@@ -5,11 +5,11 @@ use crate::{
     current::Current,
     endpoint::Endpoint,
     outcome::{code_name, grpc_code, status},
-    trace::{Span, Tracer},
+    trace::{Event, Span, Tracer},
 };
 use halftone_proto::v1::{EvaluationContext, Reason};
 use http::{Method, Request, Response, header};
-use opentelemetry::{KeyValue, trace::SpanKind};
+use opentelemetry::trace::{SpanContext, SpanKind};
 use pin_project_lite::pin_project;
 use std::{
     pin::Pin,
@@ -136,19 +136,21 @@ impl TraceLayer {
             None => tracer.root("request", SpanKind::Server),
         };
         let own = span.context()?.clone();
-        let (begun, read) = context.read;
-        span.begin_at(begun);
-        if let Some(parent) = &context.parent
-            && halftone_rules::trace::began_here(&parent.trace_id().to_bytes(), &parent.span_id().to_bytes())
-        {
+        if context.parent.as_ref().is_none_or(began_in_filter) {
+            if !tracer.has_room(context.evaluation.as_ref().is_some_and(is_taken)) {
+                span.forget();
+                return None;
+            }
             span.make_root();
         }
+        let (begun, read) = context.read;
+        span.begin_at(begun);
         let endpoint = Endpoint::of(request);
         about(&mut span, request, &endpoint);
         if let Some(evaluation) = &context.evaluation {
             let mut stage = span.child("evaluation context");
             stage.begin_at(begun);
-            stage.event("feature_flag.evaluation", || flag(evaluation));
+            stage.event("feature_flag.evaluation", |event| flag(event, evaluation));
             stage.end_at(read);
             decided(&mut span, evaluation);
         }
@@ -182,7 +184,7 @@ impl Recording {
                     span.set("rpc.method", OTHER);
                     span.set("rpc.method_original", shortened(path));
                 } else {
-                    span.set("rpc.method", path.trim_start_matches('/').to_owned());
+                    span.set("rpc.method", path.trim_start_matches('/'));
                 }
                 // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's fault.
                 matches!(code, 2 | 4 | 12 | 13 | 14 | 15).then(|| code_name(code).to_owned())
@@ -193,15 +195,17 @@ impl Recording {
             }
         };
         if let Some(kind) = failed {
-            span.fail(kind, "");
+            span.fail(&kind, "");
         }
         if let Some(served) = context.served() {
-            span.set("model.name", Arc::clone(&served.model));
-            span.set("model.version", Arc::clone(&served.version));
+            span.set("model.name", &served.model);
+            span.set("model.version", &served.version);
             span.set("hardware_type", served.hardware);
         }
-        span.set_some("model_output_hash", context.output_hash().map(|hash| format!("{hash:016x}")));
-        span.set_some("halftone.feature_version", context.feature_version().map(str::to_owned));
+        if let Some(hash) = context.output_hash() {
+            span.set("model_output_hash", &format!("{hash:016x}"));
+        }
+        span.set_some("halftone.feature_version", context.feature_version());
         span.set_some("halftone.outcome", context.inference().map(|inference| inference.outcome.as_str()));
     }
 }
@@ -213,6 +217,16 @@ impl Drop for Recording {
             self.span.fail("cancelled", "the client left before the answer");
         }
     }
+}
+
+/// Whether the parent is a filter's, which records none.
+fn began_in_filter(parent: &SpanContext) -> bool {
+    halftone_rules::trace::began_here(&parent.trace_id().to_bytes(), &parent.span_id().to_bytes())
+}
+
+/// Whether a rule took the request, and it is not one of those that a candidate is compared with.
+fn is_taken(evaluation: &EvaluationContext) -> bool {
+    !evaluation.rule.is_empty() && !matches!(evaluation.arm.as_str(), "control" | "rest")
 }
 
 /// The convention's word for what a client can have made up.
@@ -228,8 +242,8 @@ fn method(method: &Method) -> Option<&'static str> {
     KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
-fn shortened(path: &str) -> String {
-    path.get(..LONGEST_PATH.min(path.len())).unwrap_or_default().to_owned()
+fn shortened(path: &str) -> &str {
+    path.get(..LONGEST_PATH.min(path.len())).unwrap_or_default()
 }
 
 /// What is known of a request from its head.
@@ -244,7 +258,7 @@ fn about<B>(span: &mut Span, request: &Request<B>, endpoint: &Endpoint) {
             let method = method(request.method());
             span.rename(format!("{} {route}", method.unwrap_or("HTTP")));
             span.set("http.request.method", method.unwrap_or(OTHER));
-            span.set("http.route", Arc::clone(route));
+            span.set("http.route", route);
             span.set("url.path", shortened(request.uri().path()));
             span.set("url.scheme", "http");
         }
@@ -259,7 +273,7 @@ fn about<B>(span: &mut Span, request: &Request<B>, endpoint: &Endpoint) {
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let host = authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
     if let Some(authority) = host.and_then(|host| host.parse::<http::uri::Authority>().ok()) {
-        span.set("server.address", authority.host().to_owned());
+        span.set("server.address", authority.host());
         span.set_some("server.port", authority.port_u16().map(i64::from));
     }
 }
@@ -267,36 +281,33 @@ fn about<B>(span: &mut Span, request: &Request<B>, endpoint: &Endpoint) {
 /// What the filter decided, in our own words.
 fn decided(span: &mut Span, evaluation: &EvaluationContext) {
     let EvaluationContext { ruleset, revision, rule, target, arm, epoch, .. } = evaluation;
-    span.set("halftone.ruleset", ruleset.clone());
+    span.set("halftone.ruleset", ruleset);
     span.set("halftone.revision", whole(*revision));
     if !rule.is_empty() {
-        span.set("halftone.rule", rule.clone());
+        span.set("halftone.rule", rule);
     }
     // A rule with an epoch is a release.
     if *epoch > 0 {
-        span.set("halftone.release", rule.clone());
+        span.set("halftone.release", rule);
         span.set("halftone.epoch", whole(*epoch));
     }
     if !arm.is_empty() {
-        span.set("halftone.arm", arm.clone());
+        span.set("halftone.arm", arm);
     }
-    span.set("halftone.variant", target.clone());
+    span.set("halftone.variant", target);
 }
 
 /// What the filter decided, in the words of the event `feature_flag.evaluation`.
-fn flag(evaluation: &EvaluationContext) -> Vec<KeyValue> {
-    let mut said = vec![
-        KeyValue::new("feature_flag.key", evaluation.ruleset.clone()),
-        KeyValue::new("feature_flag.result.variant", evaluation.target.clone()),
-        KeyValue::new("feature_flag.result.reason", reason(evaluation.reason())),
-        KeyValue::new("feature_flag.provider.name", "halftone"),
-        KeyValue::new("feature_flag.version", evaluation.revision.to_string()),
-    ];
+fn flag(event: &mut Event, evaluation: &EvaluationContext) {
+    event.set("feature_flag.key", &evaluation.ruleset);
+    event.set("feature_flag.result.variant", &evaluation.target);
+    event.set("feature_flag.result.reason", &reason(evaluation.reason()));
+    event.set("feature_flag.provider.name", "halftone");
+    event.set("feature_flag.version", &evaluation.revision.to_string());
     if evaluation.unit_hash != 0 {
         // The unit itself is nobody's business.
-        said.push(KeyValue::new("feature_flag.context.id", format!("{:016x}", evaluation.unit_hash)));
+        event.set("feature_flag.context.id", &format!("{:016x}", evaluation.unit_hash));
     }
-    said
 }
 
 /// A reason in the convention's words.

@@ -64,7 +64,12 @@ impl Load {
         self.with_header("x-halftone-context", context)
     }
 
-    /// The same in a trace: of `of` requests, `sampled` are sampled.
+    /// The same in a trace that began in the filter, and is sampled.
+    pub(crate) fn traced_by_filter(&self) -> Self {
+        self.with_header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-8448eb211c80319c-03")
+    }
+
+    /// The same in a trace of a client: of `of` requests, `sampled` are sampled.
     pub(crate) fn traced(&self, sampled: usize, of: usize) -> Self {
         let in_trace = |number: usize| {
             let flag = u8::from(number < sampled);

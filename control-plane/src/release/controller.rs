@@ -33,7 +33,7 @@ use halftone_telemetry::{
     current::{Current, carry, carry_from, stage},
     trace::{Span, Tracer},
 };
-use opentelemetry::{KeyValue, trace::SpanKind};
+use opentelemetry::trace::SpanKind;
 use prometheus_client::metrics::histogram::Histogram;
 use std::{
     collections::BTreeMap,
@@ -133,9 +133,9 @@ fn told(error: &ControllerError) -> String {
 fn tell(mut verdict: Span, next: &Status, decided: &[Decided]) {
     verdict.set("halftone.phase", next.phase.name());
     for decided in decided {
-        let (action, why) = (format!("{:?}", decided.action).to_lowercase(), decided.why.clone());
-        verdict.event("decided", || {
-            vec![KeyValue::new("halftone.action", action), KeyValue::new("halftone.why", why)]
+        verdict.event("decided", |event| {
+            event.set("halftone.action", &format!("{:?}", decided.action).to_lowercase());
+            event.set("halftone.why", &decided.why);
         });
     }
 }
@@ -277,7 +277,7 @@ impl Controller {
             return Ok(());
         }
         let mut span = tracer.root("tick", SpanKind::Internal);
-        span.set("halftone.release", name.to_owned());
+        span.set("halftone.release", name);
         let current = Current::of(&span);
         let (this, name) = (self.clone(), name.to_owned());
         let ticking = async move {

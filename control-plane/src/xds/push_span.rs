@@ -16,7 +16,7 @@ impl PushSpan {
     /// It was published a moment ago; nothing when that is not recorded.
     pub(super) fn begin(resources: &Resources, node: &str) -> Option<Self> {
         let mut span = resources.publication()?.stage("push");
-        span.set("halftone.node", node.to_owned());
+        span.set("halftone.node", node);
         span.set("halftone.revision", i64::try_from(resources.revision()).unwrap_or(i64::MAX));
         Some(Self { span, revision: resources.revision(), answered: false })
     }
@@ -25,7 +25,7 @@ impl PushSpan {
     pub(super) fn unless_done(mut self, stream: &Stream) -> Option<Self> {
         if let Some(refused) = stream.refused().filter(|refused| refused.revision == self.revision) {
             self.answered = true;
-            self.span.fail("refused", refused.message.clone());
+            self.span.fail("refused", &refused.message);
             return None;
         }
         if stream.covered().is_some_and(|covered| covered >= self.revision) {

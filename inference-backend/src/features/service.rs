@@ -175,19 +175,19 @@ impl Service {
     async fn fetch(&self, url: &str, span: &mut Span) -> Result<(Arc<Answer>, usize), String> {
         let mut request = Request::get(url).body(Body::default()).map_err(|e| e.to_string())?;
         // Not the whole URL, which has the unit in it.
-        span.set_some("server.address", request.uri().host().map(str::to_owned));
+        span.set_some("server.address", request.uri().host());
         span.set_some("server.port", request.uri().port_u16().map(i64::from));
         if let Some(traceparent) = span.traceparent().and_then(|text| text.try_into().ok()) {
             request.headers_mut().insert("traceparent", traceparent);
         }
         let response = self.http.clone().call(request).await.map_err(|e| {
             let problem = told(&e);
-            span.fail("_OTHER", problem.clone());
+            span.fail("_OTHER", &problem);
             problem
         })?;
         span.set("http.response.status_code", i64::from(response.status().as_u16()));
         if response.status().is_client_error() || response.status().is_server_error() {
-            span.fail(response.status().as_str().to_owned(), "");
+            span.fail(response.status().as_str(), "");
         }
         match response.status() {
             StatusCode::NOT_FOUND | StatusCode::GONE => {

@@ -56,7 +56,7 @@ pub(crate) fn context(unit: u64, arm: &str) -> EvaluationContext {
     }
 }
 
-fn header(context: &EvaluationContext) -> String {
+pub(crate) fn header(context: &EvaluationContext) -> String {
     URL_SAFE_NO_PAD.encode(context.encode_to_vec())
 }
 

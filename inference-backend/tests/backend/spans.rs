@@ -2,15 +2,23 @@
 
 use crate::{
     fake::{self, Fake},
+    observations::{self, header},
     onnx,
     support::{Options, Server},
 };
 use axum::{Json, Router, http::HeaderMap, routing::get};
 use halftone_inference::queue::BatchLimits;
-use halftone_telemetry::trace::{Sink, Tracer};
-use opentelemetry::trace::{SpanId, SpanKind, Status};
-use opentelemetry_sdk::trace::SpanData;
+use halftone_telemetry::{
+    sampling::Sampling,
+    trace::{Sink, Tracer},
+};
+use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry_proto::tonic::{
+    common::v1::any_value,
+    trace::v1::{Span, span::SpanKind},
+};
 use ort::value::TensorElementType as T;
+use prost::Message;
 use serde_json::{Value, json};
 use std::{
     collections::HashSet,
@@ -22,38 +30,47 @@ use tokio::net::TcpListener;
 
 /// Keeps what it gets.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<SpanData>>>);
+struct Kept(Arc<Mutex<Vec<Span>>>);
 
 impl Sink for Kept {
-    fn take(&self, span: SpanData) {
+    fn take(&self, span: &[u8]) {
+        let span = Span::decode(span).unwrap();
         self.0.lock().unwrap().push(span);
     }
 }
 
 impl Kept {
     fn tracer(&self) -> Tracer {
-        Tracer::new(self.clone(), 1.0)
+        Tracer::new(self.clone(), Arc::new(Sampling::new(1.0, 1_000)))
     }
 
-    fn all(&self) -> Vec<SpanData> {
+    fn all(&self) -> Vec<Span> {
         self.0.lock().unwrap().clone()
     }
 
     #[track_caller]
-    fn named(&self, name: &str) -> SpanData {
-        let found: Vec<SpanData> = self.all().into_iter().filter(|span| span.name == name).collect();
+    fn named(&self, name: &str) -> Span {
+        let found: Vec<Span> = self.all().into_iter().filter(|span| span.name == name).collect();
         let [one] = found.try_into().unwrap_or_else(|found| panic!("{name}: {found:#?}"));
         one
     }
 }
 
-fn attribute(span: &SpanData, key: &str) -> Option<String> {
-    let found = span.attributes.iter().find(|attribute| attribute.key.as_str() == key)?;
-    Some(found.value.to_string())
+fn attribute(span: &Span, key: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    Some(match found.value.as_ref()?.value.as_ref()? {
+        any_value::Value::StringValue(text) => text.clone(),
+        any_value::Value::IntValue(number) => number.to_string(),
+        other => panic!("{other:?}"),
+    })
 }
 
-fn parent_in(traceparent: &str) -> SpanId {
-    SpanId::from_hex(traceparent.split('-').nth(2).unwrap()).unwrap()
+fn failed(span: &Span) -> bool {
+    span.status.as_ref().is_some_and(|status| status.code == 2)
+}
+
+fn parent_in(traceparent: &str) -> [u8; 8] {
+    SpanId::from_hex(traceparent.split('-').nth(2).unwrap()).unwrap().to_bytes()
 }
 
 const SERVER: &str = "POST /v2/models/{model}/infer";
@@ -94,11 +111,11 @@ async fn a_batch_is_in_the_trace_of_each_request_and_links_to_the_others() {
     let together: Vec<_> = batches.iter().filter(|span| !span.links.is_empty()).collect();
     assert!(!together.is_empty(), "64 at once are not run one by one");
     for batch in together {
-        let linked: HashSet<_> = batch.links.iter().map(|link| link.span_context.span_id()).collect();
+        let linked: HashSet<_> = batch.links.iter().map(|link| link.span_id.clone()).collect();
         assert_eq!(Some((linked.len() + 1).to_string()), attribute(batch, "halftone.batch.requests"));
         assert_eq!(attribute(batch, "halftone.batch.requests"), attribute(batch, "halftone.batch.rows"));
         assert!(!linked.contains(&batch.parent_span_id), "it is not linked to its own");
-        assert!(linked.iter().all(|id| servers.iter().any(|server| server.span_context.span_id() == *id)));
+        assert!(linked.iter().all(|id| servers.iter().any(|server| server.span_id == *id)));
     }
 }
 
@@ -112,10 +129,10 @@ async fn what_fails_in_a_batch_fails_in_its_own_trace() {
     server.post_with("/v2/models/table/infer", body, &SAMPLED).await.error(400);
     let inference = kept.named("inference");
     assert_eq!(attribute(&inference, "error.type").as_deref(), Some("invalid"));
-    assert!(matches!(inference.status, Status::Error { .. }));
+    assert!(failed(&inference));
     // That the client asked for something impossible is no error of the server.
     let server = kept.named(SERVER);
-    assert_eq!(server.status, Status::Unset);
+    assert!(!failed(&server));
     assert_eq!(attribute(&server, "http.response.status_code").as_deref(), Some("400"));
 }
 
@@ -144,14 +161,14 @@ async fn a_service_that_knows_features_is_asked_within_the_trace() {
     let answer = server.post_with("/v2/models/m/infer", one(), &SAMPLED).await;
     assert_eq!(answer.output("w"), &[json!(5.0)]);
     let (top, stage, call) = (kept.named(SERVER), kept.named("features"), kept.named("GET"));
-    assert_eq!(stage.parent_span_id, top.span_context.span_id());
-    assert_eq!((call.parent_span_id, call.span_kind.clone()), (top.span_context.span_id(), SpanKind::Client));
+    assert_eq!(stage.parent_span_id, top.span_id);
+    assert_eq!((&call.parent_span_id, call.kind()), (&top.span_id, SpanKind::Client));
     assert_eq!(attribute(&call, "http.response.status_code").as_deref(), Some("200"));
     assert_eq!(attribute(&call, "server.port"), Some(address.port().to_string()));
     assert_eq!(attribute(&top, "halftone.feature_version").as_deref(), Some("9"));
     let traceparent = seen.lock().unwrap().concat();
     assert!(traceparent.starts_with(&format!("00-{TRACE}-")), "{traceparent}");
-    assert_eq!(parent_in(&traceparent), call.span_context.span_id());
+    assert_eq!(parent_in(&traceparent).to_vec(), call.span_id);
     // It is known now: nobody is asked.
     server.post_with("/v2/models/m/infer", one(), &SAMPLED).await.output("w");
     assert_eq!(kept.all().iter().filter(|span| span.name == "GET").count(), 1);
@@ -175,16 +192,16 @@ async fn a_server_that_has_the_model_is_asked_within_the_trace() {
     let server = Server::start_traced(repository.path(), &[], Options::default(), kept.tracer()).await;
     let answer = server.post_with("/v2/models/m/infer", one(), &SAMPLED).await;
     assert_eq!(answer.output("y"), &[json!(2.0)]);
-    let top = kept.named(SERVER).span_context.span_id();
-    let calls: Vec<SpanData> = kept.all().into_iter().filter(|span| span.name == CALL).collect();
+    let top = kept.named(SERVER).span_id;
+    let calls: Vec<Span> = kept.all().into_iter().filter(|span| span.name == CALL).collect();
     let codes: Vec<_> =
         calls.iter().map(|call| attribute(call, "rpc.response.status_code").unwrap()).collect();
     assert_eq!(codes, ["UNAVAILABLE", "OK"], "each try is a call of its own");
-    assert!(matches!(calls[0].status, Status::Error { .. }));
-    let parents: Vec<SpanId> =
-        seen.lock().unwrap().iter().map(|traceparent| parent_in(traceparent)).collect();
-    assert_eq!(parents, calls.iter().map(|call| call.span_context.span_id()).collect::<Vec<_>>());
-    assert!(calls.iter().all(|call| call.parent_span_id == top && call.span_kind == SpanKind::Client));
+    assert!(failed(&calls[0]));
+    let parents: Vec<_> =
+        seen.lock().unwrap().iter().map(|traceparent| parent_in(traceparent).to_vec()).collect();
+    assert_eq!(parents, calls.iter().map(|call| call.span_id.clone()).collect::<Vec<_>>());
+    assert!(calls.iter().all(|call| call.parent_span_id == top && call.kind() == SpanKind::Client));
     // One that is not sampled is passed on as it came.
     let unsampled = "00-0af7651916cd43dd8448eb211c80319d-b7ad6b7169203331-00";
     server.post_with("/v2/models/m/infer", one(), &[("traceparent", unsampled)]).await.output("y");
@@ -203,11 +220,46 @@ async fn what_belongs_to_no_trace_begins_one_if_it_is_an_inference() {
     assert!(kept.all().is_empty(), "{:#?}", kept.all());
     let answer = server.post("/v2/models/m/infer", one()).await;
     let top = kept.named(SERVER);
-    assert_eq!(top.parent_span_id, SpanId::INVALID);
-    assert_eq!(answer.headers["x-halftone-trace"], top.span_context.trace_id().to_string());
+    assert!(top.parent_span_id.is_empty());
+    assert_eq!(
+        answer.headers["x-halftone-trace"],
+        TraceId::from_bytes(top.trace_id.try_into().unwrap()).to_string()
+    );
     // One that began at the filter has no span above it that anybody records.
     let began = format!("00-{TRACE}-{}-03", &TRACE[16..]);
     server.post_with("/v2/models/m/infer", one(), &[("traceparent", &began)]).await;
-    let roots = kept.all().into_iter().filter(|span| span.parent_span_id == SpanId::INVALID).count();
+    let roots = kept.all().into_iter().filter(|span| span.parent_span_id.is_empty()).count();
     assert_eq!(roots, 2);
+}
+
+/// However many traces begin in the filter, so many are recorded; more of them of what a rule took, and all of what clients sample.
+#[tokio::test]
+async fn traces_that_begin_in_the_filter_are_limited() {
+    let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
+    let (x, y) = (("x", T::Float32, &["batch"][..]), ("y", T::Float32, &["batch"][..]));
+    onnx::write(repository.path(), "m", &[x], &[("Exp", &["x"], &["y"])], &[y]);
+    let tracer = Tracer::new(kept.clone(), Arc::new(Sampling::new(1.0, 2)));
+    let server = Server::start_traced(repository.path(), &[], Options::default(), tracer).await;
+    let began = format!("00-{TRACE}-{}-03", &TRACE[16..]);
+    let send = async |traceparent: &str, arm: &str| {
+        let context = header(&observations::context(1, arm));
+        let headers = [("traceparent", traceparent), ("x-halftone-context", context.as_str())];
+        server.post_with("/v2/models/m/infer", one(), &headers).await.output("y");
+    };
+    let count = || kept.all().iter().filter(|span| span.name == SERVER).count();
+    for _ in 0..10 {
+        send(&began, "control").await;
+    }
+    let (stable, unsampled) = (count(), began.replace("-03", "-02"));
+    assert!((2..10).contains(&stable), "{stable}: two, or a few more on a slow machine");
+    for _ in 0..10 {
+        send(&unsampled, "v2").await;
+        send(&began, "v2").await;
+    }
+    let candidate = count() - stable;
+    assert!((2..10).contains(&candidate), "{candidate}");
+    for _ in 0..10 {
+        send(SAMPLED[0].1, "control").await;
+    }
+    assert_eq!(count(), stable + candidate + 10, "nobody limits clients");
 }

@@ -49,6 +49,17 @@ pub struct OtlpArgs {
     /// `traceparent` says whether they are.
     #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = share, display_order = 800)]
     pub trace_sample: f64,
+
+    /// How many requests per second are recorded, at most, whose traces begin in this program or in the filter before it; and as many
+    /// more that a rule took, such as a candidate's. Traces that clients sample are not limited.
+    #[arg(
+        long,
+        env = "HALFTONE_TRACE_LIMIT",
+        value_name = "PER-SECOND",
+        default_value_t = 500,
+        display_order = 800
+    )]
+    pub trace_limit: u32,
 }
 
 /// OpenTelemetry has it that a variable that is set to nothing counts as unset.
@@ -157,7 +168,8 @@ mod tests {
 
     fn endpoint(url: &str, otlp_protocol: Protocol) -> Result<Option<String>, String> {
         let otlp_endpoint = Some(url.to_owned());
-        OtlpArgs { otlp_endpoint, otlp_protocol, otlp_metrics_interval: 0, trace_sample: 1.0 }.endpoint()
+        let (otlp_metrics_interval, trace_sample, trace_limit) = (0, 1.0, 1);
+        OtlpArgs { otlp_endpoint, otlp_protocol, otlp_metrics_interval, trace_sample, trace_limit }.endpoint()
     }
 
     #[test]

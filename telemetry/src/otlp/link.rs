@@ -1,21 +1,20 @@
 //! The way to the collector.
 
 use super::args::Protocol;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
-};
-use opentelemetry_sdk::{Resource, trace::SpanExporter as _};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE, uri::PathAndQuery};
 use prost::Message;
 use std::{error::Error, time::Duration};
 use tonic::{
+    client::Grpc,
     metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
+use tonic_prost::ProstCodec;
 
 /// For how long a message may be on its way.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that are read of an answer over HTTP.
+const LONGEST_ANSWER: usize = 64 << 10;
 
 /// The way to the collector. It is not there until something is sent on it, and made again when it breaks.
 #[derive(Clone, Debug)]
@@ -31,6 +30,15 @@ enum Way {
     Http(reqwest::Client),
 }
 
+/// Where the messages of a signal go.
+#[derive(Debug)]
+pub(super) struct Signal {
+    /// Of gRPC.
+    pub(super) method: &'static str,
+    /// Of HTTP.
+    pub(super) path: &'static str,
+}
+
 impl Link {
     /// To be called within tokio's runtime.
     pub(super) fn new(
@@ -41,71 +49,78 @@ impl Link {
         let way = match protocol {
             Protocol::Grpc => {
                 let endpoint = Endpoint::from_shared(endpoint.clone()).map_err(|error| error.to_string())?;
-                Way::Grpc(endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT).connect_lazy())
+                Way::Grpc(endpoint.connect_timeout(TIMEOUT).connect_lazy())
             }
             Protocol::Http => {
                 // A collector beside us is not reached through the proxy of the environment.
-                let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build();
+                let client = reqwest::Client::builder().no_proxy().build();
                 Way::Http(client.map_err(|error| error.to_string())?)
             }
         };
         Ok(Self { endpoint, headers: headers.into_iter().collect(), way })
     }
 
-    /// What sends spans. It reads the headers from the environment by itself.
-    pub(super) fn spans(&self, resource: &Resource) -> Result<SpanExporter, String> {
-        let builder = SpanExporter::builder();
-        let exporter = match &self.way {
-            Way::Grpc(channel) => {
-                builder.with_tonic().with_channel(channel.clone()).with_timeout(TIMEOUT).build()
+    /// Sends a message, and has what the collector answers.
+    pub(super) async fn send<A: Message + Default + 'static>(
+        &self,
+        signal: &Signal,
+        message: impl Message + 'static,
+    ) -> Result<A, String> {
+        let sent = async {
+            match &self.way {
+                Way::Grpc(channel) => self.call(channel.clone(), signal.method, message).await,
+                Way::Http(client) => self.post(client, signal.path, message.encode_to_vec()).await,
             }
-            Way::Http(client) => builder
-                .with_http()
-                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-                .with_http_client(client.clone())
-                .with_endpoint(format!("{}/v1/traces", self.endpoint))
-                .with_timeout(TIMEOUT)
-                .build(),
         };
-        let mut exporter = exporter.map_err(|error| format!("cannot send spans: {error}"))?;
-        exporter.set_resource(resource);
-        Ok(exporter)
+        let sent = tokio::time::timeout(TIMEOUT, sent).await;
+        sent.unwrap_or_else(|_| Err(format!("no answer in {} s", TIMEOUT.as_secs())))
     }
 
-    /// Sends metrics.
-    pub(super) async fn metrics(&self, request: ExportMetricsServiceRequest) -> Result<(), String> {
-        match &self.way {
-            Way::Grpc(channel) => {
-                let metadata = MetadataMap::from_headers(self.headers.clone());
-                let request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), request);
-                let sent = MetricsServiceClient::new(channel.clone()).export(request).await;
-                // Not its words: a collector may repeat the headers, and one of them may be a secret.
-                let said = |status: tonic::Status| match status.source() {
-                    Some(cause) => chain(cause),
-                    None => format!("status {:?}", status.code()),
-                };
-                let answer = sent.map_err(said)?.into_inner();
-                match answer.partial_success.map_or(0, |partial| partial.rejected_data_points) {
-                    0 => Ok(()),
-                    rejected => Err(format!("{rejected} numbers were rejected")),
-                }
-            }
-            Way::Http(client) => {
-                let url = format!("{}/v1/metrics", self.endpoint);
-                let post = client.post(url).headers(self.headers.clone());
-                let post = post.header(CONTENT_TYPE, "application/x-protobuf").body(request.encode_to_vec());
-                let answer = post.send().await.map_err(|error| chain(&error))?;
-                match answer.status() {
-                    status if status.is_success() => Ok(()),
-                    status => Err(status.to_string()),
-                }
+    async fn call<A: Message + Default + 'static>(
+        &self,
+        channel: Channel,
+        method: &'static str,
+        message: impl Message + 'static,
+    ) -> Result<A, String> {
+        let metadata = MetadataMap::from_headers(self.headers.clone());
+        let request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), message);
+        let mut client = Grpc::new(channel);
+        client.ready().await.map_err(|error| chain(&error))?;
+        let sent = client.unary(request, PathAndQuery::from_static(method), ProstCodec::default()).await;
+        // Not its words: a collector may repeat the headers, and one of them may be a secret.
+        let said = |status: tonic::Status| match status.source() {
+            Some(cause) => chain(cause),
+            None => format!("status {:?}", status.code()),
+        };
+        Ok(sent.map_err(said)?.into_inner())
+    }
+
+    async fn post<A: Message + Default>(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<A, String> {
+        let post = client.post(format!("{}{path}", self.endpoint)).headers(self.headers.clone());
+        let post = post.header(CONTENT_TYPE, "application/x-protobuf").body(body);
+        let mut answer = post.send().await.map_err(|error| chain(&error))?;
+        if !answer.status().is_success() {
+            return Err(answer.status().to_string());
+        }
+        let mut read = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| chain(&error))? {
+            read.extend_from_slice(&chunk);
+            if read.len() > LONGEST_ANSWER {
+                return Ok(A::default());
             }
         }
+        // It was taken: that is what its status says. What else it says need not be of the protocol.
+        Ok(A::decode(&*read).unwrap_or_default())
     }
 }
 
 /// An error with its causes: the outermost alone often says no more than that something failed.
-pub(super) fn chain(error: &dyn Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,49 +1,40 @@
 //! Metrics as messages of OTLP: made of the text that Prometheus reads, so that both say the same under the same names.
 
-use opentelemetry::Value;
+use super::origin::{Origin, attribute};
+use crate::span_message::nanos;
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
+    common::v1::{KeyValue, any_value},
     metrics::v1::{
         AggregationTemporality, Exemplar, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
         ResourceMetrics, ScopeMetrics, Sum, exemplar, metric, number_data_point,
     },
-    resource::v1,
 };
-use opentelemetry_sdk::Resource;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// The message with all that an OpenMetrics text says, as [`ModelMetrics::render`](crate::metrics::ModelMetrics::render) writes it. Counters
 /// count from `begun` on.
 #[must_use]
 pub(super) fn request(
     text: &str,
-    resource: &Resource,
+    origin: &Origin,
     begun: SystemTime,
     now: SystemTime,
 ) -> ExportMetricsServiceRequest {
     let mut families = Families { begun: nanos(begun), now: nanos(now), metrics: Vec::new(), help: "" };
     text.lines().for_each(|line| families.line(line));
-    let attributes = resource.iter().map(|(key, value)| attribute(key.as_str(), value_of(value))).collect();
-    let scope = InstrumentationScope {
-        name: "halftone".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        ..InstrumentationScope::default()
+    let scope_metrics = ScopeMetrics {
+        scope: Some(origin.scope.clone()),
+        metrics: families.metrics,
+        schema_url: String::new(),
     };
-    let scope_metrics =
-        ScopeMetrics { scope: Some(scope), metrics: families.metrics, schema_url: String::new() };
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
-            resource: Some(v1::Resource { attributes, ..v1::Resource::default() }),
+            resource: Some(origin.resource.clone()),
             scope_metrics: vec![scope_metrics],
             schema_url: String::new(),
         }],
     }
-}
-
-fn nanos(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The families read so far; lines are about the last one.
@@ -236,19 +227,6 @@ fn attributes(labels: Vec<(&str, String)>) -> Vec<KeyValue> {
     labels.into_iter().map(|(key, value)| attribute(key, any_value::Value::StringValue(value))).collect()
 }
 
-fn attribute(key: &str, value: any_value::Value) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
-}
-
-fn value_of(value: &Value) -> any_value::Value {
-    match value {
-        Value::Bool(value) => any_value::Value::BoolValue(*value),
-        Value::I64(value) => any_value::Value::IntValue(*value),
-        Value::F64(value) => any_value::Value::DoubleValue(*value),
-        other => any_value::Value::StringValue(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +234,7 @@ mod tests {
         context::{RequestContext, Served},
         metrics::ModelMetrics,
     };
+    use std::time::UNIX_EPOCH;
 
     const TEXT: &str = concat!(
         "# HELP model_request Requests.\n# TYPE model_request counter\n",
@@ -272,10 +251,10 @@ mod tests {
     );
 
     fn read(text: &str) -> Vec<Metric> {
-        let resource = Resource::builder_empty().with_service_name("test").build();
-        let mut request = request(text, &resource, UNIX_EPOCH, SystemTime::now());
+        let origin = Origin::new("test", Vec::new());
+        let mut request = request(text, &origin, UNIX_EPOCH, SystemTime::now());
         let mut resource = request.resource_metrics.remove(0);
-        assert_eq!(resource.resource.unwrap().attributes[0].key, "service.name");
+        assert_eq!(resource.resource, Some(origin.resource));
         resource.scope_metrics.remove(0).metrics
     }
 

@@ -5,15 +5,15 @@
 mod args;
 mod link;
 mod metrics;
+mod origin;
 mod push;
 mod spans;
 
 pub use args::{OtlpArgs, Protocol, share};
 
-use crate::{metrics::ModelMetrics, trace::Tracer};
+use crate::{metrics::ModelMetrics, sampling::Sampling, trace::Tracer};
 use opentelemetry::KeyValue;
-use opentelemetry_sdk::Resource;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// What is sent, until it is stopped.
@@ -41,16 +41,16 @@ impl Telemetry {
             return Ok(Self { tracer: Tracer::none(), stop, tasks: Vec::new() });
         };
         let link = link::Link::new(endpoint, args.otlp_protocol, args.headers()?)?;
-        let resource = resource(service, attributes);
+        let origin = origin::Origin::new(service, attributes);
         let (sink, sender) = spans::channel();
-        metrics.register(Box::new(sink.counts()));
-        let exporter = link.spans(&resource)?;
-        let mut tasks = vec![tokio::spawn(sender.run(exporter, stopped.clone()))];
+        let sampling = Arc::new(Sampling::new(args.trace_sample, args.trace_limit));
+        metrics.register(Box::new(sink.counts(Arc::clone(&sampling))));
+        let mut tasks = vec![tokio::spawn(sender.run(link.clone(), origin.clone(), stopped.clone()))];
         if args.otlp_metrics_interval > 0 {
             let interval = Duration::from_millis(args.otlp_metrics_interval);
-            tasks.push(tokio::spawn(push::run(link, resource, metrics.clone(), interval, stopped)));
+            tasks.push(tokio::spawn(push::run(link, origin, metrics.clone(), interval, stopped)));
         }
-        Ok(Self { tracer: Tracer::new(sink, args.trace_sample), stop, tasks })
+        Ok(Self { tracer: Tracer::new(sink, sampling), stop, tasks })
     }
 
     /// Makes the spans that are sent.
@@ -73,32 +73,4 @@ impl Telemetry {
             );
         }
     }
-}
-
-/// Who sends: what the program says, and what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say, which count more.
-fn resource(service: &'static str, attributes: Vec<KeyValue>) -> Resource {
-    let own = [
-        KeyValue::new("service.name", service),
-        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", instance()),
-    ];
-    let said = Resource::builder_empty()
-        .with_detectors(&[
-            Box::new(opentelemetry_sdk::resource::TelemetryResourceDetector) as Box<_>,
-            Box::new(opentelemetry_sdk::resource::EnvResourceDetector::new()) as Box<_>,
-        ])
-        .build();
-    let name = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
-    let said = said.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect::<Vec<_>>();
-    Resource::builder_empty()
-        .with_attributes(own.into_iter().chain(attributes))
-        .with_attributes(said)
-        .with_attributes(name.map(|name| KeyValue::new("service.name", name)))
-        .build()
-}
-
-/// One start of a process, as no other has it.
-fn instance() -> String {
-    use opentelemetry_sdk::trace::IdGenerator;
-    opentelemetry_sdk::trace::RandomIdGenerator::default().new_trace_id().to_string()
 }

@@ -1,15 +1,24 @@
 //! Metrics on their way to a collector.
 
-use super::{link::Link, metrics};
+use super::{
+    link::{Link, Signal},
+    metrics,
+    origin::Origin,
+};
 use crate::{metrics::ModelMetrics, throttle::Throttle};
-use opentelemetry_sdk::Resource;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use std::time::{Duration, SystemTime};
 use tokio::{sync::watch, time::MissedTickBehavior};
+
+const METRICS: Signal =
+    Signal { method: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", path: "/v1/metrics" };
 
 /// Sends what the metrics are, every so often and when it is to stop.
 pub(super) async fn run(
     link: Link,
-    resource: Resource,
+    origin: Origin,
     source: ModelMetrics,
     interval: Duration,
     mut stop: watch::Receiver<bool>,
@@ -24,8 +33,8 @@ pub(super) async fn run(
             // Also when whoever could say so is gone.
             _ = stop.wait_for(|stop| *stop) => true,
         };
-        let request = metrics::request(&source.render(), &resource, begun, SystemTime::now());
-        if let Err(problem) = link.metrics(request).await
+        let request = metrics::request(&source.render(), &origin, begun, SystemTime::now());
+        if let Err(problem) = send(&link, request).await
             && throttle.is_due()
         {
             tracing::warn!(
@@ -36,5 +45,13 @@ pub(super) async fn run(
         if stopping {
             return;
         }
+    }
+}
+
+async fn send(link: &Link, request: ExportMetricsServiceRequest) -> Result<(), String> {
+    let answer: ExportMetricsServiceResponse = link.send(&METRICS, request).await?;
+    match answer.partial_success.map_or(0, |partial| partial.rejected_data_points) {
+        0 => Ok(()),
+        rejected => Err(format!("{rejected} numbers were rejected")),
     }
 }
