@@ -360,7 +360,8 @@ fn outcomes_have_a_place_in_a_file_of_the_build_before() {
     let former = connection(&path).unwrap();
     former
         .execute_batch(
-            "DROP TABLE outcomes; DROP TABLE outcome_metrics; DROP TABLE workers;
+            "DROP INDEX series_unpublished; ALTER TABLE series DROP COLUMN published;
+             DROP TABLE outcomes; DROP TABLE outcome_metrics; DROP TABLE workers;
              ALTER TABLE releases DROP COLUMN outcome_ms;
              DROP TABLE traced; ALTER TABLE sources DROP COLUMN omitted_traced; PRAGMA user_version = 1;",
         )

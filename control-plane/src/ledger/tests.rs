@@ -296,7 +296,9 @@ fn ledger_names_that_were_made_up_take_a_bounded_place_from_nobody() {
     let ledger = open(&folder);
     published.add(2, [&ruleset(&["canary", "late"])]);
     take(&ledger, &late).unwrap();
-    [&canary, &late].map(|batch| take(&straight, batch).unwrap());
+    for batch in [&canary, &late] {
+        take(&straight, batch).unwrap();
+    }
     bounds_hold(&ledger, 2);
     let late = ledger.release("digits", "late").unwrap().unwrap();
     assert_eq!(late, straight.release("digits", "late").unwrap().unwrap());
