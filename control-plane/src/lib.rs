@@ -20,6 +20,7 @@ pub mod module;
 pub mod node_clusters;
 pub mod override_key;
 pub mod precondition;
+pub mod published_names;
 pub mod publisher;
 pub mod release;
 pub mod rollback;

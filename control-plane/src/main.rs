@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use halftone_control_plane::{bootstrap, cli, release, serve};
-use halftone_telemetry::log::LogArgs;
+use halftone_telemetry::log::{self, LogArgs};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -68,14 +68,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = halftone_telemetry::log::init(&cli.log) {
-        eprintln!("halftone: {error}");
-        return ExitCode::from(2);
-    }
+    let _logging = match log::init(&cli.log) {
+        Ok(logging) => logging,
+        Err(error) => {
+            eprintln!("halftone: {error}");
+            return ExitCode::from(2);
+        }
+    };
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("halftone: {error:#}");
+            log::say(format_args!("halftone: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -4,6 +4,7 @@ pub use crate::precondition::Precondition;
 use crate::{
     gate::{Gate, GateError},
     node_clusters::{Audience, PerNodeCluster},
+    published_names::PublishedNames,
     store::{Action, Content, ReleaseWrite, Revision, Store, StoreError, StoredRelease, StoredRuleset},
     xds::{ProxySettings, Resources, RulesetRoutes, Snapshot, SnapshotError, plugin_configuration},
 };
@@ -152,6 +153,7 @@ struct Inner {
     store_well: std::sync::Mutex<Option<Instant>>,
     current: watch::Sender<Arc<Current>>,
     bundles: watch::Sender<Arc<PerNodeCluster<PublishedBundle>>>,
+    names: Arc<PublishedNames>,
 }
 
 /// A state that passed every check.
@@ -192,6 +194,8 @@ impl Publisher {
             current.rulesets.insert(stored.name.clone(), Ruleset { stored, compiled });
         }
         let proven = prove(current, &gate, &settings)?;
+        let names = Arc::new(PublishedNames::default());
+        proven.current.name(&names);
         let publisher = Self(Arc::new(Inner {
             store,
             gate,
@@ -203,6 +207,7 @@ impl Publisher {
             store_well: std::sync::Mutex::default(),
             current: watch::Sender::new(Arc::new(proven.current)),
             bundles: watch::Sender::new(Arc::new(proven.bundles)),
+            names,
         }));
         Ok((publisher, state.releases))
     }
@@ -223,6 +228,12 @@ impl Publisher {
     #[must_use]
     pub fn bundles(&self) -> watch::Receiver<Arc<PerNodeCluster<PublishedBundle>>> {
         self.0.bundles.subscribe()
+    }
+
+    /// The names in all that was in force since the start.
+    #[must_use]
+    pub fn names(&self) -> Arc<PublishedNames> {
+        Arc::clone(&self.0.names)
     }
 
     /// Creates or replaces a ruleset.
@@ -403,6 +414,7 @@ impl Publisher {
         if let Some(publication) = current::Current::of(&span) {
             proven.resources.each(|resources| resources.published_in(publication.clone()));
         }
+        proven.current.name(&self.0.names);
         self.0.current.send_replace(Arc::new(proven.current));
         self.0.resources.send_replace(Arc::new(proven.resources));
         self.0.bundles.send_replace(Arc::new(proven.bundles));
@@ -593,6 +605,11 @@ impl Publisher {
 }
 
 impl Current {
+    /// Tells which names it has.
+    fn name(&self, names: &PublishedNames) {
+        names.add(self.revision, self.rulesets.values().map(|ruleset| &ruleset.compiled.ruleset));
+    }
+
     /// What releases take of a ruleset.
     pub(crate) fn releases_of(&self, ruleset: &str) -> &[Release] {
         self.rulesets.get(ruleset).map_or(&[], |ruleset| &ruleset.stored.content.releases)

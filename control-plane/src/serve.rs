@@ -226,10 +226,10 @@ fn start(data: &Path, filter: &Path, settings: ProxySettings, limits: Limits) ->
     let path = data.join("halftone.db");
     let store =
         SqliteStore::open(&path).with_context(|| format!("the store {} cannot be opened", path.display()))?;
-    let path = data.join("ledger.db");
-    let ledger = Ledger::open(&path, limits)
-        .with_context(|| format!("the ledger {} cannot be opened", path.display()))?;
     let (publisher, stored) = Publisher::start(Arc::new(store), gate, settings)?;
+    let path = data.join("ledger.db");
+    let ledger = Ledger::open(&path, limits, publisher.names())
+        .with_context(|| format!("the ledger {} cannot be opened", path.display()))?;
     Ok(Started { publisher, ledger: Arc::new(ledger), stored, _lock: lock })
 }
 

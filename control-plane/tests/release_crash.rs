@@ -137,9 +137,9 @@ impl Process {
         let store = SqliteStore::open(&folder.join("halftone.db")).unwrap();
         let store = Arc::new(Dying { store, writes: AtomicUsize::new(0), dies_at, after });
         let limits = Limits { keep_days: 30, max_units: 100_000, keep_traces: 1_000 };
-        let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits).unwrap());
         let settings = ProxySettings::new("/filter.wasm");
         let (publisher, stored) = Publisher::start(store.clone(), gate.clone(), settings).unwrap();
+        let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits, publisher.names()).unwrap());
         let controller =
             Controller::start(publisher, Nodes::new(), ledger.clone(), Gatekeeper::default(), None, stored)
                 .unwrap();

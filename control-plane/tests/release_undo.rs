@@ -27,7 +27,7 @@ fn start(folder: &Path) -> (Publisher, Controller) {
     let gate = Gate::new(&std::fs::read(Paths::find().unwrap().filter).unwrap()).unwrap();
     let (publisher, stored) = Publisher::start(store, gate, ProxySettings::new("/filter.wasm")).unwrap();
     let limits = Limits { keep_days: 30, max_units: 1_000, keep_traces: 1_000 };
-    let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits).unwrap());
+    let ledger = Arc::new(Ledger::open(&folder.join("ledger.db"), limits, publisher.names()).unwrap());
     let controller =
         Controller::start(publisher.clone(), Nodes::new(), ledger, Gatekeeper::default(), None, stored)
             .unwrap();

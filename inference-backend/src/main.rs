@@ -2,6 +2,7 @@
 
 use clap::CommandFactory;
 use halftone_inference::{cli::Args, server, settings_file};
+use halftone_telemetry::log;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,17 +10,23 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return error.tell(),
     };
+    let _logging = match log::init(&args.log) {
+        Ok(logging) => logging,
+        Err(error) => {
+            eprintln!("halftone-inference: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("halftone-inference: {error:#}");
+            log::say(format_args!("halftone-inference: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    halftone_telemetry::log::init(&args.log).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(server::run(args));
     // Does not wait for a run that would not finish: the time for that was given.

@@ -12,7 +12,7 @@ use crate::{
     workers::WorkerLimits,
 };
 use anyhow::{Context, bail};
-use halftone_telemetry::{access_log, metrics::ModelMetrics, otlp::Telemetry};
+use halftone_telemetry::{metrics::ModelMetrics, otlp::Telemetry};
 use opentelemetry::KeyValue;
 use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
 use tokio::{
@@ -102,7 +102,6 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         reporter.stop(FLUSH).await;
     }
     telemetry.stop(FLUSH).await;
-    access_log::flush(FLUSH);
     served?;
     tracing::info!("stopped");
     Ok(())

@@ -249,6 +249,9 @@ fn check(context: &EvaluationContext) -> Result<(), String> {
     if context.experiments.iter().any(|part| part.experiment.is_empty() || part.arm.is_empty()) {
         return Err("an experiment without a name or an arm".into());
     }
+    if context.ruleset.is_empty() && self::parts(context).next().is_some() {
+        return Err("an arm without a ruleset".into());
+    }
     for (what, number) in [("revision", context.revision), ("epoch", context.epoch)] {
         if i64::try_from(number).is_err() {
             return Err(format!("`{what}` is {number}, which no revision is"));
@@ -401,6 +404,7 @@ mod tests {
             RequestContext::read(&headers(CONTEXT, &value)).evaluation
         };
         let part = |experiment: &str, arm: &str| EvaluationContext {
+            ruleset: "r".into(),
             experiments: vec![Participation { experiment: experiment.into(), arm: arm.into() }],
             ..EvaluationContext::default()
         };
@@ -412,6 +416,8 @@ mod tests {
             part("e", ""),
             part("", "a"),
             part("e\n", "a"),
+            EvaluationContext { ruleset: String::new(), ..part("e", "a") },
+            EvaluationContext { rule: "r".into(), arm: "a".into(), ..EvaluationContext::default() },
             EvaluationContext { revision: 1 << 63, ..EvaluationContext::default() },
             EvaluationContext { epoch: u64::MAX, ..EvaluationContext::default() },
             EvaluationContext { tenant: Some("\u{1b}[31m".into()), ..EvaluationContext::default() },

@@ -45,7 +45,7 @@
 //! [`admin::router`] serves what is counted, a CPU profile and the state of the heap, on a port of its own. A handler that serves several models leaves `.model(…)` out and says itself
 //! which one a request was about, by [`RequestContext::serve`](context::RequestContext::serve).
 
-pub mod access_log;
+mod access_log;
 pub mod admin;
 pub mod breaker;
 pub mod build_info;
@@ -54,6 +54,7 @@ pub mod current;
 mod endpoint;
 pub mod heap;
 pub mod log;
+mod log_writer;
 pub mod metrics;
 pub mod otlp;
 pub mod outcome;

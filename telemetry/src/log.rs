@@ -1,8 +1,17 @@
 //! One set-up of logging for both binaries.
 
-use crate::current;
+use crate::{
+    current,
+    log_writer::{self, Lines},
+};
 use clap::{Args, ValueEnum};
-use std::fmt;
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt, panic,
+    str::FromStr,
+    thread,
+    time::Duration,
+};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
@@ -24,7 +33,8 @@ pub enum LogFormat {
 /// The logging flags that both binaries share.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// What to log: a level, or `target=level` directives separated by commas.
+    /// What to log: a level, or `target=level` directives separated by commas. A level is for Halftone's own lines; what
+    /// libraries log below `info` is logged where it is asked for by target, as in `debug,hyper=debug`.
     #[arg(long, env = "HALFTONE_LOG", default_value = "info", global = true, value_parser = directives, display_order = 900)]
     pub log: String,
     /// Form of a log line.
@@ -39,6 +49,9 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 }
 
+/// The targets of our own lines: those of our crates and, by name, the access log and the circuit breaker.
+const OWN: [&str; 3] = ["halftone", "access", "breaker"];
+
 /// Refuses what the filter would take for the name of a target of which nobody has heard: a word that is neither a
 /// level nor says one would silence all logging without a word.
 fn directives(text: &str) -> Result<String, String> {
@@ -47,19 +60,50 @@ fn directives(text: &str) -> Result<String, String> {
         let levels = "off, error, warn, info, debug, trace";
         return Err(format!("`{unknown}` is neither a level ({levels}) nor of the form target=level"));
     }
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    filter(text).map(|_| text.to_owned())
 }
 
-/// Starts logging to standard error. To be called once, at the start of `main`.
+/// The filter that directives ask for. Of libraries nobody wants all that they log below `info`, which can be thousands of lines
+/// for each of ours: a level alone goes so far for us only.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let directives = || text.split(',').map(str::trim);
+    let level = directives().filter_map(|directive| LevelFilter::from_str(directive).ok()).next_back();
+    let Some(level) = level.filter(|level| *level > LevelFilter::INFO) else {
+        return EnvFilter::try_new(text).map_err(|error| error.to_string());
+    };
+    // What is named comes last: of one target the last directive counts.
+    let own = OWN.map(|target| format!("{target}={level}"));
+    let named = directives().filter(|directive| LevelFilter::from_str(directive).is_err()).map(str::to_owned);
+    let all: Vec<String> = own.into_iter().chain(["info".to_owned()]).chain(named).collect();
+    EnvFilter::try_new(all.join(",")).map_err(|error| error.to_string())
+}
+
+/// How long the last lines may take to be written.
+const LAST: Duration = Duration::from_secs(1);
+/// The same of what a panic says: the thread goes on, or the whole program ends without another word.
+const PANIC: Duration = Duration::from_millis(100);
+
+/// Logging that was started. What waits when it is dropped is written, for a second at most: a reader that hangs keeps no
+/// program from ending.
+#[derive(Debug)]
+#[must_use = "lines that wait are lost when the program ends without its being dropped"]
+pub struct Logging(());
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        log_writer::flush(LAST);
+    }
+}
+
+/// Starts logging to standard error, panics included. To be called once, at the start of `main`, which keeps what it gets to its end.
 ///
 /// # Errors
 /// When logging was started before.
-pub fn init(args: &LogArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|e| e.to_string())?;
+pub fn init(args: &LogArgs) -> Result<Logging, String> {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // Told of on standard error, which just failed: that would end the program.
+        .with_env_filter(filter(&args.log)?)
+        .with_writer(Lines)
+        // They would be told of on standard error, for which nobody may wait.
         .log_internal_errors(false);
     match args.log_format {
         LogFormat::Text => builder
@@ -72,7 +116,24 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
             .map_event_format(|inner| NamingTrace { inner, form: LogFormat::Json })
             .try_init(),
     }
-    .map_err(|e| e.to_string())
+    .map_err(|e| e.to_string())?;
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        say(format_args!("thread '{}' {panic}", thread.name().unwrap_or("<unnamed>")));
+        // Where RUST_BACKTRACE asks for one.
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            say(backtrace);
+        }
+        log_writer::flush(PANIC);
+    }));
+    Ok(Logging(()))
+}
+
+/// Says something on standard error that is no event, whatever is logged: why the program ends. It comes after all that was logged
+/// before.
+pub fn say(words: impl fmt::Display) {
+    log_writer::write(format!("{words}\n").as_bytes());
 }
 
 /// Lines that are logged for a request name the trace that it belongs to.
@@ -127,6 +188,46 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    /// Whether such lines are logged: of ours, of a library, at `info`, `debug` and `trace` each; and of the access log.
+    fn logged(directives: &str) -> [[bool; 3]; 3] {
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(directives).unwrap())
+            .with_writer(io::sink)
+            .finish();
+        macro_rules! enabled {
+            ($target:literal) => {
+                [
+                    tracing::enabled!(target: $target, tracing::Level::INFO),
+                    tracing::enabled!(target: $target, tracing::Level::DEBUG),
+                    tracing::enabled!(target: $target, tracing::Level::TRACE),
+                ]
+            };
+        }
+        tracing::subscriber::with_default(subscriber, || {
+            [enabled!("halftone_control_plane::xds"), enabled!("hyper::proto"), enabled!("access")]
+        })
+    }
+
+    #[test]
+    fn a_level_below_info_is_for_our_own_lines() {
+        let (off, info, debug, trace) = ([false; 3], [true, false, false], [true, true, false], [true; 3]);
+        for (directives, ours, libraries, access) in [
+            ("info", info, info, info),
+            ("off", off, off, off),
+            ("warn,access=info", off, off, info),
+            ("debug", debug, info, debug),
+            ("trace", trace, info, trace),
+            ("info, debug", debug, info, debug),
+            ("debug,info", info, info, info),
+            ("access=off,trace", trace, info, off),
+            ("debug,hyper=trace", debug, trace, debug),
+            ("hyper=debug,trace,halftone=warn", off, debug, trace),
+            ("hyper=debug", off, debug, off),
+        ] {
+            assert_eq!(logged(directives), [ours, libraries, access], "{directives}");
         }
     }
 

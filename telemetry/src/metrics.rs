@@ -1,9 +1,9 @@
 //! The metrics of model services, the same over HTTP and gRPC.
 
 use crate::{
-    access_log,
     context::{Inference, RequestContext, Served},
     endpoint::Endpoint,
+    log_writer,
     outcome::{Outcome, status},
 };
 use http::{Request, Response};
@@ -99,7 +99,7 @@ impl Default for ModelMetrics {
             "Time from the request to the answer of inferences, the wait in the queue included",
             durations.clone(),
         );
-        registry.register_collector(Box::new(access_log::Dropped));
+        registry.register_collector(Box::new(log_writer::Dropped));
         Self(Arc::new(Shared {
             registry: Mutex::new(registry),
             requests,

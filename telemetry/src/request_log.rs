@@ -1,10 +1,6 @@
 //! The access log: one line per request, with what the filter decided about it.
 
-use crate::{
-    access_log::{self, Line},
-    context::RequestContext,
-    outcome::grpc_code,
-};
+use crate::{access_log::Line, context::RequestContext, log_writer, outcome::grpc_code};
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use pin_project_lite::pin_project;
 use std::{
@@ -110,10 +106,10 @@ impl Begun {
             response.headers_mut().insert(TRACE_HEADER, trace);
         }
         if let Some((method, uri)) = self.named.take() {
-            access_log::write(Line {
+            log_writer::write_access(Line {
                 context: Arc::clone(&self.context),
                 method,
-                uri,
+                path: uri.path().into(),
                 status: response.status().as_u16(),
                 grpc_status: grpc_code(response),
                 duration: self.at.elapsed(),

@@ -200,6 +200,36 @@ async fn killed_fifty_times_it_has_each_acknowledged_record_once() -> Result<()>
 /// A lie: what is changed of a batch that is sound, and what the answer has to say.
 type Lie = (fn(&mut ObservationBatch), &'static str);
 
+/// Whoever reaches a backend past the filter can send any names. Those of what is published count on, whatever came before.
+#[tokio::test]
+async fn names_that_were_made_up_take_no_place_from_those_that_are_published() -> Result<()> {
+    let (control_plane, _folder) = start().await?;
+    let one = |number: u64| {
+        let mut observations = series(1, "control", &requests(number, 1));
+        if let Some(series) = &mut observations.series {
+            series.release = format!("made up {number}");
+        }
+        observations
+    };
+    report(control_plane.xds, &batch(1, 1, (1..=1_000).map(one).collect())).await?;
+    let releases = control_plane.get("/v1/observations").await?;
+    let count = releases["releases"].as_array().map_or(0, Vec::len);
+    ensure!((1..300).contains(&count), "{count} releases");
+
+    let text = "version: v1\nname: digits\ndefault: v1\nexperiments: [{name: colours, arms: [{name: red}, {name: blue}]}]\n";
+    let put = control_plane.request(reqwest::Method::PUT, "/v1/rulesets/digits", text).await?;
+    ensure!(put.status().is_success(), "{}", put.text().await?);
+    let revision = put.json::<Value>().await?["revision"].as_u64().context("no revision")?;
+    let mut observations = series(revision, "red", &requests(0, 100));
+    if let Some(series) = &mut observations.series {
+        (series.release, series.target) = ("colours".to_owned(), "v1".to_owned());
+    }
+    report(control_plane.xds, &batch(1, 2, vec![observations])).await?;
+    let known = control_plane.get("/v1/observations?ruleset=digits&release=colours").await?;
+    assert_eq!(arm(&known, 0, "red")["units"], 100);
+    control_plane.stop()
+}
+
 fn part(batch: &mut ObservationBatch) -> &mut SeriesObservations {
     &mut batch.series[0]
 }

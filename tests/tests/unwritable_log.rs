@@ -1,4 +1,4 @@
-//! A log that cannot be written, because its disk is full or its reader is gone, ends no program.
+//! A log that cannot be written, because its disk is full or its reader hangs, ends no program and holds none up.
 
 use anyhow::{Context, Result, ensure};
 use halftone_tests::{Paths, command, digits, traffic};
@@ -8,13 +8,19 @@ use nix::{
 };
 use std::{
     fs::OpenOptions,
+    io::{ErrorKind, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 
 /// How long something may take. Generous: the machine may be busy with something else.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More than a pipe and what programs keep of their lines have room for, in requests and changes that are logged.
+const REQUESTS: u64 = 400;
 
 /// Ended with the test, however that ends.
 struct Running(Child);
@@ -26,10 +32,31 @@ impl Drop for Running {
     }
 }
 
-/// Starts a program whose every line of log fails; gives what it says when it is ready.
+/// Where every line fails.
+fn full() -> Result<Stdio> {
+    Ok(OpenOptions::new().write(true).open("/dev/full")?.into())
+}
+
+/// Where nothing more can be written until somebody reads, which nobody does; with who would.
+fn hung() -> Result<(Stdio, UnixStream)> {
+    let (mut writer, reader) = UnixStream::pair()?;
+    writer.set_nonblocking(true)?;
+    loop {
+        match writer.write(&[b'.'; 4_096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Of what is left of room not even a byte.
+    while writer.write(b".").is_ok() {}
+    writer.set_nonblocking(false)?;
+    Ok((OwnedFd::from(writer).into(), reader))
+}
+
+/// Starts a program; gives what it says when it is ready.
 async fn start(mut command: Command, ready: &Path) -> Result<(Running, String)> {
-    let full = OpenOptions::new().write(true).open("/dev/full")?;
-    let running = Running(command.arg("--ready-file").arg(ready).stderr(full).spawn()?);
+    let running = Running(command.arg("--ready-file").arg(ready).spawn()?);
     let begun = Instant::now();
     loop {
         if let Ok(text) = std::fs::read_to_string(ready) {
@@ -54,36 +81,111 @@ async fn stop(mut running: Running) -> Result<()> {
     }
 }
 
-#[tokio::test]
-async fn the_control_plane_goes_on() -> Result<()> {
-    let (paths, folder) = (Paths::find()?, tempfile::tempdir()?);
+/// `halftone serve` in a folder.
+fn control_plane(folder: &TempDir, log: &str) -> Result<Command> {
+    let paths = Paths::find()?;
     let mut serve = command(&paths.halftone);
     serve
-        .args(["serve", "--rest", "127.0.0.1:0", "--xds", "127.0.0.1:0", "--data"])
+        .args(["serve", "--rest", "127.0.0.1:0", "--xds", "127.0.0.1:0", "--log", log, "--data"])
         .arg(folder.path().join("data"));
     serve.arg("--filter").arg(&paths.filter);
-    let (running, ready) = start(serve, &folder.path().join("ready")).await?;
-    let ready: serde_json::Value = serde_json::from_str(&ready)?;
+    Ok(serve)
+}
+
+/// `halftone-inference`.
+fn backend(log: &str) -> Result<Command> {
+    let paths = Paths::find()?;
+    let mut inference = command(&paths.inference);
+    inference.args(["--listen", "127.0.0.1:0", "--serve", "digits:2", "--models"]).arg(&paths.models);
+    inference.args(["--log", log, "--ort"]).arg(&paths.onnxruntime);
+    Ok(inference)
+}
+
+/// What is asked of a control plane: changes.
+async fn change(ready: &str, changes: u64) -> Result<()> {
+    let ready: serde_json::Value = serde_json::from_str(ready)?;
     let url = format!("http://{}/v1/rulesets/digits", ready["rest"].as_str().context("no address")?);
-    for _ in 0..2 {
-        let put = traffic::client()?.put(&url).body("version: v1\nrules: []\n").send().await?;
+    let client = traffic::client()?;
+    for change in 0..changes {
+        let text = format!("version: v1\ndefault: v{}\nrules: []\n", change % 2);
+        let put = tokio::time::timeout(PATIENCE, client.put(&url).body(text).send());
+        let put = put.await.with_context(|| format!("change {change} waits"))??;
         ensure!(put.status().is_success(), "{}", put.text().await?);
     }
+    Ok(())
+}
+
+/// What is asked of a backend: inferences.
+async fn infer(ready: &str, requests: u64) -> Result<()> {
+    let url = format!("http://{}/v2/models/digits/infer", ready.trim());
+    let (client, digit) = (traffic::client()?, digits::test_set()?.swap_remove(0));
+    for user in 0..requests {
+        let exchange = traffic::send(&client, &url, user, &digit, Default::default());
+        let exchange = tokio::time::timeout(PATIENCE, exchange).await;
+        let exchange = exchange.with_context(|| format!("request {user} waits"))?;
+        ensure!(exchange.status == Ok(200), "{exchange:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_control_plane_goes_on() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut serve = control_plane(&folder, "trace")?;
+    serve.stderr(full()?);
+    let (running, ready) = start(serve, &folder.path().join("ready")).await?;
+    change(&ready, 2).await?;
     stop(running).await
 }
 
 #[tokio::test]
 async fn the_backend_goes_on() -> Result<()> {
-    let (paths, folder) = (Paths::find()?, tempfile::tempdir()?);
-    let mut inference = command(&paths.inference);
-    inference.args(["--listen", "127.0.0.1:0", "--serve", "digits:2", "--models"]).arg(&paths.models);
-    inference.arg("--ort").arg(&paths.onnxruntime);
+    let folder = tempfile::tempdir()?;
+    let mut inference = backend("trace")?;
+    inference.stderr(full()?);
     let (running, ready) = start(inference, &folder.path().join("ready")).await?;
-    let url = format!("http://{}/v2/models/digits/infer", ready.trim());
-    let digit = digits::test_set()?.swap_remove(0);
-    for user in 0..20 {
-        let exchange = traffic::send(&traffic::client()?, &url, user, &digit, Default::default()).await;
-        ensure!(exchange.status == Ok(200), "{exchange:?}");
-    }
+    infer(&ready, 20).await?;
     stop(running).await
+}
+
+#[tokio::test]
+async fn a_reader_that_hangs_holds_no_control_plane_up() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let ((errors, _reader), (output, _other)) = (hung()?, hung()?);
+    let mut serve = control_plane(&folder, "trace")?;
+    serve.stderr(errors).stdout(output);
+    let (running, ready) = start(serve, &folder.path().join("ready")).await?;
+    change(&ready, REQUESTS).await?;
+    stop(running).await
+}
+
+#[tokio::test]
+async fn a_reader_that_hangs_holds_no_backend_up() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let ((errors, _reader), (output, _other)) = (hung()?, hung()?);
+    let mut inference = backend("trace")?;
+    inference.stderr(errors).stdout(output);
+    let (running, ready) = start(inference, &folder.path().join("ready")).await?;
+    infer(&ready, REQUESTS).await?;
+    stop(running).await
+}
+
+/// The words that a program ends with come last and whole, also when nobody logs.
+#[tokio::test]
+async fn why_a_program_does_not_start_is_said() -> Result<()> {
+    for log in ["off", "info"] {
+        let folder = tempfile::tempdir()?;
+        let mut serve = control_plane(&folder, log)?;
+        serve.args(["--token-file", "/nowhere"]);
+        let mut inference = backend(log)?;
+        inference.args(["--observations-to", "http://127.0.0.1:1"]);
+        for mut program in [serve, inference] {
+            let ended = program.output()?;
+            let said = String::from_utf8(ended.stderr)?;
+            ensure!(!ended.status.success(), "it starts");
+            let last = said.lines().last().unwrap_or_default();
+            ensure!(last.starts_with("halftone: ") || last.starts_with("halftone-inference: "), "{said}");
+        }
+    }
+    Ok(())
 }

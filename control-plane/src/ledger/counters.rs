@@ -30,6 +30,7 @@ pub(super) struct Counters {
     /// Those that had come before are among them.
     pub(super) batches_taken: Count,
     pub(super) batches_refused: Count,
+    pub(super) nameless: Count,
     outcomes_taken: Count,
     outcomes_repeated: Count,
     pub(super) outcomes_refused: Count,
@@ -39,6 +40,11 @@ impl Counters {
     pub(super) fn batch(&self, result: &Result<u64, LedgerError>) {
         let count = if result.is_ok() { &self.batches_taken } else { &self.batches_refused };
         count.add(1);
+    }
+
+    /// Series of batches that were counted without their names.
+    pub(super) fn nameless_series(&self) -> u64 {
+        self.nameless.0.load(Relaxed)
     }
 
     pub(super) fn outcome(&self, result: &Result<Taken, LedgerError>) {
@@ -96,6 +102,11 @@ impl Collector for Metrics {
                 value.encode(family.encode_family(&Labels { result })?)?;
             }
         }
+        let help =
+            "Series of batches that name what was never published here and were counted without their names";
+        let nameless =
+            encoder.encode_descriptor("halftone_ledger_nameless_series", help, None, MetricType::Counter)?;
+        ConstCounter::new(counters.nameless_series()).encode(nameless)?;
         let (records, outcomes) = self.0.shared.read(|held| (held.records(), Held::outcomes(held)));
         let help = "Records of units and outcomes that are held, of which --max-units is the most";
         gauge(&mut encoder, "halftone_ledger_held_records", help, records)?;

@@ -10,19 +10,22 @@ use super::sorted::Element;
 use super::statistics::Statistics;
 use super::tally::Cell;
 use super::{LedgerError, Refusal, traced};
-use crate::store::{
-    StoreError,
-    file::{self, Schema},
-    signed, unsigned,
+use crate::{
+    published_names::PublishedNames,
+    store::{
+        StoreError,
+        file::{self, Schema},
+        signed, unsigned,
+    },
 };
 use halftone_judge::stats::Merge;
 use halftone_proto::v1::Series;
 use rusqlite::{
     CachedStatement, Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
-const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3] };
+const SCHEMA: Schema = Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3, FROM_3_TO_4] };
 
 /// What the schema before lacks.
 macro_rules! from_1_to_2 {
@@ -80,6 +83,19 @@ macro_rules! from_2_to_3 {
 }
 
 const FROM_2_TO_3: &str = from_2_to_3!();
+
+/// The same: which series were published.
+macro_rules! from_3_to_4 {
+    () => {
+        "
+    -- 0 where it was not when it came last: there are no more than so many of these.
+    ALTER TABLE series ADD COLUMN published INTEGER NOT NULL DEFAULT 1;
+    CREATE INDEX series_unpublished ON series (published) WHERE published = 0;
+"
+    };
+}
+
+const FROM_3_TO_4: &str = from_3_to_4!();
 
 const CREATE: &str = concat!(
     "
@@ -141,8 +157,13 @@ const CREATE: &str = concat!(
     CREATE INDEX log_by_release ON log (release);
 ",
     from_1_to_2!(),
-    from_2_to_3!()
+    from_2_to_3!(),
+    from_3_to_4!()
 );
+
+/// Series that were never published and are kept under their own names all the same: those of proxies with rules of another origin. Whoever
+/// reaches a backend past the filter can make names up, and each series takes memory and place on the disk.
+pub(super) const MOST_UNPUBLISHED: i64 = 256;
 
 /// Memory for pages of the file.
 const CACHE_KIB: i64 = 16 << 10;
@@ -168,6 +189,8 @@ pub(super) struct Kept {
     pub(super) sequence: u64,
     /// What is new of units, by release. Nothing when the batch was there already.
     pub(super) added: BTreeMap<ReleaseId, Added>,
+    /// How many of its series found no place under their names.
+    pub(super) nameless: usize,
 }
 
 /// Records of a release.
@@ -208,6 +231,7 @@ impl Database {
     pub(super) fn keep(
         &mut self,
         batches: &[&Batch],
+        published: &PublishedNames,
         keep_traces: u32,
     ) -> Result<Vec<Result<Kept, LedgerError>>, StoreError> {
         let mut transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -215,7 +239,7 @@ impl Database {
         for batch in batches {
             // Dropped without a commit, it takes back what was written of the batch.
             let savepoint = transaction.savepoint()?;
-            match keep(&savepoint, batch) {
+            match keep(&savepoint, batch, published) {
                 Ok(one) => {
                     savepoint.commit()?;
                     kept.push(Ok(one));
@@ -379,10 +403,10 @@ pub(super) fn last_sequence(connection: &Connection, source: &Source) -> Result<
     Ok(statement.query_row([source], |row| unsigned(row, 0)).optional()?)
 }
 
-fn keep(connection: &Connection, batch: &Batch) -> Result<Kept, LedgerError> {
+fn keep(connection: &Connection, batch: &Batch, published: &PublishedNames) -> Result<Kept, LedgerError> {
     let last = last_sequence(connection, &batch.source)?;
     if let Some(sequence) = last.filter(|last| *last >= batch.sequence) {
-        return Ok(Kept { sequence, added: BTreeMap::new() });
+        return Ok(Kept { sequence, ..Kept::default() });
     }
     prepare(
         connection,
@@ -406,16 +430,24 @@ fn keep(connection: &Connection, batch: &Batch) -> Result<Kept, LedgerError> {
     .map_err(StoreError::from)?;
     traced::keep(connection, &batch.traced)?;
     let mut added: BTreeMap<ReleaseId, Added> = BTreeMap::new();
+    let mut nameless = 0;
     for part in &batch.parts {
-        let series = series(connection, &part.series, batch)?;
+        let is_published = published.has(&part.series);
+        let named = if is_published || has_place(connection, &part.series)? {
+            Cow::Borrowed(&part.series)
+        } else {
+            nameless += 1;
+            Cow::Owned(without_names(&part.series))
+        };
+        let series = series(connection, &named, published.has(&named), batch)?;
         for (metric, statistics) in &part.statistics {
             add_statistics(connection, series, metric, &batch.source, statistics.clone())?;
         }
-        if part.series.release.is_empty() {
+        if named.release.is_empty() {
             continue;
         }
-        let release = release(connection, &part.series)?;
-        let (index, cell) = cell(connection, release, &part.series)?;
+        let release = release(connection, &named)?;
+        let (index, cell) = cell(connection, release, &named)?;
         let added = added.entry(release).or_default();
         added.records.extend(part.records.iter().map(|record| record.in_cell(index)));
         added.cells.push((index, cell));
@@ -431,26 +463,51 @@ fn keep(connection: &Connection, batch: &Batch) -> Result<Kept, LedgerError> {
                 .map_err(StoreError::from)?;
         }
     }
-    Ok(Kept { sequence: batch.sequence, added })
+    Ok(Kept { sequence: batch.sequence, added, nameless })
 }
 
 pub(super) fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>, StoreError> {
     Ok(connection.prepare_cached(sql)?)
 }
 
-/// The series' number. From when to when it was seen is kept with it.
-fn series(connection: &Connection, series: &Series, batch: &Batch) -> Result<i64, StoreError> {
+/// Whether a series that was not published has a place, or one is left.
+fn has_place(connection: &Connection, series: &Series) -> Result<bool, StoreError> {
     let Series { ruleset, release, epoch, arm, target, model, version } = series;
     let mut statement = prepare(
         connection,
-        "INSERT INTO series (ruleset, release, epoch, arm, target, model, version, begun_ms, ended_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "SELECT EXISTS (
+             SELECT 1 FROM series WHERE (ruleset, release, epoch, arm, target, model, version) = (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ) OR (SELECT count(*) FROM series WHERE published = 0) < ?8",
+    )?;
+    let names = params![ruleset, release, signed(*epoch)?, arm, target, model, version, MOST_UNPUBLISHED];
+    Ok(statement.query_row(names, |row| row.get(0))?)
+}
+
+/// That of requests without an evaluation context which the same model answered. It has no units.
+fn without_names(series: &Series) -> Series {
+    let Series { model, version, .. } = series.clone();
+    Series { model, version, ..Series::default() }
+}
+
+/// The series' number. From when to when it was seen is kept with it.
+fn series(
+    connection: &Connection,
+    series: &Series,
+    is_published: bool,
+    batch: &Batch,
+) -> Result<i64, StoreError> {
+    let Series { ruleset, release, epoch, arm, target, model, version } = series;
+    let mut statement = prepare(
+        connection,
+        "INSERT INTO series (ruleset, release, epoch, arm, target, model, version, begun_ms, ended_ms, published)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (ruleset, release, epoch, arm, target, model, version) DO UPDATE SET
-             begun_ms = min(begun_ms, excluded.begun_ms), ended_ms = max(ended_ms, excluded.ended_ms)
+             begun_ms = min(begun_ms, excluded.begun_ms), ended_ms = max(ended_ms, excluded.ended_ms),
+             published = max(published, excluded.published)
          RETURNING id",
     )?;
     let (epoch, begun, ended) = (signed(*epoch)?, signed(batch.begun_ms)?, signed(batch.ended_ms)?);
-    let names = params![ruleset, release, epoch, arm, target, model, version, begun, ended];
+    let names = params![ruleset, release, epoch, arm, target, model, version, begun, ended, is_published];
     Ok(statement.query_row(names, |row| row.get(0))?)
 }
 

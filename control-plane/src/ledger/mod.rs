@@ -40,6 +40,7 @@ pub use windows::{Aggregate, ArmOutcomes, Missing, OutcomeQuery};
 
 use crate::{
     ids::{IdError, Ids, Keeper, SystemClock},
+    published_names::PublishedNames,
     store::StoreError,
 };
 use batch::Batch;
@@ -235,15 +236,21 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the file, creates what is missing, and reads what is known of units.
+    /// Opens the file, creates what is missing, and reads what is known of units. What was `published` always has a place of its
+    /// own.
     ///
     /// # Errors
     /// When the file cannot be opened, is damaged, or was written by a newer build.
-    pub fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
-        Self::open_at(path, limits, Pace::default())
+    pub fn open(path: &Path, limits: Limits, published: Arc<PublishedNames>) -> Result<Self, StoreError> {
+        Self::open_at(path, limits, published, Pace::default())
     }
 
-    fn open_at(path: &Path, limits: Limits, pace: Pace) -> Result<Self, StoreError> {
+    fn open_at(
+        path: &Path,
+        limits: Limits,
+        published: Arc<PublishedNames>,
+        pace: Pace,
+    ) -> Result<Self, StoreError> {
         let database = Database::open(path)?;
         // There may have been room for more the last time.
         traced::trim(&database.0, limits.keep_traces)?;
@@ -262,6 +269,7 @@ impl Ledger {
             counters: Arc::clone(&counters),
             ids: ids.ids().clone(),
             limits,
+            published,
             pace,
         };
         let writer = Writer::new(database, parts)?;

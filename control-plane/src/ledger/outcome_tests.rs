@@ -13,7 +13,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn open(folder: &tempfile::TempDir) -> Ledger {
-    Ledger::open(&folder.path().join("ledger.db"), LIMITS).unwrap()
+    Ledger::open(&folder.path().join("ledger.db"), LIMITS, Arc::default()).unwrap()
 }
 
 fn take(ledger: &Ledger, outcomes: &[Outcome]) -> Vec<Result<Taken, LedgerError>> {
@@ -266,7 +266,7 @@ fn outcomes_that_cannot_be_are_refused_alone() {
 fn outcomes_need_room_and_repetitions_none() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { max_units: 3, ..LIMITS };
-    let ledger = Ledger::open(&folder.path().join("ledger.db"), limits).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), limits, Arc::default()).unwrap();
     let now = now_ms();
     expose(&ledger, 0, 1, (1, 1, "control", now));
     let all: Vec<_> = (0..3).map(|key| outcome(key, 1, now, 1.0)).collect();
@@ -360,7 +360,8 @@ fn outcomes_have_a_place_in_a_file_of_the_build_before() {
     let former = connection(&path).unwrap();
     former
         .execute_batch(
-            "DROP TABLE outcomes; DROP TABLE outcome_metrics; DROP TABLE workers;
+            "DROP INDEX series_unpublished; ALTER TABLE series DROP COLUMN published;
+             DROP TABLE outcomes; DROP TABLE outcome_metrics; DROP TABLE workers;
              ALTER TABLE releases DROP COLUMN outcome_ms;
              DROP TABLE traced; ALTER TABLE sources DROP COLUMN omitted_traced; PRAGMA user_version = 1;",
         )

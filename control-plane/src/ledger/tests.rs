@@ -3,6 +3,7 @@
 use super::*;
 use crate::trace::Id;
 use halftone_proto::v1::{ObservationBatch, TracedRequest};
+use halftone_rules::bundle::{Arm, Enrolment, Rule, Ruleset};
 use halftone_tests::observed::{Request, batch, name, series};
 use proptest::prelude::*;
 
@@ -22,13 +23,13 @@ fn known(ledger: &Ledger) -> ReleaseObservations {
 }
 
 fn open(folder: &tempfile::TempDir) -> Ledger {
-    Ledger::open(&folder.path().join("ledger.db"), LIMITS).unwrap()
+    Ledger::open(&folder.path().join("ledger.db"), LIMITS, Arc::default()).unwrap()
 }
 
 /// One that makes pictures all the time, and is left in the middle of one.
 fn open_hasty(folder: &tempfile::TempDir) -> Ledger {
     let pace = Pace { log_bytes: 100, log_entries: 2, step_bytes: 1 };
-    Ledger::open_at(&folder.path().join("ledger.db"), LIMITS, pace).unwrap()
+    Ledger::open_at(&folder.path().join("ledger.db"), LIMITS, Arc::default(), pace).unwrap()
 }
 
 /// Three sources with some batches each.
@@ -143,7 +144,7 @@ fn ledger_what_is_old_goes_and_what_is_quiet_is_put_together() {
     let mut database = Database::open(&path).unwrap();
     assert_eq!(database.retain(now_ms() - day, now_ms() - 28 * day).unwrap().len(), 1);
     drop(database);
-    let ledger = Ledger::open(&path, limits).unwrap();
+    let ledger = Ledger::open(&path, limits, Arc::default()).unwrap();
     assert_eq!(ledger.release("digits", "old").unwrap(), None);
     assert_eq!(ledger.releases().unwrap().0.len(), 1);
     let after = known(&ledger);
@@ -168,7 +169,7 @@ fn ledger_what_is_old_goes_and_what_is_quiet_is_put_together() {
 fn ledger_more_units_than_allowed_are_not_taken() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { max_units: 10, ..LIMITS };
-    let ledger = Ledger::open(&folder.path().join("ledger.db"), limits).unwrap();
+    let ledger = Ledger::open(&folder.path().join("ledger.db"), limits, Arc::default()).unwrap();
     let request = |unit| Request { unit, time_ms: now_ms(), latency: Some(0.1) };
     let units =
         |units: std::ops::Range<u64>| vec![series(1, "control", &units.map(request).collect::<Vec<_>>())];
@@ -193,7 +194,8 @@ fn ledger_a_file_of_the_build_before_is_taken_over() {
     Connection::open(&path)
         .unwrap()
         .execute_batch(
-            "DROP TABLE traced; ALTER TABLE sources DROP COLUMN omitted_traced; PRAGMA user_version = 2;",
+            "DROP INDEX series_unpublished; ALTER TABLE series DROP COLUMN published;
+             DROP TABLE traced; ALTER TABLE sources DROP COLUMN omitted_traced; PRAGMA user_version = 2;",
         )
         .unwrap();
     let ledger = open(&folder);
@@ -205,4 +207,115 @@ fn ledger_a_file_of_the_build_before_is_taken_over() {
         .unwrap();
     assert_eq!(ledger.traced(&Id::Trace([1; 16]), 9).unwrap(), [request]);
     assert_eq!(ledger.releases().unwrap().1.traced, 3);
+}
+
+/// A ruleset `digits` with these releases, each in epoch 1 with a control and a treatment.
+fn ruleset(releases: &[&str]) -> Ruleset {
+    let arms = ["control", "treatment"];
+    let rule = |name: &&str| Rule {
+        name: (*name).to_owned(),
+        guard: None,
+        enrolment: Enrolment::default(),
+        arms: (0..).zip(arms).map(|(target, name)| Arm { name: name.to_owned(), target }).collect(),
+        epoch: 1,
+    };
+    let rules = releases.iter().map(rule).collect();
+    Ruleset { targets: arms.map(str::to_owned).to_vec(), rules, ..Ruleset::pass_all("digits", "control") }
+}
+
+/// A request of a unit of its own with a name, or an epoch, that nobody published: in another place from one to the next.
+fn made_up(number: u64) -> halftone_proto::v1::SeriesObservations {
+    let request = Request { unit: number << 40, time_ms: now_ms(), latency: Some(0.1) };
+    let mut observations = series(1, "control", &[request]);
+    let series = observations.series.as_mut().unwrap();
+    let name = format!("made up {number}");
+    match number % 5 {
+        0 => series.ruleset = name,
+        1 => series.release = name,
+        2 => series.arm = name,
+        3 => series.target = name,
+        _ => series.epoch = 1_000_000 + number,
+    }
+    observations
+}
+
+#[test]
+fn ledger_names_that_were_made_up_take_a_bounded_place_from_nobody() {
+    const MADE_UP: u64 = 2_000;
+    let (folder, alone) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let published = Arc::new(PublishedNames::default());
+    published.add(1, [&ruleset(&["canary"])]);
+    let open = |folder: &tempfile::TempDir| {
+        Ledger::open(&folder.path().join("ledger.db"), LIMITS, Arc::clone(&published)).unwrap()
+    };
+    let real = |release: &str, units: std::ops::Range<u64>| {
+        let requests: Vec<_> = units
+            .map(|unit| Request {
+                unit: unit << 50,
+                time_ms: 1 + now_ms() / 1_000 * 1_000,
+                latency: Some(0.1),
+            })
+            .collect();
+        ["control", "treatment"].map(|arm| {
+            let mut observations = series(1, arm, &requests);
+            observations.series.as_mut().unwrap().release = release.to_owned();
+            observations
+        })
+    };
+    let most = usize::try_from(database::MOST_UNPUBLISHED).unwrap();
+    let (canary, late) =
+        (batch(1, 1, real("canary", 0..50).to_vec()), batch(1, 2, real("late", 0..70).to_vec()));
+    let (ledger, straight) = (open(&folder), open(&alone));
+    for sequence in 1..=MADE_UP / 100 {
+        let some = ((sequence - 1) * 100..sequence * 100).map(made_up).collect();
+        take(&ledger, &batch(0, sequence, some)).unwrap();
+    }
+    let bounds_hold = |ledger: &Ledger, real: usize| {
+        let releases = ledger.releases().unwrap().0;
+        assert!(releases.len() <= most + real + 1, "{}", releases.len());
+        let held = ledger.shared.read(|held| held.releases.len());
+        assert!(held <= most + real, "{held}");
+        let cells =
+            ledger.shared.read(|held| held.releases.values().map(|units| units.cells().len()).sum::<usize>());
+        assert!(cells <= most + 2 * real, "{cells}");
+    };
+    bounds_hold(&ledger, 0);
+    // All requests are there: under their names, or under none.
+    let nameless = ledger.release("", "").unwrap().unwrap();
+    assert_eq!(nameless.series.len(), 1);
+    assert_eq!(
+        nameless.series[0].statistics["latency"].moments.n,
+        MADE_UP - database::MOST_UNPUBLISHED.unsigned_abs()
+    );
+    assert!(nameless.epochs.is_empty(), "and no units");
+    assert_eq!(ledger.counters.nameless_series(), MADE_UP - database::MOST_UNPUBLISHED.unsigned_abs());
+
+    // A release is published when all places are taken.
+    take(&ledger, &canary).unwrap();
+    drop(ledger);
+    let ledger = open(&folder);
+    published.add(2, [&ruleset(&["canary", "late"])]);
+    take(&ledger, &late).unwrap();
+    for batch in [&canary, &late] {
+        take(&straight, batch).unwrap();
+    }
+    bounds_hold(&ledger, 2);
+    let late = ledger.release("digits", "late").unwrap().unwrap();
+    assert_eq!(late, straight.release("digits", "late").unwrap().unwrap());
+    assert_eq!(late.epochs[0].arms["treatment"].units.units + late.epochs[0].arms["control"].units.units, 70);
+    // Of the release that there was, the made up arms, epochs and targets that found a place are apart.
+    let (with, without) = (known(&ledger), known(&straight));
+    let of = |known: &ReleaseObservations| {
+        let named = |name: &str| !name.starts_with("made up");
+        let series = known
+            .series
+            .iter()
+            .filter(|of| named(&of.series.target) && named(&of.series.arm) && of.series.epoch == 1);
+        series.map(|of| (of.series.clone(), of.statistics.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&with), of(&without));
+    // What has a place keeps it.
+    take(&ledger, &batch(2, 1, vec![made_up(0)])).unwrap();
+    let first = ledger.release("made up 0", "canary").unwrap().unwrap();
+    assert_eq!(first.series[0].statistics["latency"].moments.n, 2);
 }

@@ -8,7 +8,8 @@ use super::outcome::{Outcome, Taken};
 use super::outcome_table::Terms;
 use super::record::{BYTES, Record};
 use super::{Held, LedgerError, Limits, Refusal, Shared, now_ms};
-use crate::{ids::Ids, store::StoreError};
+use crate::{ids::Ids, published_names::PublishedNames, store::StoreError};
+use halftone_telemetry::throttle::Throttle;
 use std::{
     sync::{
         Arc,
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub(super) counters: Arc<Counters>,
     pub(super) ids: Ids,
     pub(super) limits: Limits,
+    pub(super) published: Arc<PublishedNames>,
     pub(super) pace: Pace,
 }
 
@@ -82,13 +84,23 @@ pub(super) struct Writer {
     picture: Option<Picture>,
     not_before: Instant,
     housekeeping: Instant,
+    unpublished_warning: Throttle,
 }
 
 impl Writer {
     pub(super) fn new(database: Database, parts: Parts) -> Result<Self, StoreError> {
         let logged = (database.log()?.1, 0);
         let now = Instant::now();
-        Ok(Self { database, parts, logged, picture: None, not_before: now, housekeeping: now })
+        let unpublished_warning = Throttle::default();
+        Ok(Self {
+            database,
+            parts,
+            logged,
+            picture: None,
+            not_before: now,
+            housekeeping: now,
+            unpublished_warning,
+        })
     }
 
     /// Works until nobody can bring anything any longer.
@@ -154,7 +166,8 @@ impl Writer {
             batches.push(batch);
             answers.push(answer);
         }
-        match self.database.keep(&batches.iter().collect::<Vec<_>>(), self.parts.limits.keep_traces) {
+        let Parts { limits, published, .. } = &self.parts;
+        match self.database.keep(&batches.iter().collect::<Vec<_>>(), published, limits.keep_traces) {
             Err(error) => {
                 tracing::error!(%error, "observations are not taken: {}", error.remedy());
                 self.parts.counters.batches_refused.add(answers.len());
@@ -163,6 +176,7 @@ impl Writer {
             Ok(kept) => {
                 for (kept, answer) in kept.into_iter().zip(answers) {
                     let sequence = kept.map(|kept| {
+                        self.nameless(kept.nameless);
                         for (release, added) in kept.added {
                             self.logged.0 += added.records.len() * BYTES;
                             self.logged.1 += 1;
@@ -177,6 +191,18 @@ impl Writer {
                     respond(answer, sequence);
                 }
             }
+        }
+    }
+
+    /// Tells of series that found no place of their own.
+    fn nameless(&mut self, series: usize) {
+        self.parts.counters.nameless.add(series);
+        if series > 0 && self.unpublished_warning.is_due() {
+            tracing::warn!(
+                series,
+                "observations name what was never published here, and are counted without names: who sends requests past the \
+                 filter makes such names up"
+            );
         }
     }
 

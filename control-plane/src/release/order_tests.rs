@@ -101,7 +101,7 @@ async fn feed(
     spec: &Spec,
 ) -> Vec<u8> {
     let path = folder.join("ledger.db");
-    let mut ledger = Ledger::open(&path, limits()).unwrap();
+    let mut ledger = Ledger::open(&path, limits(), Arc::default()).unwrap();
     let all = batches(now);
     let mut next = [0; 2];
     for (position, source) in order.iter().enumerate() {
@@ -114,7 +114,7 @@ async fn feed(
         }
         if position == reopen_after {
             drop(ledger);
-            ledger = Ledger::open(&path, limits()).unwrap();
+            ledger = Ledger::open(&path, limits(), Arc::default()).unwrap();
         }
     }
     let mut labels = labels(now);

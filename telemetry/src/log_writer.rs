@@ -1,0 +1,229 @@
+//! The lines of the log, written on a thread of their own: nobody who logs waits for whoever reads them.
+
+use crate::{access_log::Line, throttle::Throttle};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter},
+};
+use std::{
+    cell::Cell,
+    fmt,
+    io::{self, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+use tracing::Dispatch;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// For lines of the access log: what five thousand requests a second say in three seconds. Apart from all others, so that however
+/// many requests push out no warning.
+static ACCESS: Room = Room::of("access", 16 << 20);
+/// For all other lines.
+static OTHER: Room = Room::of("other", 4 << 20);
+
+/// After it was woken, the thread waits for so long for more lines, so that not every one has to wake it.
+const GATHERING: Duration = Duration::from_millis(5);
+
+/// Memory for lines that wait.
+struct Room {
+    name: &'static str,
+    most: usize,
+    used: AtomicUsize,
+    /// Lines that there was none for.
+    dropped: AtomicU64,
+}
+
+impl Room {
+    const fn of(name: &'static str, most: usize) -> Self {
+        Self { name, most, used: AtomicUsize::new(0), dropped: AtomicU64::new(0) }
+    }
+
+    /// Whether the line comes in; one that does not is counted.
+    fn enter(&self, bytes: usize) -> bool {
+        let with = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.most);
+        let is_in = self.used.fetch_update(Relaxed, Relaxed, with).is_ok();
+        if !is_in {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+        is_in
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+enum Message {
+    /// As it is to be written.
+    Text(Vec<u8>),
+    /// With where it is logged. It is formatted by the thread, too.
+    Access(Box<Line>, Dispatch),
+    /// Says when all before it is written.
+    Flush(SyncSender<()>),
+}
+
+thread_local! {
+    /// Whether this is the thread that writes.
+    static WRITES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Who writes, once there was a line; nobody where no thread can be started.
+static WRITER: OnceLock<Option<Sender<Message>>> = OnceLock::new();
+
+fn writer() -> Option<&'static Sender<Message>> {
+    let start = || {
+        let (writer, waiting) = channel();
+        let thread = thread::Builder::new().name("log".into());
+        thread.spawn(move || run(&waiting)).is_ok().then_some(writer)
+    };
+    WRITER.get_or_init(start).as_ref()
+}
+
+/// Has bytes written that are whole lines.
+pub(crate) fn write(text: &[u8]) {
+    let writer = if WRITES.get() { None } else { writer() };
+    let Some(writer) = writer else {
+        // A log that cannot be written stops nothing.
+        let _ = io::stderr().write_all(text);
+        return;
+    };
+    if OTHER.enter(text.len()) {
+        send(writer, Message::Text(text.to_vec()));
+    }
+}
+
+/// Has a line of the access log written.
+pub(crate) fn write_access(line: Line) {
+    let Some(writer) = writer() else { return line.log() };
+    if ACCESS.enter(line.bytes()) {
+        let dispatch = tracing::dispatcher::get_default(Dispatch::clone);
+        send(writer, Message::Access(Box::new(line), dispatch));
+    }
+}
+
+fn send(writer: &Sender<Message>, message: Message) {
+    // Fails only when the thread is gone; what takes room keeps it then, and all that follows is counted as dropped.
+    let _ = writer.send(message);
+}
+
+/// Waits until all lines so far are written, for as long as `patience` at most.
+pub(crate) fn flush(patience: Duration) {
+    let Some(writer) = WRITER.get().and_then(Option::as_ref).filter(|_| !WRITES.get()) else { return };
+    let (done, written) = sync_channel(1);
+    send(writer, Message::Flush(done));
+    let _ = written.recv_timeout(patience);
+}
+
+fn run(waiting: &Receiver<Message>) {
+    WRITES.set(true);
+    let mut watches = [(&ACCESS, Watch::default()), (&OTHER, Watch::default())];
+    while let Ok(first) = waiting.recv() {
+        take(first);
+        waiting.try_iter().for_each(take);
+        watches.iter_mut().for_each(|(room, watch)| watch.look(room));
+        thread::sleep(GATHERING);
+    }
+}
+
+fn take(message: Message) {
+    match message {
+        Message::Text(text) => {
+            write(&text);
+            OTHER.leave(text.len());
+        }
+        Message::Access(line, dispatch) => {
+            tracing::dispatcher::with_default(&dispatch, || line.log());
+            ACCESS.leave(line.bytes());
+        }
+        Message::Flush(done) => {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Tells of lines that were dropped.
+#[derive(Default)]
+struct Watch {
+    known: u64,
+    throttle: Throttle,
+}
+
+impl Watch {
+    fn look(&mut self, room: &Room) {
+        let dropped = room.dropped.load(Relaxed);
+        if dropped > self.known && self.throttle.is_due() {
+            tracing::warn!(
+                lines = room.name,
+                dropped,
+                "lines of the log were dropped: whoever reads them is too slow"
+            );
+            self.known = dropped;
+        }
+    }
+}
+
+/// Where a subscriber writes: each event is one line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lines;
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many lines there was no room for.
+pub(crate) struct Dropped;
+
+impl fmt::Debug for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dropped")
+    }
+}
+
+impl Collector for Dropped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Lines of the log that were dropped, because whoever reads them is too slow: of the access log, and all others";
+        let mut family =
+            encoder.encode_descriptor("halftone_log_lines_dropped", help, None, MetricType::Counter)?;
+        for room in [&ACCESS, &OTHER] {
+            let counter = ConstCounter::new(room.dropped.load(Relaxed));
+            counter.encode(family.encode_family(&[("lines", room.name)])?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_takes_what_it_has_place_for_and_counts_the_rest() {
+        let room = Room::of("test", 10);
+        assert!(room.enter(6) && room.enter(4));
+        assert!(!room.enter(1) && !room.enter(usize::MAX));
+        room.leave(4);
+        assert!(room.enter(3) && !room.enter(2));
+        assert_eq!(room.dropped.load(Relaxed), 3);
+    }
+}
