@@ -207,7 +207,7 @@ pub(crate) fn digit() -> Result<String> {
     Ok(digits::test_set()?.swap_remove(0).request)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -56,7 +56,7 @@ pub struct OtlpArgs {
         long,
         env = "HALFTONE_TRACE_LIMIT",
         value_name = "PER-SECOND",
-        default_value_t = 500,
+        default_value_t = 200,
         display_order = 800
     )]
     pub trace_limit: u32,
