@@ -36,6 +36,7 @@ pub use simulate::SimulateArgs;
 pub use status::StatusArgs;
 pub use trace::TraceArgs;
 
+use crate::terminal::printable;
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
@@ -89,6 +90,19 @@ pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output cannot be written"),
     }
+}
+
+/// Writes text for people to standard output, without what a terminal would obey. As [`print`].
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_text(text: &str) -> Result<()> {
+    print(printable(text))
+}
+
+/// Says on standard error what went wrong.
+pub fn complain(error: &anyhow::Error) {
+    halftone_telemetry::log::say(format_args!("halftone: {}", printable(&format!("{error:#}"))));
 }
 
 /// A moment, given in milliseconds since the Unix epoch, to the second.

@@ -26,5 +26,6 @@ pub mod release;
 pub mod rollback;
 pub mod serve;
 pub mod store;
+pub mod terminal;
 pub mod trace;
 pub mod xds;

@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            log::say(format_args!("halftone: {error:#}"));
+            cli::complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -105,7 +105,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::EnvoyBootstrap(args) => {
             let path = bootstrap::write(&args)?;
-            cli::print(format!("{}\n", path.display()))?;
+            cli::print_text(&format!("{}\n", path.display()))?;
         }
         Command::Lint(args) => return args.run(),
         Command::Compile(args) => args.run()?,

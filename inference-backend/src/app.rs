@@ -8,7 +8,11 @@ use crate::{
     keeper::Keeper,
     model::Model,
     models::Models,
-    observations::{handover::Outbox, record::Protocol, watch::Watch},
+    observations::{
+        handover::Outbox,
+        record::{Protocol, Record},
+        watch::Watch,
+    },
     rejections::Rejections,
     rest,
 };
@@ -19,6 +23,7 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
+use halftone_proto::v1::traced_request::Answer;
 use halftone_telemetry::{
     build_info,
     context::{ContextLayer, RequestContext},
@@ -85,6 +90,14 @@ impl App {
     #[must_use]
     pub fn watch(&self, context: Arc<RequestContext>, protocol: Protocol, model: Arc<Model>) -> Watch {
         Watch::begin(context, protocol, model, self.observations.clone(), self.rejections.clone())
+    }
+
+    /// Reports an inference that no model was found for, when its trace is sampled.
+    pub fn miss(&self, context: Arc<RequestContext>, answer: Answer) {
+        let outbox = self.observations.as_ref().filter(|_| context.sampled_parent().is_some());
+        if let Some(outbox) = outbox {
+            outbox.put(Record::of_no_model(context, answer));
+        }
     }
 
     /// Refuses, unless clients may load and unload models. They may not as a matter of course: whoever can send a

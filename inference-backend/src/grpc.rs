@@ -157,10 +157,14 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
         let message = request.get_ref();
-        let model = self.find(&request, &message.model_name, &message.model_version)?;
+        let found = self.find(&request, &message.model_name, &message.model_version);
         let context = request.extensions().get::<Arc<RequestContext>>().cloned();
-        let read = || Arc::new(RequestContext::read(request.metadata().as_ref()));
-        let mut watch = self.0.watch(context.unwrap_or_else(read), Protocol::Grpc, Arc::clone(&model));
+        let context = context.unwrap_or_else(|| Arc::new(RequestContext::read(request.metadata().as_ref())));
+        if found.is_err() {
+            self.0.miss(Arc::clone(&context), Protocol::Grpc.answer(&found));
+        }
+        let model = found?;
+        let mut watch = self.0.watch(context, Protocol::Grpc, Arc::clone(&model));
         let answer = self.infer(model, request, &mut watch).await;
         watch.end(&answer);
         Ok(Response::new(answer?))

@@ -91,9 +91,13 @@ async fn metadata(State(app): State<Arc<App>>, Named(model): Named) -> Response 
 async fn infer(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Arc<RequestContext>>,
-    Named(model): Named,
+    named: Result<Named, Failure>,
     request: Request,
 ) -> Result<Response, Failure> {
+    if named.is_err() {
+        app.miss(Arc::clone(&context), Protocol::Rest.answer(&named));
+    }
+    let Named(model) = named?;
     let mut watch = app.watch(context, Protocol::Rest, Arc::clone(&model));
     let answer = answer(&app, model, request, &mut watch).await;
     watch.end(&answer);

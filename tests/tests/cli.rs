@@ -83,6 +83,36 @@ fn lint_takes_releases_too() -> Result<()> {
 }
 
 #[test]
+fn a_terminal_obeys_no_name_of_a_file() -> Result<()> {
+    let wrong = "version: v1\nrules: [{name: a}]";
+    let (odd, shown) = ("a\u{1b}[2Jb.yaml", "a\\u{1b}[2Jb.yaml");
+    let cli = Cli::new(&[(odd, wrong), ("digits.yaml", RULES), ("a\u{1b}[2Jb.log", "[1]\n{}\n")])?;
+    let bundle = "\u{1b}[2J.bundle";
+    for args in [
+        &["lint", odd][..],
+        &["lint", "gone\u{1b}[2J"],
+        &["compile", odd, "-o", "out"],
+        &["compile", "digits.yaml", "-o", bundle],
+        &["disasm", odd],
+        &["simulate", "--new", "digits.yaml", "a\u{1b}[2Jb.log"],
+        &["apply", "-f", odd],
+        &["replay", odd],
+        &["judge", "--policy", odd, odd],
+        &["override", "new-key", "--out", "key\u{1b}[2J"],
+        &["override", "new-key", "--out", "none\u{1b}[2J/key"],
+    ] {
+        let output = cli.run(args)?;
+        let said = stdout(&output) + &stderr(&output);
+        assert!(said.contains("\\u{1b}[2J") && !said.contains('\u{1b}'), "{args:?}: {said:?}");
+    }
+    assert!(stdout(&cli.run(&["lint", odd])?).contains(shown));
+    // Programs get it as it is.
+    let reports: Value = serde_json::from_slice(&cli.run(&["lint", "--format", "json", odd])?.stdout)?;
+    assert_eq!(reports[0]["file"], odd);
+    Ok(())
+}
+
+#[test]
 fn compile_and_disasm_are_the_two_ways_of_a_bundle() -> Result<()> {
     let cli = Cli::new(&[("digits.yaml", RULES), ("wrong.yaml", "version: v1\nrules: [{name: a}]")])?;
     let output = cli.run(&["compile", "digits.yaml", "--revision", "9", "-o", "out.bundle"])?;

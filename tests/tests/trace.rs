@@ -2,6 +2,7 @@
 //! have changed, and after crashes.
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::{
     inference::{
         ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
@@ -19,6 +20,7 @@ use halftone_tests::{
     stderr, stdout, traffic,
     wire::{Client, Message},
 };
+use prost::Message as _;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::Value;
 use std::{
@@ -345,10 +347,10 @@ async fn envoys_log_tells_what_no_backend_reported() -> Result<()> {
     let file = log.to_str().context("a path")?.to_owned();
     let edge =
         Edge::start(EdgeOptions { bootstrap: &["--access-log", &file], ..EdgeOptions::default() }).await?;
-    let rules = "default: v1\noverrides: [{units: [\"7\"], target: v2}]\nrules:\n- {name: even, condition: user.id % 2 == 0, target: v2}\n";
+    let rules = "default: v1\noverrides: [{units: [\"7\"], target: v2}, {units: [\"9\"], rule: even}]\nrules:\n- {name: even, condition: user.id % 2 == 0, target: v2}\n";
     let revision = edge.publish(RULESET, &edge.targets(), rules).await?;
     let mut client = Client::Http1(edge.envoy.address, None);
-    for (user, span) in [("2", 1), ("7", 2)] {
+    for (user, span) in [("2", 1), ("7", 2), ("9", 3)] {
         let parent = parent(9, span, true);
         let headers: [(&str, &[u8]); 2] =
             [("x-user-id", user.as_bytes()), ("traceparent", parent.as_bytes())];
@@ -360,14 +362,37 @@ async fn envoys_log_tells_what_no_backend_reported() -> Result<()> {
     let id = format!("{:032x}", 9);
     let output = told(&trace(&control_plane, &[&id, "--from-log", &file])?);
     for part in [
-        "trace 00000000000000000000000000000009: 2 requests".to_owned(),
+        "trace 00000000000000000000000000000009: 3 requests".to_owned(),
         format!("digits → v2: revision {revision}, rule even, TARGETING_MATCH\n"),
         "why: rule `even`: its condition held, and it takes every such request\n".to_owned(),
         // The log does not say who it was, so nothing more is said.
-        "why: an override token of the request demanded the target `v2`".to_owned(),
+        "why: either an override names the unit and gives it the target `v2`, or an override token of the request demanded the target \
+         `v2`: whose request it was is not told, so it cannot be said which\n"
+            .to_owned(),
+        "why: an override names the unit and gives it the rule `even`\n".to_owned(),
     ] {
         assert!(output.contains(&part), "{part}\n{output}");
     }
+
+    // A line that is damaged hides no other one.
+    let damaged = format!(
+        "{{\"traceparent\":\"{}\",\"halftone\":\"rev\n{}",
+        parent(9, 4, true),
+        std::fs::read_to_string(&file)?
+    );
+    std::fs::write(&file, damaged)?;
+    let read = trace(&control_plane, &[&id, "--from-log", &file])?;
+    let first = format!("halftone: {file}: line 1 could not be read: it is no JSON object\n");
+    assert_eq!(stderr(&read), first);
+    assert!(told(&read).contains(": 3 requests"));
+    // What has no lines is no log, and a name is not obeyed.
+    let endless = failed(&trace(&control_plane, &[&id, "--from-log", "/dev/zero"])?);
+    assert!(
+        endless.contains("/dev/zero: it cannot be read further, behind line 0: a line has more than"),
+        "{endless}"
+    );
+    let odd = failed(&trace(&control_plane, &[&id, "--from-log", "no\u{1b}[2J\nfile"])?);
+    assert!(odd.starts_with("halftone: no\\u{1b}[2J\\nfile cannot be read"), "{odd}");
     control_plane.stop()
 }
 
@@ -394,7 +419,7 @@ fn request(trace: u128, span: u64, evaluation: Option<EvaluationContext>) -> Tra
 #[tokio::test]
 async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let paths = Paths { serve_flags: vec!["--keep-traces=10".into()], ..Paths::find()? };
+    let paths = Paths { serve_flags: vec!["--keep-traces=11".into()], ..Paths::find()? };
     let control_plane = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
     let rules = "version: v1\ntargets: {v1: {endpoints: [\"127.0.0.1:1\"]}, v2: {endpoints: [\"127.0.0.1:2\"]}}\ndefault: v1\nholdout: 0.1\nrules: []\n";
     let revision = control_plane.put(RULESET, rules).await?;
@@ -405,7 +430,6 @@ async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Res
         target: "v1".into(),
         reason: Reason::Default.into(),
         held_out: true,
-        experiments: vec![Participation { experiment: "\u{1b}[2J".into(), arm: "a".into() }],
         ..EvaluationContext::default()
     };
     // Seven, the same again, and seven more in two batches.
@@ -413,7 +437,15 @@ async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Res
         let requests = spans.map(|span| request(5, span, Some(decided.clone())));
         client.report(traced(sequence, requests.collect())).await?;
     }
-    client.report(traced(4, vec![request(6, 99, None)])).await?;
+    let odd = Participation { experiment: "\u{1b}[2J".into(), arm: "a".into() };
+    let odd = EvaluationContext { experiments: vec![odd], ..decided.clone() };
+    let of_no_model = TracedRequest {
+        model: String::new(),
+        version: String::new(),
+        answer: Some(Answer::HttpStatus(404)),
+        ..request(6, 99, None)
+    };
+    client.report(traced(4, vec![of_no_model, request(6, 98, Some(odd))])).await?;
     let id = format!("{:032x}", 5);
     let known_spans = async |of: &ControlPlane| -> Result<Vec<String>> {
         let all = known(of, &id, 9).await?;
@@ -423,15 +455,20 @@ async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Res
     let newest: Vec<String> = (6..15).map(|span| format!("{span:016x}")).collect();
     assert_eq!(known_spans(&control_plane).await?, newest);
     let too_old = failed(&trace(&control_plane, &[&format!("{:016x}", 5)])?);
-    assert!(too_old.contains("the newest 10 requests are kept"), "{too_old}");
+    assert!(too_old.contains("the newest 11 requests are kept"), "{too_old}");
     let text = told(&trace(&control_plane, &[&id])?);
     assert!(text.contains("the unit is among the 10 % that are held out of every rule"), "{text}");
-    assert!(text.contains(r"experiment \u{1b}[2J") && !text.contains('\u{1b}'), "{text}");
     let undecided = told(&trace(&control_plane, &[&format!("{:016x}", 99)])?);
     assert!(
         undecided.contains("nothing was decided for it: it did not pass through the filter"),
         "{undecided}"
     );
+    assert!(undecided.contains("answered, as no model was found, with 404;"), "{undecided}");
+    let odd = told(&trace(&control_plane, &[&format!("{:016x}", 98)])?);
+    let misfit =
+        format!("this does not follow from revision {revision} of this store: the ruleset had no experiment");
+    assert!(odd.contains(&misfit), "{odd}");
+    assert!(odd.contains(r"experiment \u{1b}[2J") && !odd.contains('\u{1b}'), "{odd}");
 
     // Refused, with the place, and nothing has changed.
     type Lie = (fn(&mut TracedRequest), &'static str);
@@ -469,16 +506,49 @@ async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Res
         assert_eq!(output.status.code(), Some(2), "{bad}");
         assert!(stderr(&output).contains("32 hexadecimal digits"), "{}", stderr(&output));
     }
-    for (query, say) in
-        [("", "context"), ("?context=!", "x-halftone-context"), ("?context=&x=1", "unknown field")]
-    {
+    for (query, say) in [
+        ("", "context"),
+        ("?context=", "`context` is no value of the header x-halftone-context: it names no ruleset"),
+        ("?context=!", "x-halftone-context"),
+        ("?context=&x=1", "unknown field"),
+    ] {
         let answer = control_plane.request(Method::GET, &format!("/v1/explanations{query}"), "").await?;
         assert_eq!(answer.status().as_u16(), 400, "{query}");
         assert!(answer.text().await?.contains(say), "{query}");
     }
 
+    // What the rules could not have decided is said to be that, and no rule is shown as if it had.
+    let rules = "version: v1\nmatch: {hosts: [other.test]}\ntargets: {v1: {endpoints: [\"127.0.0.1:1\"]}, v2: {endpoints: \
+                 [\"127.0.0.1:2\"]}}\ndefault: v1\nrules: [{name: all, condition: user.id > 1, target: v2}]\n";
+    let revision = control_plane.put("other", rules).await?;
+    let decided = EvaluationContext {
+        timestamp_ms: now_ms(),
+        ruleset: "other".into(),
+        revision,
+        rule: "all".into(),
+        target: "v2".into(),
+        unit_hash: 7,
+        reason: Reason::TargetingMatch.into(),
+        ..EvaluationContext::default()
+    };
+    let split = EvaluationContext { reason: Reason::Split.into(), ..decided.clone() };
+    let early = EvaluationContext { timestamp_ms: now_ms() - 3_600_000, ..decided.clone() };
+    for (decided, sentence, is_shown) in [
+        (decided, "rule `all`: its condition held, and it takes every such request", true),
+        (split, "the reason of such a decision is TARGETING_MATCH", false),
+        (early, "it was decided more than ten minutes before that ruleset was there", false),
+    ] {
+        let context = URL_SAFE_NO_PAD.encode(decided.encode_to_vec());
+        let path = format!("/v1/explanations?context={context}");
+        let known: Value = control_plane.request(Method::GET, &path, "").await?.json().await?;
+        let why = &known["why"];
+        assert!(why["sentence"].as_str().is_some_and(|told| told.contains(sentence)), "{known:#}");
+        assert_eq!(why["rule"]["line"].is_number(), is_shown, "{known:#}");
+        assert_eq!(why["ruleset"]["revision"], revision);
+    }
+
     // With less room, the oldest go at the next start.
-    let paths = Paths { serve_flags: vec!["--keep-traces=3".into()], ..paths };
+    let paths = Paths { serve_flags: vec!["--keep-traces=4".into()], ..paths };
     control_plane.stop()?;
     let control_plane = ControlPlane::start(&paths, folder.path(), 0, 0).await?;
     known(&control_plane, &id, 2).await?;

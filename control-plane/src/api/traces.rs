@@ -67,7 +67,7 @@ fn unknown(id: &Id, most: u32) -> String {
         "nothing is known of {id}. It may have been: not sampled (its `traceparent` ends in an even digit; its line in a log is found \
          by `halftone trace ID --from-log FILE`); too old (the newest {most} requests are kept, see `halftone serve \
          --keep-traces`); not reported yet (backends with --observations-to report every second, when they can); left out (more than 512 \
-         came to a backend in that time: `omitted.traced` in GET /v1/observations counts them); answered by no model; or it \
+         came to a backend in that time: `omitted.traced` in GET /v1/observations counts them); or it \
          passed no filter that begins traces"
     )
 }

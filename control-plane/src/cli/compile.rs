@@ -1,6 +1,6 @@
 //! `halftone compile`
 
-use super::{Source, print};
+use super::{Source, print, print_text};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use halftone_compiler::link;
@@ -44,7 +44,7 @@ impl CompileArgs {
         std::fs::write(&self.output, &bytes)
             .with_context(|| format!("{} cannot be written", self.output.display()))?;
         let rules: usize = bundle.rulesets.iter().map(|ruleset| ruleset.rules.len()).sum();
-        print(format!(
+        print_text(&format!(
             "{}: {} bytes, {}, {}\n",
             self.output.display(),
             bytes.len(),

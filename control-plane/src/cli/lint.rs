@@ -1,7 +1,10 @@
 //! `halftone lint`
 
 use super::{Format, Source, print, read};
-use crate::release::{self, Document};
+use crate::{
+    release::{self, Document},
+    terminal::printable,
+};
 use anyhow::Result;
 use clap::Args;
 use halftone_compiler::{Diagnostic, Member, Severity, conflicts, render};
@@ -118,7 +121,7 @@ impl LintArgs {
                     .map(|(linted, report)| render(linted.file(), linted.text(), &report.diagnostics));
                 let files = reports.len();
                 let counts = format!("files: {files}, errors: {errors}, warnings: {warnings}\n");
-                rendered.chain([counts]).collect()
+                printable(&rendered.chain([counts]).collect::<String>())
             }
         })?;
         Ok(match (errors, warnings) {

@@ -1,6 +1,9 @@
 //! `halftone override`: tokens that give a request a target whatever the rules say.
 
-use crate::{cli::print, override_key};
+use crate::{
+    cli::{print, print_text},
+    override_key,
+};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use ed25519_dalek::Signer;
@@ -57,7 +60,7 @@ impl OverrideArgs {
         match &self.command {
             Command::NewKey(NewKeyArgs { out }) => {
                 let public = override_key::write(&override_key::new()?, out)?;
-                print(format!("{}\n{}\n", out.display(), public.display()))
+                print_text(&format!("{}\n{}\n", out.display(), public.display()))
             }
             Command::Token(args) => args.run(),
         }

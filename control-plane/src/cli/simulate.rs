@@ -14,6 +14,7 @@ mod text;
 mod time;
 
 use super::{Format, print};
+use crate::terminal::printable;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use field_map::{FieldMap, Mapping};
@@ -151,7 +152,7 @@ impl SimulateArgs {
             bail!("none of the records can be read\n{}", text::reasons(&report.input).trim_end());
         }
         let rendered = match self.format {
-            Format::Text => text::render(&report),
+            Format::Text => printable(&text::render(&report)),
             Format::Json => serde_json::to_string_pretty(&report)? + "\n",
         };
         print(rendered)?;

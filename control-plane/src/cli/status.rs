@@ -5,7 +5,7 @@ mod text;
 use super::{
     Format,
     client::{Client, ServerArgs, block_on, is_unreachable},
-    decisions, print,
+    complain, decisions, print,
 };
 use crate::release::{
     Event, Phase,
@@ -135,7 +135,7 @@ impl StatusArgs {
                 // It may come back, and then goes on where it was.
                 Err(error) if is_unreachable(&error) && !told.is_empty() => {
                     if answered {
-                        eprintln!("halftone: {error:#}");
+                        complain(&error);
                     }
                     answered = false;
                 }

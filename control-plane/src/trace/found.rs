@@ -50,7 +50,7 @@ pub struct Request {
     /// The code of gRPC.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grpc_code: Option<u32>,
-    /// The model.
+    /// The model; empty when none was found.
     pub model: String,
     /// Its version.
     pub version: String,

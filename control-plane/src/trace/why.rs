@@ -6,7 +6,7 @@ use crate::{
     store::{Action, Change, Revision, Store, StoreError},
 };
 use halftone_compiler::{Compiled, Release, compile_released, written};
-use halftone_proto::v1::EvaluationContext;
+use halftone_proto::{CLOCK_TOLERANCE_MS, v1::EvaluationContext};
 use halftone_rules::bucket::BUCKETS;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -125,19 +125,23 @@ impl<'a> Explainer<'a> {
                 Rc::clone(vacant.insert(Rc::new(compiled)))
             }
         };
-        let (sentence, slot) = match &*compiled {
-            Ok(compiled) => sentence(decided, &compiled.ruleset).unwrap_or_else(|misfit| {
-                (format!("this does not follow from revision {revision} of this store: {misfit}"), None)
+        let explained = match &*compiled {
+            Ok(compiled) => follows(decided, &change, compiled).map_err(|misfit| {
+                format!("this does not follow from revision {revision} of this store: {misfit}")
             }),
-            Err(problem) => (
-                format!("the ruleset of revision {revision} is not understood by this build: {problem}"),
-                None,
-            ),
+            Err(problem) => {
+                Err(format!("the ruleset of revision {revision} is not understood by this build: {problem}"))
+            }
         };
-        let release = content.releases.into_iter().find(|release| decided.epoch > 0 && release.name == *rule);
+        // Rules that did not decide it, as far as is known, are not shown as if they had.
+        let is_explained = explained.is_ok();
+        let (sentence, slot) = explained.unwrap_or_else(|problem| (problem, None));
+        let text = written(&content.source, rule).filter(|_| is_explained);
+        let is_it = |release: &Release| is_explained && decided.epoch > 0 && release.name == *rule;
+        let release = content.releases.into_iter().find(is_it);
         Ok(Why {
             sentence,
-            rule: written(&content.source, rule).map(|of| RuleText { line: of.line, text: of.text }),
+            rule: text.map(|of| RuleText { line: of.line, text: of.text }),
             ruleset: Some(change.into()),
             buckets: slot.map(Buckets::from),
             release: release.map(|release| self.release(release)).transpose()?,
@@ -154,6 +158,25 @@ impl<'a> Explainer<'a> {
             decision,
         })
     }
+}
+
+/// Why the rules that a change brought decided so.
+///
+/// # Errors
+/// What does not follow from them.
+fn follows(
+    decided: &EvaluationContext,
+    change: &Revision,
+    compiled: &Compiled,
+) -> Result<(String, Option<Slot>), String> {
+    let EvaluationContext { timestamp_ms, .. } = decided;
+    // A log has no time that could be compared.
+    if *timestamp_ms > 0 && timestamp_ms.saturating_add(CLOCK_TOLERANCE_MS) < change.created_at_ms {
+        return Err(
+            "by the proxy's clock it was decided more than ten minutes before that ruleset was there".into(),
+        );
+    }
+    sentence(decided, &compiled.ruleset)
 }
 
 impl Why {

@@ -15,7 +15,7 @@ use crate::{
 use std::ops::RangeInclusive;
 
 /// What is looked for in the outputs of one version of a model.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checks {
     nan: bool,
     hash: bool,

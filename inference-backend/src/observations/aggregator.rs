@@ -33,13 +33,30 @@ pub struct Aggregator {
     batch: Batch,
     /// Exposures and bad events of the batch.
     units: usize,
-    /// Bytes of its traced requests.
-    traced_bytes: usize,
+    /// Its traced requests.
+    traced: Room,
+    /// Those of them that people ask after first. They stand before the others.
+    sought: Room,
     seen: Seen,
     /// Names a fact while it is hashed.
     fact: Vec<u8>,
     clock_warning: Throttle,
     backlog: Backlog,
+}
+
+/// The room that traced requests take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// With one more of so many bytes; none when that is too much.
+    fn with(self, bytes: usize) -> Option<Self> {
+        let more = Self { requests: self.requests + 1, bytes: self.bytes + bytes };
+        Some(more).filter(|more| more.requests <= MOST_TRACED && more.bytes <= MOST_TRACED_BYTES)
+    }
 }
 
 /// What is reported of a unit once.
@@ -60,7 +77,7 @@ impl Aggregator {
     /// Takes one inference.
     pub fn take(&mut self, record: &Record) {
         if let Some(traced) = record.traced() {
-            self.trace(traced);
+            self.trace(traced, record.is_sought());
         }
         for series in record.series() {
             if self.batch.series.len() >= MOST_SERIES && !self.batch.series.contains_key(&series) {
@@ -84,17 +101,39 @@ impl Aggregator {
         self.touch();
     }
 
-    /// Takes a request by itself, while there is room.
-    fn trace(&mut self, traced: TracedRequest) {
+    /// Takes a request by itself, while there is room. One that is sought takes the place of others, each of which was taken
+    /// once: what that costs does not grow.
+    fn trace(&mut self, traced: TracedRequest, is_sought: bool) {
         self.touch();
-        let bytes = self.traced_bytes + traced.encoded_len();
-        if self.batch.traced.len() >= MOST_TRACED || bytes > MOST_TRACED_BYTES {
-            self.batch.omitted.traced = self.batch.omitted.traced.saturating_add(1);
-            self.backlog.omitted_traced();
-            return;
-        }
-        self.traced_bytes = bytes;
+        let bytes = traced.encoded_len();
+        let sought = self.sought.with(bytes).filter(|_| is_sought);
+        let room = loop {
+            match self.traced.with(bytes) {
+                Some(room) => break room,
+                None if sought.is_some() => self.leave_out_last(),
+                None => return self.omit_traced(),
+            }
+        };
+        self.traced = room;
         self.batch.traced.push(traced);
+        if let Some(sought) = sought {
+            self.batch.traced.swap(self.sought.requests, room.requests - 1);
+            self.sought = sought;
+        }
+    }
+
+    /// Lets go the last of the traced requests.
+    fn leave_out_last(&mut self) {
+        if let Some(last) = self.batch.traced.pop() {
+            self.traced.requests -= 1;
+            self.traced.bytes -= last.encoded_len();
+            self.omit_traced();
+        }
+    }
+
+    fn omit_traced(&mut self) {
+        self.batch.omitted.traced = self.batch.omitted.traced.saturating_add(1);
+        self.backlog.omitted_traced();
     }
 
     /// What was gathered.
@@ -111,7 +150,8 @@ impl Aggregator {
 
     /// Begins anew: what was gathered is kept elsewhere.
     pub fn begin(&mut self) {
-        (self.batch, self.units, self.traced_bytes) = (Batch::default(), 0, 0);
+        (self.batch, self.units) = (Batch::default(), 0);
+        (self.traced, self.sought) = (Room::default(), Room::default());
         self.backlog.gathered(0);
     }
 

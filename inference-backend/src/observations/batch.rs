@@ -23,7 +23,7 @@ pub struct Batch {
     pub ended_ms: u64,
     /// What was observed.
     pub series: BTreeMap<Series, Observations>,
-    /// Requests whose trace is sampled, in the order in which they ended.
+    /// Requests whose trace is sampled.
     pub traced: Vec<TracedRequest>,
     /// What had to be left out.
     pub omitted: Omitted,

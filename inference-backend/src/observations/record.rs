@@ -5,7 +5,7 @@ use crate::{
     failure::Failure,
 };
 use axum::http::StatusCode;
-use halftone_proto::v1::{Series, TracedRequest, traced_request::Answer};
+use halftone_proto::v1::{EvaluationContext, Series, TracedRequest, traced_request::Answer};
 use halftone_telemetry::context::{RequestContext, parts};
 use std::{
     sync::Arc,
@@ -99,6 +99,24 @@ impl Record {
         };
         let flag = |found: Option<bool>, flag| if found == Some(true) { flag } else { 0 };
         end | flag(self.findings.nan, outcome::NAN) | flag(self.findings.range, outcome::RANGE)
+    }
+
+    /// That of a request which no model was found for. It is no observation of any; whoever asks after its trace is told.
+    #[must_use]
+    pub fn of_no_model(context: Arc<RequestContext>, answer: Answer) -> Self {
+        let (checks, findings) = (Arc::default(), Findings::default());
+        Self { context, begun_ms: now_ms(), answer: Some(answer), checks, end: End::Refused, findings }
+    }
+
+    /// Whether people ask after such a request by itself before they ask after others: it was not answered, or it is a
+    /// candidate's.
+    #[must_use]
+    pub fn is_sought(&self) -> bool {
+        let of_candidate = |of: &EvaluationContext| {
+            // The other arms of a release.
+            of.epoch > 0 && !matches!(of.arm.as_str(), "control" | "rest")
+        };
+        self.end != End::Answered || self.context.evaluation.as_ref().is_some_and(of_candidate)
     }
 
     /// The request by itself, when its trace is sampled.

@@ -560,19 +560,23 @@ async fn requests_of_sampled_traces_are_told_one_by_one_and_those_beyond_an_inte
     assert_eq!(ask(2, false, DIGITS, digit()).await.headers()["x-halftone-trace"].len(), 32);
     assert_eq!(ask(3, true, DIGITS, "{".into()).await.status(), 400);
     assert_eq!(ask(4, true, "/v2/models/nobody/infer", digit()).await.status(), 404);
-    // Over gRPC: one that is answered, and one that is refused.
+    // Over gRPC: one that is answered, one that is refused, and one of no model.
     let channel = Channel::from_shared(format!("http://{}", backend.running.address)).unwrap();
     let mut client = GrpcInferenceServiceClient::new(channel.connect().await.unwrap());
-    for (span, message) in
-        [(5, grpc::digit("")), (6, ModelInferRequest { inputs: Vec::new(), ..grpc::digit("") })]
-    {
+    for (span, message) in [
+        (5, grpc::digit("")),
+        (6, ModelInferRequest { inputs: Vec::new(), ..grpc::digit("") }),
+        (7, ModelInferRequest { model_name: "nobody".into(), ..grpc::digit("") }),
+    ] {
         let mut call = tonic::Request::new(message);
         call.metadata_mut().insert("traceparent", traceparent(span, true).parse().unwrap());
         let _ = client.model_infer(call).await;
     }
-    for span in 7..MOST + 7 {
+    for span in 8..MOST + 8 {
         assert_eq!(ask(span, true, DIGITS, digit()).await.status(), 200);
     }
+    // One that failed is told all the same.
+    assert_eq!(ask(9_999, true, DIGITS, "{".into()).await.status(), 400);
     backend.stop();
 
     let books = ledger.books();
@@ -583,17 +587,23 @@ async fn requests_of_sampled_traces_are_told_one_by_one_and_those_beyond_an_inte
         .collect();
     assert_eq!(told.len(), books.traced.len(), "each once");
     assert_eq!(u64::try_from(told.len()).unwrap(), MOST);
-    // Four before them.
-    assert_eq!(books.omitted, Omitted { traced: 4, ..Omitted::default() });
-    let answers = [1, 3, 5, 6].map(|span| told[&span].answer);
+    // Six before them, and one behind.
+    assert_eq!(books.omitted, Omitted { traced: 7, ..Omitted::default() });
+    let answers = [1, 3, 4, 5, 6, 7, 9_999].map(|span| told[&span].answer);
     let expected = [
         Some(Answer::HttpStatus(200)),
         Some(Answer::HttpStatus(400)),
+        Some(Answer::HttpStatus(404)),
         Some(Answer::GrpcCode(0)),
         Some(Answer::GrpcCode(3)),
+        Some(Answer::GrpcCode(5)),
+        Some(Answer::HttpStatus(400)),
     ];
     assert_eq!(answers, expected);
-    assert!([2, 4].iter().all(|span| !told.contains_key(span)), "not sampled, and of no model");
+    assert!(!told.contains_key(&2), "not sampled");
+    let of_none = told[&4];
+    assert_eq!((of_none.model.as_str(), of_none.version.as_str()), ("", ""));
+    assert_eq!((&of_none.evaluation, of_none.duration_us), (&Some(context(4, "a")), 0));
     let first = told[&1];
     assert_eq!(first.evaluation, Some(context(1, "a")));
     assert_eq!((first.model.as_str(), first.version.as_str(), &told[&5].evaluation), ("digits", "3", &None));

@@ -1,6 +1,6 @@
 //! `halftone judge simulate`
 
-use super::super::print;
+use super::super::{print, print_text};
 use super::svg;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -72,7 +72,7 @@ impl JudgeSimulateArgs {
                 let path = folder.join(name);
                 std::fs::write(&path, drawing)
                     .with_context(|| format!("{} cannot be written", path.display()))?;
-                print(format!("{}\n", path.display()))?;
+                print_text(&format!("{}\n", path.display()))?;
             }
         }
         Ok(())

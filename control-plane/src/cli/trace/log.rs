@@ -1,12 +1,16 @@
 //! Finds a request in a log of JSON lines.
 
 use super::super::lines::read_line;
-use crate::trace::Id;
-use anyhow::{Context, Result, anyhow, bail};
+use crate::{terminal::one_line, trace::Id};
+use anyhow::{Context, Result, bail};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::{EvaluationContext, Participation, Reason};
+use halftone_telemetry::context;
+use prost::Message;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{
+    fmt,
     fs::File,
     io::{self, BufRead, BufReader},
     path::Path,
@@ -33,19 +37,22 @@ pub(super) struct Line {
     pub(super) decided: Option<EvaluationContext>,
 }
 
-/// The lines about the requests of an id.
+/// The lines about the requests of an id. Says on standard error which could not be read.
 ///
 /// # Errors
-/// When the file cannot be read, says nothing of the id, or what no log of ours has.
+/// When the file cannot be read, or says nothing of the id.
 pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
-    let name = file.display().to_string();
-    let found = if name == "-" {
+    let name = one_line(&file.display().to_string());
+    let found = if file == Path::new("-") {
         search(io::stdin().lock(), id)
     } else {
         let opened = File::open(file).with_context(|| format!("{name} cannot be read"))?;
         search(BufReader::with_capacity(64 << 10, opened), id)
     };
-    let (lines, count) = found.with_context(|| name.clone())?;
+    let Search { lines, count, unread } = found.with_context(|| name.clone())?;
+    if let Some(unread) = unread {
+        eprintln!("halftone: {name}: {unread}");
+    }
     if lines.is_empty() {
         bail!(
             "none of the {count} lines of {name} is about {id}: of the backend's log those with --log-format json say it \
@@ -55,31 +62,86 @@ pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// The lines, and how many were read.
-fn search(mut input: impl BufRead, id: &Id) -> Result<(Vec<Line>, u64)> {
+/// What a log has of an id.
+#[derive(Debug, Default, PartialEq)]
+struct Search {
+    /// The lines about it.
+    lines: Vec<Line>,
+    /// How many lines there are.
+    count: u64,
+    /// Those that may be about it and could not be read, when there are some.
+    unread: Option<Unread>,
+}
+
+/// Lines that could not be read.
+#[derive(Debug, PartialEq)]
+struct Unread {
+    count: u64,
+    /// The number of the first, from 1.
+    first: u64,
+    /// What is wrong with it.
+    problem: String,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, first, problem } = self;
+        match count {
+            1 => write!(f, "line {first} could not be read: {problem}"),
+            _ => write!(f, "{count} lines could not be read, the first is line {first}: {problem}"),
+        }
+    }
+}
+
+impl Search {
+    /// The last line could not be read.
+    fn skip(&mut self, problem: String) {
+        match &mut self.unread {
+            Some(unread) => unread.count += 1,
+            None => self.unread = Some(Unread { count: 1, first: self.count, problem }),
+        }
+    }
+}
+
+fn search(mut input: impl BufRead, id: &Id) -> Result<Search> {
     let digits = id.digits();
-    let (mut line, mut number, mut found) = (Vec::new(), 0, Vec::new());
-    while read_line(&mut input, LONGEST, &mut line).context("it cannot be read further")? {
-        number += 1;
+    let (mut line, mut found) = (Vec::new(), Search::default());
+    while read_line(&mut input, LONGEST, &mut line)
+        .with_context(|| format!("it cannot be read further, behind line {}", found.count))?
+    {
+        found.count += 1;
+        if line.len() > LONGEST && line.last() != Some(&b'\n') {
+            found.skip(format!("it has more than {LONGEST} bytes"));
+            continue;
+        }
         // Most lines are about something else, and need not be understood.
         if !line.windows(digits.len()).any(|part| part == digits.as_bytes()) {
             continue;
         }
-        let Ok(Value::Object(fields)) = serde_json::from_slice(&line) else { continue };
+        let Ok(Value::Object(fields)) = serde_json::from_slice(&line) else {
+            found.skip("it is no JSON object".to_owned());
+            continue;
+        };
         let fields = Fields(&fields);
         if !fields.is_about(id, &digits) {
             continue;
         }
-        let decided = fields.decided().map_err(|problem| anyhow!("line {number}: {problem}"))?;
+        let decided = match fields.decided() {
+            Ok(decided) => decided,
+            Err(problem) => {
+                found.skip(problem);
+                continue;
+            }
+        };
         let text = |name| fields.text(name).map(ToOwned::to_owned);
         let status = fields.number("status").or(fields.number("response_code"));
         let time = text("timestamp").or_else(|| text("start_time"));
-        found.push(Line { line: number, time, status, decided });
-        if found.len() > MOST {
+        found.lines.push(Line { line: found.count, time, status, decided });
+        if found.lines.len() > MOST {
             bail!("more than {MOST} lines are about {id}: ask for one evaluation (16 digits)");
         }
     }
-    Ok((found, number))
+    Ok(found)
 }
 
 /// The members of a line.
@@ -106,7 +168,7 @@ impl<'a> Fields<'a> {
     /// What was decided; `None` when the line has nothing of that kind.
     fn decided(&self) -> Result<Option<EvaluationContext>, String> {
         if let Some(pairs) = self.text("halftone") {
-            return of_pairs(pairs).map(Some);
+            return of_pairs(pairs).and_then(|decided| checked(&decided)).map(Some);
         }
         let of = |name: &str| self.0.get(&format!("halftone.{name}")).filter(|value| !value.is_null());
         if of("ruleset").is_none() {
@@ -122,8 +184,13 @@ impl<'a> Fields<'a> {
             }
         }
         decided.feature_version = self.text("feature_version").map(ToOwned::to_owned);
-        Ok(Some(decided))
+        checked(&decided).map(Some)
     }
+}
+
+/// Only what a filter can have written is asked after: of one line that is refused the others would not be told.
+fn checked(decided: &EvaluationContext) -> Result<EvaluationContext, String> {
+    context::decode(URL_SAFE_NO_PAD.encode(decided.encode_to_vec()).as_bytes())
 }
 
 /// What the members of the backend's log are called, behind `halftone.`.
@@ -185,8 +252,8 @@ mod tests {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const EVALUATION: &str = "b7ad6b7169203331";
 
-    fn search(text: &str, id: &str) -> Result<Vec<Line>> {
-        Ok(super::search(text.as_bytes(), &id.parse()?)?.0)
+    fn search(text: &str, id: &str) -> Search {
+        super::search(text.as_bytes(), &id.parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -221,26 +288,45 @@ mod tests {
             decided: Some(decided.clone()),
         };
         for id in [TRACE, EVALUATION] {
-            let found = search(&text, id).unwrap();
-            assert_eq!(found, [line(3, &of_backend), line(5, &of_envoy)], "{id}");
+            let lines = vec![line(3, &of_backend), line(5, &of_envoy)];
+            assert_eq!(search(&text, id), Search { lines, count: 5, unread: None }, "{id}");
         }
-        assert_eq!(search(&text, "00f067aa0ba902b7").unwrap(), [], "a unit is no evaluation");
+        assert_eq!(search(&text, "00f067aa0ba902b7").lines, [], "a unit is no evaluation");
     }
 
     #[test]
-    fn what_no_log_of_ours_says_is_an_error_with_its_line() {
-        for (field, problem) in [
-            (r#""halftone":"ruleset""#, r#"`halftone`: "ruleset" is no pair"#),
-            (r#""halftone":"revision=x""#, r#"`revision` is "x""#),
-            (r#""halftone.ruleset":"r","halftone.bucket":-1"#, r#"`bucket` is "-1""#),
-            (r#""halftone.ruleset":"r","halftone.reason":"WHIM""#, r#"`reason` is "WHIM""#),
+    fn lines_that_cannot_be_read_are_told_and_hide_no_others() {
+        let good = format!("{{\"trace_id\":\"{TRACE}\",\"halftone\":\"ruleset=r\"}}");
+        let bad = |fields: &str| format!("{{\"trace_id\":\"{TRACE}\",{fields}}}");
+        for (line, problem) in [
+            (bad(r#""halftone":"ruleset""#), r#"`halftone`: "ruleset" is no pair"#),
+            (bad(r#""halftone":"revision=x""#), r#"`revision` is "x""#),
+            (bad(r#""halftone":"revision=1""#), "it names no ruleset"),
+            (bad(r#""halftone":"ruleset=\u001b[2J""#), "`ruleset` has a control character"),
+            (bad(r#""halftone.ruleset":"r","halftone.bucket":-1"#), r#"`bucket` is "-1""#),
+            (bad(r#""halftone.ruleset":"r","halftone.reason":"WHIM""#), r#"`reason` is "WHIM""#),
+            (
+                bad(&format!(r#""halftone":"ruleset=r rule={}""#, "x".repeat(600))),
+                "`rule` has 600 bytes, more than 512",
+            ),
+            (format!("{{\"trace_id\":\"{TRACE}\","), "it is no JSON object"),
+            ("x".repeat(3 * LONGEST), "it has more than 1048576 bytes"),
         ] {
-            let error = search(&format!("\n{{\"trace_id\":\"{TRACE}\",{field}}}"), TRACE).unwrap_err();
-            assert_eq!(error.to_string(), format!("line 2: {problem}"));
+            let found = search(&format!("\n{line}\n{good}\n{line}\n{good}"), TRACE);
+            let lines: Vec<u64> = found.lines.iter().map(|line| line.line).collect();
+            let said = format!("2 lines could not be read, the first is line 2: {problem}");
+            assert_eq!((lines, found.count), (vec![3, 5], 5), "{problem}");
+            assert_eq!(found.unread.map(|unread| unread.to_string()), Some(said));
         }
-        let undecided = search(&format!("{{\"trace_id\":\"{TRACE}\",\"halftone\":null}}"), TRACE).unwrap();
-        assert_eq!(undecided[0].decided, None);
-        let long = format!("{}\n{{\"trace_id\":\"{TRACE}\"}}\n", "x".repeat(3 * LONGEST));
-        assert_eq!(search(&long, TRACE).unwrap()[0].line, 2);
+        let one = search("0af7651916cd43dd8448eb211c80319c", TRACE).unread.unwrap().to_string();
+        assert_eq!(one, "line 1 could not be read: it is no JSON object");
+        let undecided = search(&bad("\"halftone\":null"), TRACE);
+        assert_eq!((undecided.lines[0].decided.as_ref(), undecided.unread), (None, None));
+        let endless = BufReader::new(io::repeat(0));
+        let endless = format!("{:#}", super::search(endless, &TRACE.parse().unwrap()).unwrap_err());
+        assert!(
+            endless.starts_with("it cannot be read further, behind line 0: a line has more"),
+            "{endless}"
+        );
     }
 }

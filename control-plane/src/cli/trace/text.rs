@@ -4,9 +4,12 @@ use super::{
     super::{moment, word},
     LoggedRequest,
 };
-use crate::trace::{
-    Decision, Explanation, Found, Id, Request,
-    why::{OfRelease, Origin, Why},
+use crate::{
+    terminal::{one_line, printable},
+    trace::{
+        Decision, Explanation, Found, Id, Request,
+        why::{OfRelease, Origin, Why},
+    },
 };
 use std::fmt::Write;
 
@@ -133,28 +136,17 @@ fn of_release(out: &mut String, OfRelease { allocation, began, decision }: &OfRe
 
 fn answer(out: &mut String, request: &Request) {
     let Request { model, version, begun_ms, duration_us, .. } = request;
+    let by = if model.is_empty() {
+        "answered, as no model was found,".to_owned()
+    } else {
+        format!("answered by {model}:{version}")
+    };
     let how = match (request.http_status, request.grpc_code) {
-        (Some(status), _) => format!("answered by {model}:{version} with {status}"),
-        (None, Some(code)) => format!("answered by {model}:{version} with code {code} of gRPC"),
+        (Some(status), _) => format!("{by} with {status}"),
+        (None, Some(code)) => format!("{by} with code {code} of gRPC"),
         (None, None) => format!("not answered by {model}:{version}: the client left before"),
     };
     let hash = request.output_hash.as_ref().map(|hash| format!(", output {hash}")).unwrap_or_default();
     let ms = std::time::Duration::from_micros(*duration_us).as_secs_f64() * 1e3;
     let _ = writeln!(out, "  {how}; begun {}, took {ms:.3} ms{hash}", moment(*begun_ms));
-}
-
-/// Whoever passes by the filter may send any name: none may look like a line of ours.
-fn one_line(text: &str) -> String {
-    let breaks = |c: char| matches!(c, '\n' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if breaks(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
-
-/// Whoever passes by the filter may send any name, and a terminal obeys control characters.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let odd = c.is_control() && c != '\n';
-            odd.then(|| c.escape_default()).into_iter().flatten().chain((!odd).then_some(c))
-        })
-        .collect()
 }

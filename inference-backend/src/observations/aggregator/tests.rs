@@ -160,7 +160,8 @@ fn requests_of_sampled_traces_are_told_one_by_one_as_many_as_there_is_room_for()
     aggregator.take(&traced(&held_out, End::Answered, Some(SAMPLED)));
     aggregator.take(&traced(&decided, End::Left, Some(SAMPLED)));
     let told = &aggregator.batch().traced;
-    assert_eq!((told.len(), told[0].evaluation.as_ref(), told[1].answer), (2, Some(&held_out), None));
+    let evaluations = [told[0].evaluation.as_ref(), told[1].evaluation.as_ref()];
+    assert_eq!((told.len(), evaluations), (2, [Some(&decided), Some(&held_out)]), "who left stands first");
     assert_eq!((&told[0].trace_id[..2], &told[0].parent_id[..2]), (&[0x0a, 0xf7][..], &[0xb7, 0xad][..]));
     let requests: u64 = aggregator.batch().series.values().map(|of| of.statistics["error"].mean.n).sum();
     assert_eq!(requests, 2, "who left is no observation");
@@ -184,4 +185,64 @@ fn requests_of_sampled_traces_are_told_one_by_one_as_many_as_there_is_room_for()
     let (kept, left_out) = (aggregator.batch().traced.len(), aggregator.batch().omitted.traced);
     assert!(kept * 16 * 280 <= MOST_TRACED_BYTES && left_out > 0, "{kept}");
     assert_eq!(u64::try_from(kept).unwrap() + left_out, 100);
+}
+
+#[test]
+fn requests_that_people_ask_after_take_the_place_of_ordinary_ones() {
+    let now = now_ms();
+    let of =
+        |arm: &str, epoch: u64, unit: u64| EvaluationContext { arm: arm.into(), epoch, ..decided(unit, now) };
+    let sampled = |unit: u64| format!("00-0af7651916cd43dd8448eb211c80319c-{unit:016x}-01");
+    let most = u64::try_from(MOST_TRACED).unwrap();
+    let spans = |aggregator: &Aggregator| -> Vec<u64> {
+        let id = |of: &TracedRequest| u64::from_be_bytes(of.parent_id[..].try_into().unwrap());
+        let mut spans: Vec<u64> = aggregator.batch().traced.iter().map(id).collect();
+        spans.sort_unstable();
+        spans
+    };
+    let mut aggregator = Aggregator::default();
+    let take = |aggregator: &mut Aggregator, span: u64, context: &EvaluationContext, end: End| {
+        aggregator.take(&traced(context, end, Some(&sampled(span))));
+    };
+    // Ordinary ones, in every way to be one, and more than there is room for.
+    let ordinary = [("control", 9), ("rest", 9), ("v2", 0), ("", 0)];
+    for span in 1..=most + 10 {
+        let (arm, epoch) = ordinary[usize::try_from(span).unwrap() % ordinary.len()];
+        take(&mut aggregator, span, &of(arm, epoch, span), End::Answered);
+    }
+    let sought = [
+        (1_001, of("v2", 9, 1), End::Answered),
+        (1_002, of("", 0, 2), End::Failed),
+        (1_003, of("rest", 9, 3), End::Refused),
+        (1_004, of("control", 9, 4), End::Left),
+    ];
+    for (span, context, end) in &sought {
+        take(&mut aggregator, *span, context, *end);
+    }
+    let kept = spans(&aggregator);
+    assert_eq!(u64::try_from(kept.len()).unwrap(), most);
+    assert!(kept.ends_with(&[1_001, 1_002, 1_003, 1_004]), "{kept:?}");
+    assert_eq!(aggregator.batch().omitted, Omitted { traced: 14, ..Omitted::default() });
+    // They do not take the place of each other, and whoever comes is counted.
+    for span in 2_001..=2_000 + most {
+        take(&mut aggregator, span, &of("v2", 9, 5), End::Answered);
+    }
+    let kept: Vec<u64> = (1_001..=1_004).chain(2_001..=2_000 + most - 4).collect();
+    assert_eq!(spans(&aggregator), kept);
+    assert_eq!(aggregator.batch().omitted.traced, 10 + most + 4);
+    // As many bytes as they need.
+    aggregator.begin();
+    let part = Participation { experiment: "e".repeat(140), arm: "a".repeat(140) };
+    let large = EvaluationContext { experiments: vec![part; 16], ..of("", 0, 1) };
+    for span in 1..=most {
+        take(&mut aggregator, span, &of("", 0, 1), End::Answered);
+    }
+    for span in 1_001..=1_100 {
+        take(&mut aggregator, span, &large, End::Failed);
+        let bytes: usize = aggregator.batch().traced.iter().map(Message::encoded_len).sum();
+        assert!(bytes <= MOST_TRACED_BYTES, "{bytes}");
+    }
+    let kept = u64::try_from(aggregator.batch().traced.len()).unwrap();
+    assert!(spans(&aggregator).contains(&1_050), "a large one takes the place of several");
+    assert_eq!(kept + aggregator.batch().omitted.traced, most + 100);
 }
