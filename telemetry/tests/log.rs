@@ -1,4 +1,5 @@
 //! The log of a whole program: this one, started again with a part to play.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use halftone_telemetry::log::{self, LogArgs, LogFormat};
 use std::{

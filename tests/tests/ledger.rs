@@ -216,7 +216,7 @@ async fn names_that_were_made_up_take_no_place_from_those_that_are_published() -
     let count = releases["releases"].as_array().map_or(0, Vec::len);
     ensure!((1..300).contains(&count), "{count} releases");
 
-    let text = "version: v1\nname: digits\ndefault: v1\nexperiments: [{name: colours, arms: [{name: red}, {name: blue}]}]\n";
+    let text = "version: v1\nname: digits\ndefault: v1\nrules: []\nexperiments: [{name: colours, arms: [{name: red}, {name: blue}]}]\n";
     let put = control_plane.request(reqwest::Method::PUT, "/v1/rulesets/digits", text).await?;
     ensure!(put.status().is_success(), "{}", put.text().await?);
     let revision = put.json::<Value>().await?["revision"].as_u64().context("no revision")?;
