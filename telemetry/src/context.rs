@@ -232,9 +232,6 @@ pub fn decode(header: &[u8]) -> Result<EvaluationContext, String> {
 /// Refuses what no filter writes: who sends requests past it could else have whole batches of observations refused.
 fn check(context: &EvaluationContext) -> Result<(), String> {
     let EvaluationContext { ruleset, rule, target, arm, tenant, feature_version, .. } = context;
-    if ruleset.is_empty() {
-        return Err("it names no ruleset".into());
-    }
     let names = [("ruleset", ruleset), ("rule", rule), ("target", target), ("arm", arm)];
     let said = [("tenant", tenant), ("feature_version", feature_version)];
     let said = said.into_iter().filter_map(|(what, text)| Some((what, text.as_ref()?)));
@@ -251,6 +248,9 @@ fn check(context: &EvaluationContext) -> Result<(), String> {
     }
     if context.experiments.iter().any(|part| part.experiment.is_empty() || part.arm.is_empty()) {
         return Err("an experiment without a name or an arm".into());
+    }
+    if context.ruleset.is_empty() && self::parts(context).next().is_some() {
+        return Err("an arm without a ruleset".into());
     }
     for (what, number) in [("revision", context.revision), ("epoch", context.epoch)] {
         if i64::try_from(number).is_err() {
@@ -403,15 +403,13 @@ mod tests {
             let value = URL_SAFE_NO_PAD.encode(context.encode_to_vec());
             RequestContext::read(&headers(CONTEXT, &value)).evaluation
         };
-        let empty = EvaluationContext { timestamp_ms: 1, ..EvaluationContext::default() };
-        let of_none = EvaluationContext { ruleset: "r".into(), ..EvaluationContext::default() };
-        assert_eq!(read(&of_none), Some(of_none.clone()));
         let part = |experiment: &str, arm: &str| EvaluationContext {
             ruleset: "r".into(),
             experiments: vec![Participation { experiment: experiment.into(), arm: arm.into() }],
-            ..of_none.clone()
+            ..EvaluationContext::default()
         };
-        let named = |target: &str| EvaluationContext { target: target.into(), ..of_none.clone() };
+        let named =
+            |target: &str| EvaluationContext { target: target.into(), ..EvaluationContext::default() };
         for lie in [
             named("a\tb"),
             named(&"x".repeat(513)),
@@ -419,11 +417,10 @@ mod tests {
             part("", "a"),
             part("e\n", "a"),
             EvaluationContext { ruleset: String::new(), ..part("e", "a") },
-            EvaluationContext { revision: 1 << 63, ..of_none.clone() },
-            EvaluationContext { epoch: u64::MAX, ..of_none.clone() },
-            EvaluationContext { tenant: Some("\u{1b}[31m".into()), ..of_none.clone() },
-            EvaluationContext::default(),
-            empty,
+            EvaluationContext { rule: "r".into(), arm: "a".into(), ..EvaluationContext::default() },
+            EvaluationContext { revision: 1 << 63, ..EvaluationContext::default() },
+            EvaluationContext { epoch: u64::MAX, ..EvaluationContext::default() },
+            EvaluationContext { tenant: Some("\u{1b}[31m".into()), ..EvaluationContext::default() },
         ] {
             assert_eq!(read(&lie), None, "{lie:?}");
         }

@@ -95,7 +95,7 @@ fn a_terminal_obeys_no_name_of_a_file() -> Result<()> {
         &["compile", "digits.yaml", "-o", bundle],
         &["disasm", odd],
         &["simulate", "--new", "digits.yaml", "a\u{1b}[2Jb.log"],
-        &["apply", "-f", odd],
+        &["apply", "-f", "gone\u{1b}[2J.yaml"],
         &["replay", odd],
         &["judge", "--policy", odd, odd],
         &["override", "new-key", "--out", "key\u{1b}[2J"],

@@ -443,7 +443,8 @@ async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Res
         model: String::new(),
         version: String::new(),
         answer: Some(Answer::HttpStatus(404)),
-        ..request(6, 99, None)
+        // A header without a word in it.
+        ..request(6, 99, Some(EvaluationContext::default()))
     };
     client.report(traced(4, vec![of_no_model, request(6, 98, Some(odd))])).await?;
     let id = format!("{:032x}", 5);

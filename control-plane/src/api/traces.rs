@@ -3,10 +3,9 @@
 use super::{Api, json::Json, problem::Problem};
 use crate::{
     store::{Store, StoreError},
-    trace::{BadId, Explanation, Found, Id, why::Explainer},
+    trace::{BadId, Explanation, Found, Id, read, why::Explainer},
 };
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
-use halftone_telemetry::context;
 use serde::Deserialize;
 
 /// Requests that are shown of a trace.
@@ -41,7 +40,7 @@ pub(crate) async fn explain(
 ) -> Result<Json<Explanation>, Problem> {
     let Query(Wanted { context }) =
         wanted.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let decided = context::decode(context.as_bytes()).map_err(|error| {
+    let decided = read(&context).map_err(|error| {
         Problem::bad_request(format!("`context` is no value of the header x-halftone-context: {error}"))
     })?;
     Ok(Json(explained(&api, move |explainer| Explanation::of(Some(&decided), explainer)).await?))

@@ -1,6 +1,7 @@
 //! What was decided for a request, as people and programs look at it.
 
 use halftone_proto::v1::EvaluationContext;
+use halftone_telemetry::context;
 use serde::{Deserialize, Serialize};
 
 /// What was decided for a request.
@@ -56,6 +57,18 @@ pub struct Participation {
     pub experiment: String,
     /// The arm.
     pub arm: String,
+}
+
+/// What a value of `x-halftone-context` says was decided.
+///
+/// # Errors
+/// Why it is none that a filter writes.
+pub(crate) fn read(header: &str) -> Result<EvaluationContext, String> {
+    let decided = context::decode(header.as_bytes())?;
+    if decided.ruleset.is_empty() {
+        return Err("it names no ruleset".to_owned());
+    }
+    Ok(decided)
 }
 
 impl From<&EvaluationContext> for Decision {

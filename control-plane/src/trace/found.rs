@@ -67,6 +67,8 @@ impl Explanation {
         decided: Option<&EvaluationContext>,
         explainer: &mut Explainer<'_>,
     ) -> Result<Self, StoreError> {
+        // Whoever passes by the filter may send a context that is empty: it says of nothing that it was decided.
+        let decided = decided.filter(|decided| !decided.ruleset.is_empty());
         let why = match decided {
             Some(decided) => explainer.why(decided)?,
             None => return Ok(Self::undecided()),

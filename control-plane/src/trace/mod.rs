@@ -11,6 +11,7 @@ mod sentence;
 mod way;
 pub mod why;
 
+pub(crate) use decision::read;
 pub use decision::{Decision, Participation};
 pub use found::{Explanation, Found, Request};
 pub use id::{BadId, Id};

@@ -1,11 +1,13 @@
 //! Finds a request in a log of JSON lines.
 
 use super::super::lines::read_line;
-use crate::{terminal::one_line, trace::Id};
+use crate::{
+    terminal::one_line,
+    trace::{Id, read},
+};
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::{EvaluationContext, Participation, Reason};
-use halftone_telemetry::context;
 use prost::Message;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -190,7 +192,7 @@ impl<'a> Fields<'a> {
 
 /// Only what a filter can have written is asked after: of one line that is refused the others would not be told.
 fn checked(decided: &EvaluationContext) -> Result<EvaluationContext, String> {
-    context::decode(URL_SAFE_NO_PAD.encode(decided.encode_to_vec()).as_bytes())
+    read(&URL_SAFE_NO_PAD.encode(decided.encode_to_vec()))
 }
 
 /// What the members of the backend's log are called, behind `halftone.`.
