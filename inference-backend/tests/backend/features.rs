@@ -281,6 +281,7 @@ async fn attributes_are_numbers_and_texts() {
     );
     let server = serve(&repository, Options::default()).await;
     let context = EvaluationContext {
+        ruleset: "digits".into(),
         unit_hash: u64::MAX,
         tenant: Some("acmé".into()),
         // More than the input can hold.
