@@ -230,7 +230,7 @@ impl Publisher {
         self.0.bundles.subscribe()
     }
 
-    /// The names in all that was in force since the start.
+    /// The names in all that was in force lately.
     #[must_use]
     pub fn names(&self) -> Arc<PublishedNames> {
         Arc::clone(&self.0.names)
