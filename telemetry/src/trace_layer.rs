@@ -184,7 +184,7 @@ impl Recording {
                     span.set("rpc.method", OTHER);
                     span.set("rpc.method_original", shortened(path));
                 } else {
-                    span.set("rpc.method", path.trim_start_matches('/'));
+                    span.set("rpc.method", shortened(path.trim_start_matches('/')));
                 }
                 // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS: the server's fault.
                 matches!(code, 2 | 4 | 12 | 13 | 14 | 15).then(|| code_name(code).to_owned())
@@ -233,8 +233,8 @@ fn is_taken(evaluation: &EvaluationContext) -> bool {
 const OTHER: &str = "_OTHER";
 /// The code of gRPC of calls that there are not.
 const UNIMPLEMENTED: u16 = 12;
-/// Bytes that are kept of a path that may be made up.
-const LONGEST_PATH: usize = 256;
+/// Bytes that are kept of what may be made up: long ones would take the room of other spans.
+const LONGEST: usize = 256;
 
 /// A method by name, if it is one that the conventions know.
 fn method(method: &Method) -> Option<&'static str> {
@@ -242,8 +242,8 @@ fn method(method: &Method) -> Option<&'static str> {
     KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
-fn shortened(path: &str) -> &str {
-    path.get(..LONGEST_PATH.min(path.len())).unwrap_or_default()
+fn shortened(text: &str) -> &str {
+    text.get(..LONGEST.min(text.len())).unwrap_or_default()
 }
 
 /// What is known of a request from its head.
@@ -251,7 +251,7 @@ fn about<B>(span: &mut Span, request: &Request<B>, endpoint: &Endpoint) {
     match endpoint {
         Endpoint::Call(path) => {
             // What the call is called is known to be no invention when it was answered.
-            span.rename(path.trim_start_matches('/').to_owned());
+            span.rename(shortened(path.trim_start_matches('/')).to_owned());
             span.set("rpc.system.name", "grpc");
         }
         Endpoint::Route(route) => {
@@ -273,7 +273,7 @@ fn about<B>(span: &mut Span, request: &Request<B>, endpoint: &Endpoint) {
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let host = authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
     if let Some(authority) = host.and_then(|host| host.parse::<http::uri::Authority>().ok()) {
-        span.set("server.address", authority.host());
+        span.set("server.address", shortened(authority.host()));
         span.set_some("server.port", authority.port_u16().map(i64::from));
     }
 }

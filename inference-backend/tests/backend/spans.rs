@@ -263,3 +263,16 @@ async fn traces_that_begin_in_the_filter_are_limited() {
     }
     assert_eq!(count(), stable + candidate + 10, "nobody limits clients");
 }
+
+/// What clients make up is kept in part: it would take the room of other spans.
+#[tokio::test]
+async fn long_names_of_clients_are_cut() {
+    let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
+    let (x, y) = (("x", T::Float32, &["batch"][..]), ("y", T::Float32, &["batch"][..]));
+    onnx::write(repository.path(), "m", &[x], &[("Exp", &["x"], &["y"])], &[y]);
+    let server = Server::start_traced(repository.path(), &[], Options::default(), kept.tracer()).await;
+    let host = "h".repeat(10_000);
+    let headers = [SAMPLED[0], ("host", host.as_str())];
+    server.post_with("/v2/models/m/infer", one(), &headers).await.output("y");
+    assert_eq!(attribute(&kept.named(SERVER), "server.address"), Some("h".repeat(256)));
+}
