@@ -105,6 +105,11 @@ pub fn complain(error: &anyhow::Error) {
     halftone_telemetry::log::say(format_args!("halftone: {}", printable(&format!("{error:#}"))));
 }
 
+/// A share, to the hundredth of a percent.
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
 /// A moment, given in milliseconds since the Unix epoch, to the second.
 fn moment(at_ms: u64) -> String {
     let at = i64::try_from(at_ms).ok().and_then(DateTime::<Utc>::from_timestamp_millis);

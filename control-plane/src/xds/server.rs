@@ -142,7 +142,7 @@ impl<W: WireForm> Session<W> {
         let node = W::node(&first);
         let node_cluster = node.map_or_else(String::new, |node| node.cluster.clone());
         let entry = nodes.connect(node, W::FORM, W::is_new(&first));
-        tracing::info!(node = ?entry.id(), node_cluster, form = ?W::FORM, "proxy connected");
+        tracing::info!(node = entry.id(), node_cluster, form = ?W::FORM, "proxy connected");
         let current = Arc::clone(resources.borrow_and_update().of(&node_cluster));
         let mut stream = Stream::new(W::FORM, timing, current);
         if let Some(refusal) = entry.refusal() {
@@ -182,7 +182,7 @@ impl<W: WireForm> Session<W> {
                 () = stopped(&mut self.stopping) => break,
             }
         }
-        tracing::info!(node = ?self.id(), "proxy disconnected");
+        tracing::info!(node = self.id(), "proxy disconnected");
     }
 
     /// Sends all there is to send. True if the connection took no more: then nothing is prepared in advance, so

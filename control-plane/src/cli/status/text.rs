@@ -1,6 +1,6 @@
 //! Releases as text.
 
-use super::super::{decisions, moment, word};
+use super::super::{decisions, moment, percent, word};
 use crate::release::{
     Event,
     spec::duration,
@@ -139,10 +139,6 @@ fn columns<const N: usize>(rows: &[[String; N]], numbers: &[usize]) -> String {
         out.push('\n');
     }
     out
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
 }
 
 fn seconds(ms: u64) -> String {

@@ -1,7 +1,7 @@
 //! Requests and why, as text.
 
 use super::{
-    super::{moment, word},
+    super::{moment, percent, word},
     LoggedRequest,
 };
 use crate::{
@@ -107,11 +107,11 @@ fn of_release(out: &mut String, OfRelease { allocation, began, decision }: &OfRe
     let candidates = allocation.candidates.join(", ");
     let _ = writeln!(
         out,
-        "  release {}: {} → {candidates}{eligible}; of all buckets {} % for each candidate, {} % for the control",
+        "  release {}: {} → {candidates}{eligible}; {} of all buckets for each candidate, {} for the control",
         allocation.name,
         allocation.stable,
-        100.0 * allocation.share,
-        100.0 * allocation.control,
+        percent(allocation.share),
+        percent(allocation.control),
     );
     let began = began.as_ref().map(|began| format!(" with {}", origin(began))).unwrap_or_default();
     let _ = writeln!(out, "  its epoch {} began{began}", allocation.epoch);
