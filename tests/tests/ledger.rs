@@ -130,6 +130,8 @@ impl Replayed {
                             sequence >= *self.acknowledged.borrow(),
                             "{sequence}: what was acknowledged is lost"
                         );
+                        // The answer may have been lost of what is kept.
+                        self.acknowledged.send_replace(sequence);
                         sequence
                     }
                     Err(_) => {
