@@ -228,11 +228,12 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<String>, StoreError>;
 
-    /// The record of the decision that made a revision; `None` when none did, or its release was deleted. As JSON.
+    /// The record of the last decision on a release that made a revision up to this one, as JSON; `None` when none did, or
+    /// the release was deleted.
     ///
     /// # Errors
     /// When the database does not answer.
-    fn record_of(&self, revision: u64) -> Result<Option<String>, StoreError>;
+    fn record_before(&self, release: &str, revision: u64) -> Result<Option<String>, StoreError>;
 
     /// The oldest records with numbers above `after` that are not notes, oldest first; as JSON.
     ///

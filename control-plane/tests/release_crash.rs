@@ -96,8 +96,8 @@ impl Store for Dying {
         self.store.records(release, before, limit)
     }
 
-    fn record_of(&self, revision: u64) -> Result<Option<String>, StoreError> {
-        self.store.record_of(revision)
+    fn record_before(&self, release: &str, revision: u64) -> Result<Option<String>, StoreError> {
+        self.store.record_before(release, revision)
     }
 
     fn events(&self, after: u64, limit: usize) -> Result<Vec<String>, StoreError> {

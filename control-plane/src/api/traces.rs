@@ -63,10 +63,10 @@ async fn explained<T: Send + 'static>(
 /// Why nothing may be known.
 fn unknown(id: &Id, most: u32) -> String {
     format!(
-        "nothing is known of {id}. It may have been: not sampled (its `traceparent` ends in an even digit; its line in a log is found \
-         by `halftone trace ID --from-log FILE`); too old (the newest {most} requests are kept, see `halftone serve \
-         --keep-traces`); not reported yet (backends with --observations-to report every second, when they can); left out (more than 512 \
-         came to a backend in that time: `omitted.traced` in GET /v1/observations counts them); or it \
-         passed no filter that begins traces"
+        "nothing is known of {id}. Of a request it is, about a second after the answer, when\n\
+         - it was an inference that reached a backend which reports here (--observations-to)\n\
+         - its trace was sampled (its `traceparent` ends in an odd digit); a log has the others: `halftone trace ID --from-log FILE`\n\
+         - it is among the newest {most} (`halftone serve --keep-traces`)\n\
+         - it was not left out, as more than 512 a second came to its backend (`omitted.traced` in GET /v1/observations counts those)"
     )
 }

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub struct TraceArgs {
     /// A trace (32 hexadecimal digits, as `x-halftone-trace` of a response has them), or an evaluation (16): the second and
-    /// the third part of the request's `traceparent`.
+    /// the third part of the request's `traceparent`. A whole `traceparent` is its trace.
     id: Id,
     /// Find the request in a log, one JSON object a line, and not among those that backends reported: one whose trace is not
     /// sampled. The backend's log with --log-format json and Envoy's, as `halftone envoy-bootstrap --access-log` writes it, are

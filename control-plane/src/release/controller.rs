@@ -412,7 +412,7 @@ impl Controller {
                 why: decided.why,
                 from,
                 to: next.phase,
-                step: next.step,
+                step: next.step + 1,
                 revision: None,
                 time_to_safe_ms: match decided.action {
                     Action::Safe => next.safety.as_ref().and_then(|safety| safety.time_to_safe_ms),

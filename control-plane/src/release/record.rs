@@ -24,7 +24,7 @@ pub struct DecisionRecord {
     pub from: Phase,
     /// Where it is now.
     pub to: Phase,
-    /// The step of the ramp, from 0, that it is in now.
+    /// The step of the ramp, from 1, that it is in now.
     pub step: usize,
     /// The revision that the action made; missing when it changed no allocation.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 const SCHEMA: Schema =
-    Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3, FROM_3_TO_4, FROM_4_TO_5] };
+    Schema { create: CREATE, upgrades: &[FROM_1_TO_2, FROM_2_TO_3, FROM_3_TO_4, FROM_4_TO_5, FROM_5_TO_6] };
 
 /// Releases, and the records of their decisions.
 macro_rules! releases {
@@ -95,6 +95,8 @@ const FROM_2_TO_3: &str = concat!(
 const FROM_3_TO_4: &str = webhooks!();
 /// The same: an index.
 const FROM_4_TO_5: &str = records_by_revision!();
+/// Steps were counted from 0 in records, and from 1 everywhere else.
+const FROM_5_TO_6: &str = "UPDATE records SET record = json_set(record, '$.step', record ->> 'step' + 1);";
 
 /// A store in one file.
 pub struct SqliteStore(Mutex<Connection>);
@@ -240,12 +242,13 @@ impl Store for SqliteStore {
         Ok(records.collect::<Result<_, _>>()?)
     }
 
-    fn record_of(&self, revision: u64) -> Result<Option<String>, StoreError> {
+    fn record_before(&self, release: &str, revision: u64) -> Result<Option<String>, StoreError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(
-            "SELECT record FROM records WHERE record ->> 'revision' = ?1 ORDER BY id DESC LIMIT 1",
+            "SELECT record FROM records WHERE record ->> 'revision' <= ?1 AND release = ?2
+             ORDER BY record ->> 'revision' DESC, id DESC LIMIT 1",
         )?;
-        Ok(statement.query_row([number(revision)], |row| row.get(0)).optional()?)
+        Ok(statement.query_row(params![number(revision), release], |row| row.get(0)).optional()?)
     }
 
     fn events(&self, after: u64, limit: usize) -> Result<Vec<String>, StoreError> {
@@ -485,6 +488,26 @@ mod tests {
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.revisions(None, 1).unwrap(), [revision(1, Action::Put, "a")]);
         store.commit(&revision(2, Action::Delete, "a"), None, None).unwrap();
+    }
+
+    #[test]
+    fn records_of_builds_before_count_steps_from_1() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("halftone.db");
+        drop(SqliteStore::open(&path).unwrap());
+        let record = r#"{"id":"7","step":0,"revision":3,"judged":{"x":0.1000000000000000055,"y":"é\u001b"}}"#;
+        let connection = Connection::open(&path).unwrap();
+        connection.execute("INSERT INTO releases VALUES ('canary', '', '{}')", []).unwrap();
+        connection.execute("INSERT INTO records VALUES (7, 'canary', ?1)", [record]).unwrap();
+        connection.pragma_update(None, "user_version", 5).unwrap();
+        drop(connection);
+        for _ in 0..2 {
+            let store = SqliteStore::open(&path).unwrap();
+            let kept = store.record_before("canary", 4).unwrap();
+            assert_eq!(kept, Some(record.replace(r#""step":0"#, r#""step":1"#)), "nothing else has changed");
+            assert_eq!(store.record_before("canary", 2).unwrap(), None);
+            assert_eq!(store.record_before("other", 4).unwrap(), None);
+        }
     }
 
     #[test]

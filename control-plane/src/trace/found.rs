@@ -42,7 +42,7 @@ pub struct Request {
     pub evaluation_id: String,
     /// When the backend began with it: milliseconds since the Unix epoch.
     pub begun_ms: u64,
-    /// How long it took, in microseconds.
+    /// How long the inference took, in microseconds; 0 when no model was found.
     pub duration_us: u64,
     /// The status of HTTP; missing for calls of gRPC, and when the client left before the answer.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// What a request is asked after by: both are parts of the `traceparent` that its backend got.
+/// What a request is asked after by: both are parts of the `traceparent` that its backend got. As a text a whole one is a trace, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id {
     /// The trace: all of its requests.
@@ -14,8 +14,7 @@ pub enum Id {
 /// A text that is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no id: 32 hexadecimal digits (a trace) or 16 (an evaluation) are expected, not all of them 0; in a `traceparent` they \
-     are the second and the third part"
+    "{0:?} is no id: 32 hexadecimal digits (a trace), 16 (an evaluation), not all of them 0, or a `traceparent` (its trace) are expected"
 )]
 pub struct BadId(String);
 
@@ -23,9 +22,15 @@ impl FromStr for Id {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let id = match text.len() {
-            32 => bytes(text).map(Self::Trace),
-            16 => bytes(text).map(Self::Evaluation),
+        let id = match *text.split('-').collect::<Vec<_>>() {
+            [trace] if trace.len() == 32 => bytes(trace).map(Self::Trace),
+            [evaluation] if evaluation.len() == 16 => bytes(evaluation).map(Self::Evaluation),
+            // Its span may be the client's own, of which nothing is known here.
+            [version, trace, span, flags]
+                if [version.len(), trace.len(), span.len(), flags.len()] == [2, 32, 16, 2] =>
+            {
+                bytes(trace).map(Self::Trace)
+            }
             _ => None,
         };
         // No more of it than can be read.
@@ -78,12 +83,13 @@ mod tests {
         assert_eq!(trace.to_uppercase().parse(), Ok(Id::Trace(id)));
         let evaluation = "00f067aa0ba902b7";
         assert_eq!(evaluation.parse::<Id>().unwrap().to_string(), format!("evaluation {evaluation}"));
-        let traceparent = format!("00-{trace}-{evaluation}-01");
-        let zeros = ["0".repeat(32), "0".repeat(16)];
-        let bad = ["", "7", "+0f067aa0ba902b7", "00f067aa0ba902bg", "00f067aa0ba902b77", &traceparent];
+        let parent = |trace: &str| format!("00-{trace}-{evaluation}-01");
+        assert_eq!(parent(trace).parse(), Ok(Id::Trace(id)));
+        let zeros = ["0".repeat(32), "0".repeat(16), parent(&"0".repeat(32)), parent(&trace[1..])];
+        let bad = ["", "7", "+0f067aa0ba902b7", "00f067aa0ba902bg", "00f067aa0ba902b77", "--", &trace[1..]];
         for text in bad.into_iter().chain(zeros.iter().map(String::as_str)) {
             let error = text.parse::<Id>().unwrap_err().to_string();
-            assert!(error.contains("32 hexadecimal digits (a trace) or 16 (an evaluation)"), "{error}");
+            assert!(error.contains("32 hexadecimal digits (a trace), 16 (an evaluation)"), "{error}");
         }
         assert!("x".repeat(100_000).parse::<Id>().unwrap_err().to_string().len() < 400);
     }

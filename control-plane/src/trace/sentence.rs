@@ -3,13 +3,16 @@
 //! The sentence is made of the ruleset alone, and only when the decision follows from it ([`way`](super::way)): what does not fit
 //! is an error that says so. Attributes are not known any more, so of a condition it can only be said that it held.
 
-use super::way::{Place, Way, ways};
+use super::way::{Miss, Passed, Place, Way, ways};
 use halftone_proto::v1::EvaluationContext;
 use halftone_rules::{
     Rule, Ruleset,
     bucket::BUCKETS,
     bundle::{Arm, Slice, Space},
 };
+
+/// Rules that did not take a request and are named, of more.
+const MOST_PASSED: usize = 8;
 
 /// The buckets that a decision fell into.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,17 +68,40 @@ fn of_way(way: &Way<'_>, decided: &EvaluationContext, ruleset: &Ruleset) -> Stri
                 "the unit is among the {share} % that are held out of every rule, and goes to the default target `{target}`"
             )
         }
-        Way::Default => {
-            let rules = match ruleset.rules.as_slice() {
-                [] => "there are no rules".to_owned(),
-                [only] => format!("the {} `{}` did not take it", kind(only), only.name),
-                all => format!("none of the {} rules took it", all.len()),
-            };
-            format!("{rules}, so it goes to the default target `{target}`")
+        Way::Default(passed) => {
+            format!("{}, so it goes to the default target `{target}`", passed_by(passed))
         }
         Way::Matched(rule) => format!("{}, and it takes every such request", held(rule)),
         Way::Split(rule, of) => format!("{}, and {}", held(rule), place(decided, ruleset, of)),
     }
+}
+
+/// That no rule took the request, and as far as is known why.
+fn passed_by(passed: &[Passed<'_>]) -> String {
+    match passed {
+        [] => "there are no rules".to_owned(),
+        [Passed { rule, because }] => {
+            format!("the {} `{}` did not take it ({})", kind(rule), rule.name, missed(because))
+        }
+        all => {
+            let named = all.iter().take(MOST_PASSED);
+            let named = named.map(|Passed { rule, because }| format!("`{}`: {}", rule.name, missed(because)));
+            let more = all.len().saturating_sub(MOST_PASSED);
+            let more = (more > 0).then(|| format!("and {more} more"));
+            let told = named.chain(more).collect::<Vec<_>>().join("; ");
+            format!("none of the {} rules took it ({told})", all.len())
+        }
+    }
+}
+
+fn missed(because: &[Miss]) -> String {
+    let because = because.iter().map(|miss| match miss {
+        Miss::NotInForce => "it was not in force".to_owned(),
+        Miss::Condition => "its condition did not hold".to_owned(),
+        Miss::NoUnit => "the request had no unit".to_owned(),
+        Miss::Share(buckets) => format!("the unit is not in its share of {} %", percent(*buckets)),
+    });
+    because.collect::<Vec<_>>().join(", or ")
 }
 
 /// What is known of a rule's condition, as it took the request.

@@ -25,12 +25,33 @@ pub(super) enum Way<'a> {
     Forced(&'a Rule, &'a Arm),
     /// The unit is kept out of every rule.
     HeldOut,
-    /// No rule took it.
-    Default,
+    /// No rule took it: all of them.
+    Default(Vec<Passed<'a>>),
     /// A rule took everybody for whom its condition held.
     Matched(&'a Rule),
     /// A rule took the unit's bucket.
     Split(&'a Rule, Place<'a>),
+}
+
+/// A rule that did not take the request.
+#[derive(Debug)]
+pub(super) struct Passed<'a> {
+    pub(super) rule: &'a Rule,
+    /// Why: one or more of these. Of several it is not known any more which.
+    pub(super) because: Vec<Miss>,
+}
+
+/// Why a rule did not take a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// Its schedule.
+    NotInForce,
+    /// Its condition did not hold.
+    Condition,
+    /// It splits units, and the request had none.
+    NoUnit,
+    /// The unit is not among those that it takes: so many buckets at most.
+    Share(u32),
 }
 
 /// Where a bucket lies in a rule's allocation.
@@ -196,7 +217,39 @@ impl<'d, 'a> Case<'d, 'a> {
         self.is_target(self.ruleset.default)?;
         self.is_reason(Reason::Default)?;
         self.is_reached()?;
-        Ok(Way::Default)
+        Ok(Way::Default(self.ruleset.rules.iter().map(|rule| self.passed(rule)).collect()))
+    }
+
+    /// Why a rule did not take the request: what is certain, or else all that may be.
+    fn passed(&self, rule: &'a Rule) -> Passed<'a> {
+        let Rule { enrolment, guard, .. } = rule;
+        let in_force = self.in_force(enrolment);
+        let condition = guard.is_none().then(|| self.outcome(enrolment)).flatten();
+        let splits = enrolment.allocation.is_some();
+        let certain = [
+            (in_force == Some(false), Miss::NotInForce),
+            (condition == Some(false), Miss::Condition),
+            (splits && self.unit == Unit::None, Miss::NoUnit),
+        ];
+        let certain = certain.into_iter().find(|(is_certain, _)| *is_certain).map(|(_, miss)| vec![miss]);
+        let because = certain.unwrap_or_else(|| {
+            let share =
+                enrolment.allocation.as_ref().map(|of| self.share(of)).filter(|share| *share < BUCKETS);
+            let may = [
+                in_force.is_none().then_some(Miss::NotInForce),
+                condition.is_none().then_some(Miss::Condition),
+                (splits && self.unit == Unit::Untold).then_some(Miss::NoUnit),
+                share.map(Miss::Share),
+            ];
+            may.into_iter().flatten().collect()
+        });
+        Passed { rule, because }
+    }
+
+    /// How many buckets a rule takes at most.
+    fn share(&self, Allocation { space, slices }: &Allocation) -> u32 {
+        let taken: u32 = slices.iter().map(|slice| slice.end - slice.start).sum();
+        taken.min(BUCKETS - self.holdout(space).min(BUCKETS))
     }
 
     fn taken(&self) -> Result<Way<'a>, String> {

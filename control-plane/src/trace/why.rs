@@ -74,7 +74,8 @@ pub struct OfRelease {
     /// The change that began the epoch; missing when it is not known any more.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub began: Option<Origin>,
-    /// The decision that made that change; missing when none did, or when it was deleted with its release.
+    /// The last decision up to that change: the one that made it, when it has its `revision`; otherwise the ruleset was changed, and
+    /// this one had led to where the release was. Missing when it was deleted with the release.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decision: Option<Event>,
 }
@@ -151,7 +152,8 @@ impl<'a> Explainer<'a> {
     fn release(&self, allocation: Release) -> Result<OfRelease, StoreError> {
         let epoch = allocation.epoch;
         let began = self.store.revisions(epoch.checked_add(1), 1)?.into_iter().next();
-        let decision = self.store.record_of(epoch)?.and_then(|record| serde_json::from_str(&record).ok());
+        let record = self.store.record_before(&allocation.name, epoch)?;
+        let decision = record.and_then(|record| serde_json::from_str(&record).ok());
         Ok(OfRelease {
             allocation,
             began: began.filter(|began| began.revision == epoch).map(Origin::from),

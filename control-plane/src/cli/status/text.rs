@@ -64,7 +64,11 @@ pub(super) fn one(view: &View, decisions: &[Event], now_ms: u64) -> String {
     if let Some(safety) = safety {
         let _ = match safety.time_to_safe_ms {
             Some(ms) => {
-                writeln!(out, "safe: no proxy routed to a candidate {} s after the decision", seconds(ms))
+                writeln!(
+                    out,
+                    "safe: {} s after the decision no proxy routed to a candidate any more",
+                    seconds(ms)
+                )
             }
             None => writeln!(out, "safe: not known yet"),
         };

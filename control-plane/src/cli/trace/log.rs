@@ -24,16 +24,31 @@ const LONGEST: usize = 1 << 20;
 const MOST: usize = 100;
 
 /// A line about a request.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize)]
 pub(super) struct Line {
     /// Its number, from 1.
     pub(super) line: u64,
+    /// The trace that the request belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) trace_id: Option<String>,
+    /// The span in which it was decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) evaluation_id: Option<String>,
     /// When, as the log has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) time: Option<String>,
     /// How the request was answered, as the log has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<u64>,
+    /// The model that answered; of the backend's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) model: Option<String>,
+    /// Its version; of the backend's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<String>,
+    /// The hash of the output, 16 hexadecimal digits; of the backend's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) output_hash: Option<String>,
     /// What was decided, as far as the log says.
     #[serde(skip)]
     pub(super) decided: Option<EvaluationContext>,
@@ -44,8 +59,9 @@ pub(super) struct Line {
 /// # Errors
 /// When the file cannot be read, or says nothing of the id.
 pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
-    let name = one_line(&file.display().to_string());
-    let found = if file == Path::new("-") {
+    let is_stdin = file == Path::new("-");
+    let name = if is_stdin { "standard input".to_owned() } else { one_line(&file.display().to_string()) };
+    let found = if is_stdin {
         search(io::stdin().lock(), id)
     } else {
         let opened = File::open(file).with_context(|| format!("{name} cannot be read"))?;
@@ -108,9 +124,10 @@ impl Search {
 fn search(mut input: impl BufRead, id: &Id) -> Result<Search> {
     let digits = id.digits();
     let (mut line, mut found) = (Vec::new(), Search::default());
-    while read_line(&mut input, LONGEST, &mut line)
-        .with_context(|| format!("it cannot be read further, behind line {}", found.count))?
-    {
+    while read_line(&mut input, LONGEST, &mut line).with_context(|| match found.count {
+        0 => "it cannot be read".to_owned(),
+        count => format!("it cannot be read further than line {count}"),
+    })? {
         found.count += 1;
         if line.len() > LONGEST && line.last() != Some(&b'\n') {
             found.skip(format!("it has more than {LONGEST} bytes"));
@@ -136,9 +153,17 @@ fn search(mut input: impl BufRead, id: &Id) -> Result<Search> {
             }
         };
         let text = |name| fields.text(name).map(ToOwned::to_owned);
-        let status = fields.number("status").or(fields.number("response_code"));
-        let time = text("timestamp").or_else(|| text("start_time"));
-        found.lines.push(Line { line: found.count, time, status, decided });
+        found.lines.push(Line {
+            line: found.count,
+            trace_id: fields.trace_id().map(ToOwned::to_owned),
+            evaluation_id: fields.evaluation_id().map(ToOwned::to_owned),
+            time: text("timestamp").or_else(|| text("start_time")),
+            status: fields.number("status").or(fields.number("response_code")),
+            model: text("model"),
+            version: text("version"),
+            output_hash: text("model_output_hash"),
+            decided,
+        });
         if found.lines.len() > MOST {
             bail!("more than {MOST} lines are about {id}: ask for one evaluation (16 digits)");
         }
@@ -159,12 +184,24 @@ impl<'a> Fields<'a> {
     }
 
     fn is_about(&self, id: &Id, digits: &str) -> bool {
-        let (name, part) = match id {
-            Id::Trace(_) => ("trace_id", 1),
-            Id::Evaluation(_) => ("evaluation_id", 2),
+        let named = match id {
+            Id::Trace(_) => self.trace_id(),
+            Id::Evaluation(_) => self.evaluation_id(),
         };
-        let of_parent = self.text("traceparent").and_then(|parent| parent.split('-').nth(part));
-        [self.text(name), of_parent].contains(&Some(digits))
+        named == Some(digits)
+    }
+
+    fn trace_id(&self) -> Option<&'a str> {
+        self.text("trace_id").or_else(|| self.of_parent(1))
+    }
+
+    fn evaluation_id(&self) -> Option<&'a str> {
+        self.text("evaluation_id").or_else(|| self.of_parent(2))
+    }
+
+    /// A part of the header `traceparent`.
+    fn of_parent(&self, part: usize) -> Option<&'a str> {
+        self.text("traceparent")?.split('-').nth(part)
     }
 
     /// What was decided; `None` when the line has nothing of that kind.
@@ -261,7 +298,7 @@ mod tests {
     #[test]
     fn both_logs_say_the_same() {
         let backend = format!(
-            r#"{{"timestamp":"2026-01-31T08:00:00Z","target":"access","status":200,"halftone.target":"v2","halftone.ruleset":"digits","halftone.revision":3,"halftone.rule":"canary","halftone.unit_hash":"00f067aa0ba902b7","halftone.arm":"treatment","halftone.epoch":2,"halftone.bucket":31337,"halftone.reason":"SPLIT","halftone.overridden":true,"trace_id":"{TRACE}","evaluation_id":"{EVALUATION}"}}"#
+            r#"{{"timestamp":"2026-01-31T08:00:00Z","target":"access","status":200,"model":"digits","version":"2","model_output_hash":"83c0b1f1a5a4f7d2","halftone.target":"v2","halftone.ruleset":"digits","halftone.revision":3,"halftone.rule":"canary","halftone.unit_hash":"00f067aa0ba902b7","halftone.arm":"treatment","halftone.epoch":2,"halftone.bucket":31337,"halftone.reason":"SPLIT","halftone.overridden":true,"trace_id":"{TRACE}","evaluation_id":"{EVALUATION}"}}"#
         );
         let envoy = format!(
             r#"{{"start_time":"2026-01-31T08:00:00Z","response_code":200,"traceparent":"00-{TRACE}-{EVALUATION}-00","halftone":"ruleset=digits rule=canary arm=treatment target=v2 reason=SPLIT experiment=colour/red overridden=true revision=3 epoch=2 bucket=31337"}}"#
@@ -285,12 +322,21 @@ mod tests {
             format!("started\n{{\"trace_id\":\"{EVALUATION}{EVALUATION}\"}}\n{backend}\n[7\n{envoy}\n");
         let line = |line, decided: &EvaluationContext| Line {
             line,
+            trace_id: Some(TRACE.into()),
+            evaluation_id: Some(EVALUATION.into()),
             time: Some("2026-01-31T08:00:00Z".into()),
             status: Some(200),
             decided: Some(decided.clone()),
+            ..Line::default()
+        };
+        let answered = |line| Line {
+            model: Some("digits".into()),
+            version: Some("2".into()),
+            output_hash: Some("83c0b1f1a5a4f7d2".into()),
+            ..line
         };
         for id in [TRACE, EVALUATION] {
-            let lines = vec![line(3, &of_backend), line(5, &of_envoy)];
+            let lines = vec![answered(line(3, &of_backend)), line(5, &of_envoy)];
             assert_eq!(search(&text, id), Search { lines, count: 5, unread: None }, "{id}");
         }
         assert_eq!(search(&text, "00f067aa0ba902b7").lines, [], "a unit is no evaluation");
@@ -326,9 +372,6 @@ mod tests {
         assert_eq!((undecided.lines[0].decided.as_ref(), undecided.unread), (None, None));
         let endless = BufReader::new(io::repeat(0));
         let endless = format!("{:#}", super::search(endless, &TRACE.parse().unwrap()).unwrap_err());
-        assert!(
-            endless.starts_with("it cannot be read further, behind line 0: a line has more"),
-            "{endless}"
-        );
+        assert!(endless.starts_with("it cannot be read: a line has more"), "{endless}");
     }
 }

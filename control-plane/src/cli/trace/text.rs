@@ -3,6 +3,7 @@
 use super::{
     super::{moment, percent, word},
     LoggedRequest,
+    log::Line,
 };
 use crate::{
     terminal::{one_line, printable},
@@ -17,16 +18,14 @@ use std::fmt::Write;
 pub(super) fn found(id: &Id, found: &Found) -> String {
     let mut out = heading(id, found.requests.len());
     if found.more {
-        out += "there are older ones, which are not shown: ask for an evaluation (16 digits)\n";
+        out += match id {
+            Id::Trace(_) => "there are older ones, which are not shown: ask for an evaluation (16 digits)\n",
+            Id::Evaluation(_) => "there are older ones, which are not shown\n",
+        };
     }
     for request in &found.requests {
-        let Request { trace_id, evaluation_id, .. } = request;
-        let other = match id {
-            Id::Trace(_) => format!("evaluation {evaluation_id}"),
-            Id::Evaluation(_) => format!("trace {trace_id}"),
-        };
         // Writing to a string does not fail.
-        let _ = writeln!(out, "\n{other}");
+        let _ = writeln!(out, "\n{}", other(id, &request.trace_id, &request.evaluation_id));
         explanation(&mut out, &request.explanation);
         answer(&mut out, request);
     }
@@ -37,10 +36,19 @@ pub(super) fn found(id: &Id, found: &Found) -> String {
 pub(super) fn logged(id: &Id, requests: &[LoggedRequest]) -> String {
     let mut out = heading(id, requests.len());
     for LoggedRequest { line, explanation: why } in requests {
-        let time = line.time.as_ref().map(|time| format!(", {}", one_line(time))).unwrap_or_default();
-        let status = line.status.map(|status| format!(": answered with {status}")).unwrap_or_default();
-        let _ = writeln!(out, "\nline {}{time}{status}", line.line);
+        let Line { line, trace_id, evaluation_id, time, status, model, version, output_hash, .. } = line;
+        let ids = trace_id.as_ref().zip(evaluation_id.as_ref());
+        let other = ids.map(|(trace, evaluation)| other(id, trace, evaluation));
+        let parts = [Some(format!("line {line}")), other, time.clone()];
+        let said = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "\n{}", one_line(&said));
         explanation(&mut out, why);
+        if let Some(status) = status {
+            let by = model.as_ref().zip(version.as_ref());
+            let by = by.map(|(model, version)| format!(" by {model}:{version}")).unwrap_or_default();
+            let said = format!("answered{by} with {status}{}", output(output_hash.as_ref()));
+            let _ = writeln!(out, "  {}", one_line(&said));
+        }
     }
     printable(&out)
 }
@@ -48,6 +56,14 @@ pub(super) fn logged(id: &Id, requests: &[LoggedRequest]) -> String {
 fn heading(id: &Id, count: usize) -> String {
     let requests = if count == 1 { "request" } else { "requests" };
     format!("{id}: {count} {requests}\n")
+}
+
+/// The id that was not asked by.
+fn other(id: &Id, trace: &str, evaluation: &str) -> String {
+    match id {
+        Id::Trace(_) => format!("evaluation {evaluation}"),
+        Id::Evaluation(_) => format!("trace {trace}"),
+    }
 }
 
 fn explanation(out: &mut String, Explanation { decision, why }: &Explanation) {
@@ -105,9 +121,10 @@ fn of_release(out: &mut String, OfRelease { allocation, began, decision }: &OfRe
     let eligible =
         allocation.condition.as_ref().map(|condition| format!(", of `{condition}`")).unwrap_or_default();
     let candidates = allocation.candidates.join(", ");
+    let each = if allocation.candidates.len() == 1 { "the candidate" } else { "each candidate" };
     let _ = writeln!(
         out,
-        "  release {}: {} → {candidates}{eligible}; {} of all buckets for each candidate, {} for the control",
+        "  release {}: {} → {candidates}{eligible}; {} of all buckets for {each}, {} for the control",
         allocation.name,
         allocation.stable,
         percent(allocation.share),
@@ -115,23 +132,26 @@ fn of_release(out: &mut String, OfRelease { allocation, began, decision }: &OfRe
     );
     let began = began.as_ref().map(|began| format!(" with {}", origin(began))).unwrap_or_default();
     let _ = writeln!(out, "  its epoch {} began{began}", allocation.epoch);
-    let _ = match decision {
-        Some(decision) => writeln!(
-            out,
-            "  by decision {} of release {}: {} ({}, step {}) by {}: {}",
-            decision.id,
-            decision.release,
-            word(&decision.action),
-            decision.to.name(),
-            decision.step,
-            decision.by,
-            decision.why
-        ),
-        None => writeln!(
-            out,
-            "  no decision is known that began it: the ruleset was changed, or the release was deleted with its records"
-        ),
+    let Some(decision) = decision else {
+        *out += "  no decision is known that led to it: the release was deleted with its records\n";
+        return;
     };
+    let by = if decision.revision == Some(allocation.epoch) {
+        "by"
+    } else {
+        "not by a decision: the ruleset was changed; the last one before:"
+    };
+    let _ = writeln!(
+        out,
+        "  {by} decision {} of release {}: {} ({}, step {}) by {}: {}",
+        decision.id,
+        decision.release,
+        word(&decision.action),
+        decision.to.name(),
+        decision.step,
+        decision.by,
+        decision.why
+    );
 }
 
 fn answer(out: &mut String, request: &Request) {
@@ -146,7 +166,13 @@ fn answer(out: &mut String, request: &Request) {
         (None, Some(code)) => format!("{by} with code {code} of gRPC"),
         (None, None) => format!("not answered by {model}:{version}: the client left before"),
     };
-    let hash = request.output_hash.as_ref().map(|hash| format!(", output {hash}")).unwrap_or_default();
+    let hash = output(request.output_hash.as_ref());
     let ms = std::time::Duration::from_micros(*duration_us).as_secs_f64() * 1e3;
-    let _ = writeln!(out, "  {how}; begun {}, took {ms:.3} ms{hash}", moment(*begun_ms));
+    // Without a model there was none.
+    let took = if *duration_us > 0 { format!(", the inference took {ms:.3} ms") } else { String::new() };
+    let _ = writeln!(out, "  {how}{hash}; begun {}{took}", moment(*begun_ms));
+}
+
+fn output(hash: Option<&String>) -> String {
+    hash.map(|hash| format!(", output {hash}")).unwrap_or_default()
 }

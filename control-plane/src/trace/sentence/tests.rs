@@ -87,11 +87,14 @@ fn every_way_to_a_target_is_told() {
         let inside =
             slot.zip(decided.bucket).is_none_or(|(slot, bucket)| (slot.start..slot.end).contains(&bucket));
         assert!(inside, "{why}");
-        // Without the unit the same is said, or that it is one of several.
+        // Without the unit the same is said, or that it is one of several; of rules that did not take it less is known.
         let (without, _) =
             sentence(&logged(&decided), &ruleset()).unwrap_or_else(|e| panic!("{e}: {decided:?}"));
+        let is_less = why.starts_with("none of the 5 rules took it (")
+            && without.starts_with("none of the 5 rules took it (")
+            && without.contains("or the request had no unit, or the unit is not in its share");
         assert!(
-            without == why || without.starts_with("either ") && without.contains(&why),
+            without == why || is_less || without.starts_with("either ") && without.contains(&why),
             "{why}: {without}"
         );
         let bucket = decided.bucket.map(|bucket| format!("bucket {bucket} of 1000000"));
@@ -107,7 +110,15 @@ fn every_way_to_a_target_is_told() {
         "an override token of the request demanded the target `v2`".to_owned(),
         "the unit is among the 10 % that are held out of every rule, and goes to the default target `v1`"
             .to_owned(),
-        "none of the 5 rules took it, so it goes to the default target `v1`".to_owned(),
+        "none of the 5 rules took it (`testers`: its condition did not hold; `layered`: its condition did not hold, or the unit is \
+         not in its share of 30 %; `even`: its condition did not hold, or the unit is not in its share of 50 %; `compared`: its \
+         condition did not hold, or the unit is not in its share of 40 %; `canary`: its condition did not hold), so it goes to the \
+         default target `v1`"
+            .to_owned(),
+        "none of the 5 rules took it (`testers`: its condition did not hold; `layered`: the request had no unit; `even`: the \
+         request had no unit; `compared`: the request had no unit; `canary`: the request had no unit), so it goes to the default \
+         target `v1`"
+            .to_owned(),
         "rule `testers`: its condition held, and it takes every such request".to_owned(),
         format!("rule `layered`: {held} in the layer `models` is in its share of 30 % (200000 to 499999)"),
         format!(
@@ -409,4 +420,53 @@ fn what_a_rule_before_took_is_not_explained() {
     let ruleset = compile_released(&all, "digits", &[]).unwrap().ruleset;
     assert_eq!(sentence(&matched, &ruleset).unwrap_err(), "the ruleset held every unit out then");
     sentence(&EvaluationContext { unit_hash: 0, ..matched }, &ruleset).unwrap();
+}
+
+/// Of each kind of rule that did not take a request it is said why, as far as that is certain.
+#[test]
+fn why_rules_did_not_take_a_request_is_told() {
+    let told = |rules: &str, decided: &EvaluationContext| {
+        let text = format!(
+            "version: v1\ndefault: v1\nlayers: {{models: {{holdout: 0.4}}}}\ntargets: {{v1: {{endpoints: ['127.0.0.1:1']}}, v2: \
+             {{endpoints: ['127.0.0.1:2']}}}}\nrules:\n{rules}"
+        );
+        let ruleset = compile_released(&text, "digits", &[]).unwrap().ruleset;
+        sentence(decided, &ruleset).unwrap().0
+    };
+    let decided = EvaluationContext {
+        timestamp_ms: 1_700_000_000_000,
+        unit_hash: unit_hash(b"7"),
+        ruleset: "digits".into(),
+        target: "v1".into(),
+        reason: Reason::Default.into(),
+        ..EvaluationContext::default()
+    };
+    for (rule, because) in [
+        ("target: v2, condition: 'user.id > 3'", "its condition did not hold"),
+        ("target: v2, condition: 'false', weight: 0.1", "its condition did not hold"),
+        ("target: v2, weight: 0.1", "the unit is not in its share of 10 %"),
+        ("target: v2, layer: models, range: [0.1, 1]", "the unit is not in its share of 60 %"),
+        ("target: v2, condition: 'user.id > 3', start: '2030-01-01T00:00:00Z'", "it was not in force"),
+    ] {
+        let expected =
+            format!("the rule `one` did not take it ({because}), so it goes to the default target `v1`");
+        assert_eq!(told(&format!("- {{name: one, {rule}}}\n"), &decided), expected);
+    }
+    let scheduled =
+        "- {name: one, target: v2, condition: 'user.id > 3', weight: 0.1, start: '2020-01-01T00:00:00Z'}\n";
+    assert!(
+        told(scheduled, &decided)
+            .contains("(its condition did not hold, or the unit is not in its share of 10 %)")
+    );
+    let all = "(it was not in force, or its condition did not hold, or the request had no unit, or the unit is not in its share of 10 %)";
+    assert!(told(scheduled, &logged(&decided)).contains(all));
+    let ten: String = (0..10)
+        .map(|number| format!("- {{name: r{number}, target: v2, condition: 'user.id > {number}'}}\n"))
+        .collect();
+    let told = told(&ten, &decided);
+    assert!(
+        told.starts_with("none of the 10 rules took it (`r0`: its condition did not hold; `r1`: "),
+        "{told}"
+    );
+    assert!(told.contains("; `r7`: its condition did not hold; and 2 more), so it goes to"), "{told}");
 }
