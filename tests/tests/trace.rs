@@ -420,6 +420,8 @@ async fn envoys_log_tells_what_no_backend_reported() -> Result<()> {
     // What has no lines is no log, and a name is not obeyed.
     let endless = failed(&trace(&control_plane, &[&id, "--from-log", "/dev/zero"])?);
     assert!(endless.contains("/dev/zero: it cannot be read: a line has more than"), "{endless}");
+    let folder = failed(&trace(&control_plane, &[&id, "--from-log", "/"])?);
+    assert!(folder.starts_with("halftone: /: it cannot be read: "), "{folder}");
     let odd = failed(&trace(&control_plane, &[&id, "--from-log", "no\u{1b}[2J\nfile"])?);
     assert!(odd.starts_with("halftone: no\\u{1b}[2J\\nfile cannot be read"), "{odd}");
     control_plane.stop()

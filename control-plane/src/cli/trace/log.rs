@@ -73,7 +73,7 @@ pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
     }
     if lines.is_empty() {
         bail!(
-            "none of the {count} lines of {name} is about {id}: of the backend's log those with --log-format json say it \
+            "{name}: no line of {count} is about {id}: of the backend's log those with --log-format json say it \
              (`trace_id`, `evaluation_id`), of Envoy's those in JSON (`traceparent`)"
         );
     }
