@@ -7,7 +7,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter},
 };
 use std::{
-    cell::Cell,
+    cell::RefCell,
     fmt,
     io::{self, Write},
     sync::{
@@ -26,6 +26,9 @@ use tracing_subscriber::fmt::MakeWriter;
 static ACCESS: Room = Room::of("access", 16 << 20);
 /// For all other lines.
 static OTHER: Room = Room::of("other", 4 << 20);
+
+/// So many bytes are written at once: thousands of requests a second need not be as many calls of the system.
+const AT_ONCE: usize = 64 << 10;
 
 /// After it was woken, the thread waits for so long for more lines, so that not every one has to wake it.
 const GATHERING: Duration = Duration::from_millis(5);
@@ -69,8 +72,37 @@ enum Message {
 }
 
 thread_local! {
-    /// Whether this is the thread that writes.
-    static WRITES: Cell<bool> = const { Cell::new(false) };
+    /// On the thread that writes: what comes next.
+    static NEXT: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Whether this is the thread that writes.
+fn writes() -> bool {
+    NEXT.with_borrow(Option::is_some)
+}
+
+/// Adds lines to what is written next; `false` on other threads.
+fn gather(text: &[u8]) -> bool {
+    let length = NEXT.with_borrow_mut(|next| {
+        let next = next.as_mut()?;
+        next.extend_from_slice(text);
+        Some(next.len())
+    });
+    if length.is_some_and(|length| length >= AT_ONCE) {
+        put();
+    }
+    length.is_some()
+}
+
+/// Writes what was gathered.
+fn put() {
+    NEXT.with_borrow_mut(|next| {
+        if let Some(next) = next.as_mut().filter(|next| !next.is_empty()) {
+            // A log that cannot be written stops nothing.
+            let _ = io::stderr().write_all(next);
+            next.clear();
+        }
+    });
 }
 
 /// Who writes, once there was a line; nobody where no thread can be started.
@@ -87,9 +119,10 @@ fn writer() -> Option<&'static Sender<Message>> {
 
 /// Has bytes written that are whole lines.
 pub(crate) fn write(text: &[u8]) {
-    let writer = if WRITES.get() { None } else { writer() };
-    let Some(writer) = writer else {
-        // A log that cannot be written stops nothing.
+    if gather(text) {
+        return;
+    }
+    let Some(writer) = writer() else {
         let _ = io::stderr().write_all(text);
         return;
     };
@@ -114,19 +147,20 @@ fn send(writer: &Sender<Message>, message: Message) {
 
 /// Waits until all lines so far are written, for as long as `patience` at most.
 pub(crate) fn flush(patience: Duration) {
-    let Some(writer) = WRITER.get().and_then(Option::as_ref).filter(|_| !WRITES.get()) else { return };
+    let Some(writer) = WRITER.get().and_then(Option::as_ref).filter(|_| !writes()) else { return put() };
     let (done, written) = sync_channel(1);
     send(writer, Message::Flush(done));
     let _ = written.recv_timeout(patience);
 }
 
 fn run(waiting: &Receiver<Message>) {
-    WRITES.set(true);
+    NEXT.set(Some(Vec::with_capacity(2 * AT_ONCE)));
     let mut watches = [(&ACCESS, Watch::default()), (&OTHER, Watch::default())];
     while let Ok(first) = waiting.recv() {
         take(first);
         waiting.try_iter().for_each(take);
         watches.iter_mut().for_each(|(room, watch)| watch.look(room));
+        put();
         thread::sleep(GATHERING);
     }
 }
@@ -134,7 +168,7 @@ fn run(waiting: &Receiver<Message>) {
 fn take(message: Message) {
     match message {
         Message::Text(text) => {
-            write(&text);
+            gather(&text);
             OTHER.leave(text.len());
         }
         Message::Access(line, dispatch) => {
@@ -142,6 +176,7 @@ fn take(message: Message) {
             ACCESS.leave(line.bytes());
         }
         Message::Flush(done) => {
+            put();
             let _ = done.send(());
         }
     }
