@@ -42,6 +42,7 @@ async fn measure() -> Result<()> {
     let sends = |to: SocketAddr| {
         ["--otlp-endpoint".to_owned(), format!("http://{to}"), "--otlp-metrics-interval=1000".to_owned()]
     };
+    let logs = ["--log", "info", "--log-format", "json"].map(str::to_owned);
     let mut candidates = Vec::new();
     for (name, flags, load) in [
         ("nothing", Vec::new(), plain.traced(0, 1)),
@@ -53,10 +54,11 @@ async fn measure() -> Result<()> {
         ("every trace, collector absent", sends(absent).to_vec(), plain.traced(1, 1)),
         ("every trace, collector hung", sends(hung.local_addr()?).to_vec(), plain.traced(1, 1)),
         ("every trace, collector refuses", sends(refusing).to_vec(), plain.traced(1, 1)),
+        ("access log as JSON", logs.to_vec(), plain.traced(0, 1)),
         (
-            "access log as JSON",
-            ["--log", "info", "--log-format", "json"].map(str::to_owned).to_vec(),
-            plain.traced(0, 1),
+            "traces as by default and the access log as JSON",
+            [sends(well).as_slice(), &logs].concat(),
+            plain.traced_by_filter(),
         ),
         // How much two of the same differ.
         ("nothing, once more", Vec::new(), plain.traced(0, 1)),
