@@ -20,6 +20,7 @@ use halftone_telemetry::{
     build_info,
     metrics::ModelMetrics,
     otlp::{self, OtlpArgs, Telemetry},
+    sampling::Sampling,
 };
 use std::{
     fs::{File, TryLockError},
@@ -93,6 +94,20 @@ pub struct ServeArgs {
     /// Where spans and metrics go.
     #[command(flatten)]
     pub otlp: OtlpArgs,
+    /// The share of traces that begin in the control plane and are recorded, from 0 to 1: with a request that changes something, or
+    /// with a look at a release. Of requests that belong to a trace, their `traceparent` says whether they are.
+    #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = otlp::share, display_order = 800)]
+    pub trace_sample: f64,
+    /// How many requests that change something are recorded per second, at most, of those that belong to no client's trace. Looks at
+    /// releases are not limited, nor is what clients sample.
+    #[arg(
+        long,
+        env = "HALFTONE_TRACE_LIMIT",
+        value_name = "PER-SECOND",
+        default_value_t = 200,
+        display_order = 800
+    )]
+    pub trace_limit: u32,
     /// File to write the addresses to (JSON: `rest`, `xds`, `admin`) once all is ready. For scripts that use port 0.
     #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
@@ -104,6 +119,7 @@ pub struct ServeArgs {
 /// When something needed to start is missing, or a server fails.
 pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let token = token(&args)?;
+    let collector = args.otlp.collector().map_err(anyhow::Error::msg)?;
     let prometheus = args.prometheus.server()?;
     let hooks = args.hooks.as_deref().map(hooks::read).transpose()?.unwrap_or_default();
     let Started { publisher, ledger, stored, _lock } = {
@@ -132,8 +148,9 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     metrics.register(ledger::metrics(Arc::clone(&ledger)));
     metrics.register(release::metrics(controller.clone(), args.metrics));
     metrics.register(hooks::metrics(&hooks));
-    let telemetry =
-        Telemetry::start(&args.otlp, "halftone", Vec::new(), &metrics).map_err(anyhow::Error::msg)?;
+    let sampling = Sampling::new(args.trace_sample, args.trace_limit);
+    let telemetry = Telemetry::start(collector, sampling, "halftone", Vec::new(), &metrics)
+        .map_err(anyhow::Error::msg)?;
     let tracer = telemetry.tracer().clone();
     let admin = match args.admin {
         Some(address) => Some(admin(address, metrics).await?),

@@ -32,6 +32,12 @@ impl Call {
         self.context.as_ref().map_or_else(Span::none, calls)
     }
 
+    /// The `traceparent` of a call with this span, which need not be recorded; nothing when there is no trace.
+    #[must_use]
+    pub fn traceparent(&self, span: &Span) -> Option<String> {
+        span.traceparent().or_else(|| self.context.as_ref()?.traceparent())
+    }
+
     /// What a request for this model says.
     #[must_use]
     pub fn of(model: &Model, headers: &HeaderMap, extensions: &Extensions) -> Self {

@@ -222,7 +222,7 @@ impl Remote {
             .max_encoding_message_size(usize::MAX);
         let mut span = call.calls(METHOD);
         let mut metadata = MetadataMap::from_headers(call.headers.clone());
-        if let Some(traceparent) = span.traceparent().and_then(|text| text.parse().ok()) {
+        if let Some(traceparent) = call.traceparent(&span).and_then(|text| text.parse().ok()) {
             metadata.insert("traceparent", traceparent);
         }
         span.set("rpc.system.name", "grpc");

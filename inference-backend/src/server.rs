@@ -12,7 +12,11 @@ use crate::{
     workers::WorkerLimits,
 };
 use anyhow::{Context, bail};
-use halftone_telemetry::{metrics::ModelMetrics, otlp::Telemetry};
+use halftone_telemetry::{
+    metrics::ModelMetrics,
+    otlp::{Collector, Telemetry},
+    sampling::Sampling,
+};
 use opentelemetry::KeyValue;
 use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
 use tokio::{
@@ -45,6 +49,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         remove(path).with_context(|| format!("cannot remove the old ready file {}", path.display()))?;
     }
     let observations = observations(args)?;
+    let collector = args.otlp.collector().map_err(anyhow::Error::msg)?;
     let keeper = keeper(args).await?;
     if args.check_config {
         let missing = keeper.missing();
@@ -62,7 +67,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let (outbox, reporter) = observations.map(observations::start).transpose()?.unzip();
     let metrics = ModelMetrics::default();
-    let telemetry = telemetry(args, &keeper, &metrics)?;
+    let telemetry = telemetry(args, collector, &keeper, &metrics)?;
     let tracer = telemetry.tracer().clone();
     let (app, router) = app::serve(Arc::clone(&keeper), limits, outbox, metrics, tracer).await?;
     if let Some(reporter) = &reporter {
@@ -108,14 +113,21 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Sends spans and metrics where the command line says. The version of everything that is said is that of the model, when it is one.
-fn telemetry(args: &Args, keeper: &Keeper, metrics: &ModelMetrics) -> anyhow::Result<Telemetry> {
+fn telemetry(
+    args: &Args,
+    collector: Option<Collector>,
+    keeper: &Keeper,
+    metrics: &ModelMetrics,
+) -> anyhow::Result<Telemetry> {
     let labels = keeper.models().labels();
     let version = match labels.as_slice() {
         [one] => one.rsplit(':').next().unwrap_or_default().to_owned(),
         several => several.join(","),
     };
     let attributes = vec![KeyValue::new("model.version", version)];
-    Telemetry::start(&args.otlp, "halftone-inference", attributes, metrics).map_err(anyhow::Error::msg)
+    let sampling = Sampling::new(args.trace_sample, args.trace_limit);
+    Telemetry::start(collector, sampling, "halftone-inference", attributes, metrics)
+        .map_err(anyhow::Error::msg)
 }
 
 /// Backends that report less often than this look silent to the control plane, which takes silent candidates back.

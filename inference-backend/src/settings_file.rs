@@ -195,6 +195,12 @@ mod tests {
                 "s.toml:1: model-control: true or false is expected, not a value of type",
             ),
             ("config = \"x\"", "s.toml:1: config: this cannot stand in a file"),
+            (
+                "otlp-endpoint = \"localhost:4317\"",
+                "s.toml:1: otlp-endpoint: invalid value for '--otlp-endpoint <URL>': http:// is missing; give \
+                 http://localhost:4317",
+            ),
+            ("otlp-protocol = \"http\"", "s.toml:1: otlp-protocol: invalid value 'http' for"),
             ("max_body = 1", "s.toml:1: max_body: unknown setting"),
             ("queue = 1\nqueue = 2", "s.toml:2: duplicate key"),
             ("queue", "s.toml:1: "),

@@ -2,7 +2,7 @@
 
 use crate::{
     outcome::Outcome,
-    trace::{Span, Tracer},
+    trace::{self, Span, Tracer},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use halftone_proto::v1::EvaluationContext;
@@ -37,18 +37,20 @@ pub struct RequestContext {
     pub parent: Option<SpanContext>,
     /// From when to when the headers were read.
     pub(crate) read: (SystemTime, SystemTime),
-    recorded: OnceLock<Recorded>,
+    choice: OnceLock<Choice>,
     served: OnceLock<Served>,
     inference: OnceLock<Inference>,
     output_hash: OnceLock<u64>,
     feature_version: OnceLock<String>,
 }
 
-/// Where the spans of a request belong.
+/// Whether this program records a request, where it is for it to choose.
 #[derive(Debug)]
-struct Recorded {
-    tracer: Tracer,
-    span: SpanContext,
+enum Choice {
+    /// It does: there its spans belong.
+    Recorded(Tracer, SpanContext),
+    /// It does not: so it is called where something is asked for it.
+    LeftOut(SpanContext),
 }
 
 /// Which model a request is about.
@@ -81,7 +83,7 @@ impl RequestContext {
             evaluation,
             parent,
             read: (begun, SystemTime::now()),
-            recorded: OnceLock::new(),
+            choice: OnceLock::new(),
             served: OnceLock::new(),
             inference: OnceLock::new(),
             output_hash: OnceLock::new(),
@@ -110,12 +112,39 @@ impl RequestContext {
     /// Its span, when it is recorded.
     #[must_use]
     pub fn span(&self) -> Option<&SpanContext> {
-        self.recorded.get().map(|recorded| &recorded.span)
+        match self.choice.get()? {
+            Choice::Recorded(_, span) => Some(span),
+            Choice::LeftOut(_) => None,
+        }
     }
 
     /// From now on its stages are recorded below this span.
     pub(crate) fn record(&self, tracer: Tracer, span: SpanContext) {
-        let _ = self.recorded.set(Recorded { tracer, span });
+        let _ = self.choice.set(Choice::Recorded(tracer, span));
+    }
+
+    /// It is not recorded here, and by nobody before: so those that are asked for it are not to record it, either.
+    pub(crate) fn leave_out(&self) {
+        let _ = self.choice.set(Choice::LeftOut(trace::unrecorded(self.parent.as_ref())));
+    }
+
+    /// The trace that it belongs to, where somebody records that: this program or, as far as is known, whoever sampled it.
+    pub(crate) fn recorded_trace(&self) -> Option<TraceId> {
+        let is_recorded = match self.choice.get() {
+            Some(choice) => matches!(choice, Choice::Recorded(..)),
+            None => self.sampled_parent().is_some(),
+        };
+        self.trace_id().filter(|_| is_recorded)
+    }
+
+    /// The `traceparent` of a request to another service, where no span of ours is recorded of that; nothing when there is no trace.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        let told = match self.choice.get() {
+            Some(Choice::Recorded(_, span) | Choice::LeftOut(span)) => Some(span),
+            None => self.parent.as_ref(),
+        };
+        told.map(trace::traceparent)
     }
 
     /// A stage of the request, from now until the span is dropped. Nothing where the request is not recorded.
@@ -127,7 +156,7 @@ impl RequestContext {
     /// As [`RequestContext::stage`], of another kind: a call of another service, for example.
     #[must_use]
     pub fn stage_of_kind(&self, name: &'static str, kind: SpanKind) -> Span {
-        let Some(Recorded { tracer, span }) = self.recorded.get() else { return Span::none() };
+        let Some(Choice::Recorded(tracer, span)) = self.choice.get() else { return Span::none() };
         tracer.below(span, name, kind)
     }
 

@@ -35,7 +35,7 @@ pub enum LogFormat {
 pub struct LogArgs {
     /// What to log: a level, or `target=level` directives separated by commas. A level is for Halftone's own lines; what
     /// libraries log below `info` is logged where it is asked for by target, as in `debug,hyper=debug`.
-    #[arg(long, env = "HALFTONE_LOG", default_value = "info", global = true, value_parser = directives, display_order = 900)]
+    #[arg(long, env = "HALFTONE_LOG", default_value = DEFAULT, global = true, value_parser = directives, display_order = 900)]
     pub log: String,
     /// Form of a log line.
     #[arg(
@@ -52,29 +52,56 @@ pub struct LogArgs {
 /// The targets of our own lines: those of our crates and, by name, the access log and the circuit breaker.
 const OWN: [&str; 3] = ["halftone", "access", "breaker"];
 
-/// Refuses what the filter would take for the name of a target of which nobody has heard: a word that is neither a
-/// level nor says one would silence all logging without a word.
+/// What is logged unless something else is asked for.
+const DEFAULT: &str = "info";
+/// The levels that there are, for whoever wrote something else.
+const LEVELS: &str = "off, error, warn, info, debug, trace";
+
+/// Takes directives. A setting that is set to nothing counts as unset.
 fn directives(text: &str) -> Result<String, String> {
-    let named = |directive: &&str| directive.contains(['=', '[']) || directive.parse::<LevelFilter>().is_ok();
-    if let Some(unknown) = text.split(',').map(str::trim).find(|directive| !named(directive)) {
-        let levels = "off, error, warn, info, debug, trace";
-        return Err(format!("`{unknown}` is neither a level ({levels}) nor of the form target=level"));
+    let mut all = parts(text).peekable();
+    if all.peek().is_none() {
+        return Ok(DEFAULT.to_owned());
     }
+    all.try_for_each(check)?;
     filter(text).map(|_| text.to_owned())
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// Refuses what is no directive, and what the filter would take for the name of a target of which nobody has heard: a word that is
+/// neither a level nor says one would silence all logging without a word.
+fn check(directive: &str) -> Result<(), String> {
+    let level = |text: &str| !text.is_empty() && text.parse::<LevelFilter>().is_ok();
+    match directive.rsplit_once('=') {
+        None if level(directive) => Ok(()),
+        None => Err(format!("`{directive}` is neither a level ({LEVELS}) nor of the form target=level")),
+        Some(("", _)) => {
+            Err(format!("`{directive}` names no target before `=`; for all of them give a level ({LEVELS})"))
+        }
+        Some((_, named)) if !level(named) => {
+            Err(format!("in `{directive}`, `{named}` is no level ({LEVELS})"))
+        }
+        Some(_) if EnvFilter::try_new(directive).is_ok() => Ok(()),
+        Some((target, _)) => Err(format!("in `{directive}`, `{target}` is no target")),
+    }
 }
 
 /// The filter that directives ask for. Of libraries nobody wants all that they log below `info`, which can be thousands of lines
 /// for each of ours: a level alone goes so far for us only.
 fn filter(text: &str) -> Result<EnvFilter, String> {
-    let directives = || text.split(',').map(str::trim);
-    let level = directives().filter_map(|directive| LevelFilter::from_str(directive).ok()).next_back();
-    let Some(level) = level.filter(|level| *level > LevelFilter::INFO) else {
-        return EnvFilter::try_new(text).map_err(|error| error.to_string());
+    let level = parts(text).filter_map(|directive| LevelFilter::from_str(directive).ok()).last();
+    let all: Vec<String> = match level.filter(|level| *level > LevelFilter::INFO) {
+        None => parts(text).map(str::to_owned).collect(),
+        Some(level) => {
+            let own = OWN.map(|target| format!("{target}={level}"));
+            let named = parts(text).filter(|directive| LevelFilter::from_str(directive).is_err());
+            // What is named comes last: of one target the last directive counts.
+            own.into_iter().chain(["info".to_owned()]).chain(named.map(str::to_owned)).collect()
+        }
     };
-    // What is named comes last: of one target the last directive counts.
-    let own = OWN.map(|target| format!("{target}={level}"));
-    let named = directives().filter(|directive| LevelFilter::from_str(directive).is_err()).map(str::to_owned);
-    let all: Vec<String> = own.into_iter().chain(["info".to_owned()]).chain(named).collect();
     EnvFilter::try_new(all.join(",")).map_err(|error| error.to_string())
 }
 
@@ -228,6 +255,34 @@ mod tests {
             ("hyper=debug", off, debug, off),
         ] {
             assert_eq!(logged(directives), [ours, libraries, access], "{directives}");
+        }
+    }
+
+    #[test]
+    fn set_to_nothing_it_logs_as_always() {
+        for nothing in ["", " ", ","] {
+            assert_eq!(directives(nothing).as_deref(), Ok(DEFAULT), "{nothing:?}");
+        }
+        assert_eq!(directives("info, access=off,").map(|text| logged(&text)[2]), Ok([false; 3]));
+    }
+
+    #[test]
+    fn what_is_no_directive_is_refused_in_words() {
+        for (wrong, said) in [
+            (
+                "wibble",
+                "`wibble` is neither a level (off, error, warn, info, debug, trace) nor of the form target=level",
+            ),
+            ("info,wibble", "`wibble` is neither"),
+            ("=info", "`=info` names no target before `=`; for all of them give a level (off, error, "),
+            ("info,foo=bar", "in `foo=bar`, `bar` is no level (off, error, "),
+            ("foo=", "in `foo=`, `` is no level (off, "),
+            ("info,=x=", "in `=x=`, `` is no level"),
+            ("warn,a=b=info", "in `a=b=info`, `a=b` is no target"),
+            ("a[=info", "in `a[=info`, `a[` is no target"),
+        ] {
+            let error = directives(wrong).unwrap_err();
+            assert!(error.starts_with(said), "{wrong}: {error}");
         }
     }
 

@@ -145,13 +145,14 @@ impl ModelMetrics {
         self.0.requests.get_or_create(&labels).inc();
     }
 
-    fn observe(&self, served: &Served, inference: Inference, trace_id: Option<TraceId>) {
+    /// `recorded` is the trace that an exemplar leads to.
+    fn observe(&self, served: &Served, inference: Inference, recorded: Option<TraceId>) {
         let labels = InferenceLabels {
             model_name: Arc::clone(&served.model),
             status: inference.outcome.as_str(),
             hardware_type: served.hardware,
         };
-        let exemplar = trace_id.map(|trace_id| TraceLabels { trace_id: trace_id.to_string() });
+        let exemplar = recorded.map(|trace| TraceLabels { trace_id: trace.to_string() });
         let seconds = inference.duration.as_secs_f64();
         self.0.durations.get_or_create(&labels).observe(seconds, exemplar, None);
     }
@@ -294,7 +295,7 @@ impl Measure {
         if let Some(inference) = self.context.inference().or_else(by_itself)
             && let Some(served) = served
         {
-            self.metrics.observe(served, inference, self.context.trace_id());
+            self.metrics.observe(served, inference, self.context.recorded_trace());
         }
     }
 }

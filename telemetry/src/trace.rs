@@ -85,6 +85,22 @@ impl Tracer {
 /// The flag of `traceparent` that says that the trace's id is random.
 const RANDOM: u8 = 2;
 
+/// Stands for a span that is not recorded, of this trace or of a new one: what is asked for it is not to be recorded either.
+pub(crate) fn unrecorded(parent: Option<&SpanContext>) -> SpanContext {
+    let ids = RandomIdGenerator::default();
+    let (trace, flags) = match parent {
+        Some(parent) => (parent.trace_id(), parent.trace_flags().with_sampled(false)),
+        None => (ids.new_trace_id(), TraceFlags::new(RANDOM)),
+    };
+    // W3C Trace Context has it that who changes whether a trace is sampled gives a new id.
+    SpanContext::new(trace, ids.new_span_id(), flags, false, TraceState::NONE)
+}
+
+/// What says in a request to another service that it belongs below this span.
+pub(crate) fn traceparent(span: &SpanContext) -> String {
+    format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8())
+}
+
 /// An open span, or nothing where nothing is recorded.
 #[derive(Default)]
 pub struct Span(Option<Box<Open>>);
@@ -154,9 +170,7 @@ impl Span {
     /// What says in a request to another service that it belongs below this span; nothing when it is not recorded.
     #[must_use]
     pub fn traceparent(&self) -> Option<String> {
-        let context = self.context()?;
-        let flags = context.trace_flags().to_u8();
-        Some(format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()))
+        self.context().map(traceparent)
     }
 
     /// A span of ours below it.

@@ -130,19 +130,24 @@ struct Recording {
 impl TraceLayer {
     fn begin<B>(&self, context: &Arc<RequestContext>, request: &Request<B>) -> Option<Recording> {
         let Self { tracer, begins } = self;
+        if !tracer.records() || context.parent.as_ref().is_some_and(|parent| !parent.is_sampled()) {
+            return None;
+        }
         let mut span = match &context.parent {
             Some(parent) => tracer.below(parent, "request", SpanKind::Server),
             None if *begins == Begins::Changes && request.method().is_safe() => return None,
             None => tracer.root("request", SpanKind::Server),
         };
-        let own = span.context()?.clone();
         if context.parent.as_ref().is_none_or(began_in_filter) {
-            if !tracer.has_room(context.evaluation.as_ref().is_some_and(is_taken)) {
+            let has_room = || tracer.has_room(context.evaluation.as_ref().is_some_and(is_taken));
+            if !(span.is_recorded() && has_room()) {
                 span.forget();
+                context.leave_out();
                 return None;
             }
             span.make_root();
         }
+        let own = span.context()?.clone();
         let (begun, read) = context.read;
         span.begin_at(begun);
         let endpoint = Endpoint::of(request);

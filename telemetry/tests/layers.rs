@@ -7,6 +7,9 @@ use halftone_telemetry::{
     metrics::ModelMetrics,
     outcome::Outcome,
     request_log::{MODEL_HEADER, RequestLogLayer},
+    sampling::Sampling,
+    trace::{Sink, Tracer},
+    trace_layer::{Begins, TraceLayer},
 };
 use reqwest::Client;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -84,6 +87,49 @@ async fn an_axum_service_is_counted_and_measured() {
     assert!(text.contains(&format!("trace_id=\"{TRACE}\"")), "exemplars link to traces: {text}");
     assert!(!text.contains("\"/a\""), "{text}");
     assert!(text.ends_with("# EOF\n"));
+}
+
+/// Where spans are recorded, but not looked at.
+struct Anywhere;
+
+impl Sink for Anywhere {
+    fn take(&self, _: &[u8]) {}
+}
+
+/// Also of traces that this program leaves to others, but of none that nobody has.
+#[tokio::test]
+async fn exemplars_name_traces_that_are_recorded() {
+    let most = |most: u32| Tracer::new(Anywhere, Arc::new(Sampling::new(1.0, most)));
+    let (by_client, by_filter) = ("b7ad6b7169203331", &TRACE[16..]);
+    for (case, tracer, came, is_named) in [
+        ("sampled by a client", most(0), Some((by_client, "01")), true),
+        ("not sampled by a client", most(9), Some((by_client, "00")), false),
+        ("begun in the filter", most(9), Some((by_filter, "03")), true),
+        ("begun in the filter, beyond the limit", most(0), Some((by_filter, "03")), false),
+        ("begun in the filter, not sampled", most(9), Some((by_filter, "02")), false),
+        ("begun here", most(9), None, true),
+        ("begun here, beyond the limit", most(0), None, false),
+        ("sampled by a client, nothing sent", Tracer::none(), Some((by_client, "01")), true),
+        ("not sampled by a client, nothing sent", Tracer::none(), Some((by_client, "00")), false),
+        ("no trace, nothing sent", Tracer::none(), None, false),
+    ] {
+        let metrics = ModelMetrics::default();
+        let router = Router::new()
+            .route("/infer", get(infer))
+            .layer(metrics.layer())
+            .layer(TraceLayer::new(tracer, Begins::Inferences))
+            .layer(ContextLayer);
+        let address = serve(router).await;
+        let mut request = client().get(format!("http://{address}/infer"));
+        if let Some((parent, flags)) = came {
+            request = request.header("traceparent", format!("00-{TRACE}-{parent}-{flags}"));
+        }
+        request.send().await.unwrap();
+        let text = metrics.render();
+        assert!(text.contains("model_inference_duration_seconds_count"), "{case}: {text}");
+        assert_eq!(text.contains("trace_id="), is_named, "{case}: {text}");
+        assert_eq!(text.contains(TRACE), is_named && came.is_some(), "{case}: {text}");
+    }
 }
 
 #[tokio::test]

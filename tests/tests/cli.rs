@@ -275,6 +275,9 @@ fn a_log_filter_that_filters_nothing_known_is_refused() -> Result<()> {
         ("wibble", false),
         ("info,wibble", false),
         ("info,=x=", false),
+        ("=info", false),
+        ("info,foo=bar", false),
+        ("", true),
         ("INFO", true),
         ("warn,halftone_control_plane=debug", true),
     ] {
@@ -286,5 +289,53 @@ fn a_log_filter_that_filters_nothing_known_is_refused() -> Result<()> {
         message.contains("`wibble` is neither a level (off, error, warn, info, debug, trace) nor"),
         "{message}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_collector_that_cannot_be_meant_is_refused_before_anything_is_done() -> Result<()> {
+    let cli = Cli::new(&[])?;
+    let refused = |serve: &mut std::process::Command| -> Result<String> {
+        // Nothing is made of a folder that is not to be used.
+        let data = cli.path().join("data");
+        let output = serve.arg("--data").arg(&data).current_dir(cli.path()).output()?;
+        let said = stderr(&output);
+        assert!(!output.status.success() && !data.exists(), "{said}");
+        Ok(said)
+    };
+    let serve = || -> Result<std::process::Command> {
+        let mut serve = command(&Paths::find()?.halftone);
+        serve.arg("serve");
+        Ok(serve)
+    };
+    let hint = "'--otlp-endpoint <URL>': http:// is missing; give http://localhost:4317";
+    let by_flag = refused(serve()?.args(["--otlp-endpoint", "localhost:4317"]))?;
+    assert!(by_flag.contains(hint), "{by_flag}");
+    let by_environment = refused(serve()?.env("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317"))?;
+    assert!(by_environment.contains(hint), "{by_environment}");
+    let protocol = refused(serve()?.args(["--otlp-protocol", "http"]))?;
+    assert!(protocol.contains("it is neither grpc nor http/protobuf"), "{protocol}");
+    let with_path = refused(serve()?.args(["--otlp-endpoint", "http://localhost:4317/v1/traces"]))?;
+    assert!(with_path.contains("something behind the port"), "{with_path}");
+    let headers = refused(
+        serve()?
+            .args(["--otlp-endpoint", "http://localhost:4317"])
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "secret"),
+    )?;
+    assert!(headers.contains("header 1 is not of the form name=value"), "{headers}");
+    Ok(())
+}
+
+/// What both programs have is said of each as it is.
+#[test]
+fn help_tells_what_the_control_plane_records() -> Result<()> {
+    let output = Cli::new(&[])?.run(&["serve", "--help"])?;
+    let help = stdout(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+    let of = |flag: &str| {
+        help.split_once(flag).and_then(|(_, text)| text.split_once("[env")).unwrap_or_default().0
+    };
+    let (limit, sample) = (of("--trace-limit <"), of("--trace-sample <"));
+    assert!(limit.contains("requests that change something") && !limit.contains("filter"), "{limit}");
+    assert!(sample.contains("begin in the control plane"), "{sample}");
     Ok(())
 }

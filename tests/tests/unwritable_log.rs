@@ -8,7 +8,7 @@ use nix::{
 };
 use std::{
     fs::OpenOptions,
-    io::{ErrorKind, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -167,6 +167,53 @@ async fn a_reader_that_hangs_holds_no_backend_up() -> Result<()> {
     inference.stderr(errors).stdout(output);
     let (running, ready) = start(inference, &folder.path().join("ready")).await?;
     infer(&ready, REQUESTS).await?;
+    stop(running).await
+}
+
+/// How many lines of this kind were dropped, as Prometheus reads it.
+async fn dropped(admin: &str, lines: &str) -> Result<u64> {
+    let text = traffic::client()?.get(format!("http://{admin}/metrics")).send().await?.text().await?;
+    let series = format!("halftone_log_lines_dropped_total{{lines=\"{lines}\"}} ");
+    let count = text.lines().find_map(|line| line.strip_prefix(&series));
+    Ok(count.with_context(|| format!("no {series}in {text}"))?.parse()?)
+}
+
+/// They are those of requests alone, however many there are, and are told of as soon as somebody reads again.
+#[tokio::test]
+async fn lines_that_nobody_reads_are_dropped_and_counted() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (errors, reader) = hung()?;
+    let mut inference = backend("info")?;
+    inference.args(["--admin", "127.0.0.1:0"]).stderr(errors);
+    let (running, ready) = start(inference, &folder.path().join("ready")).await?;
+    let (address, admin) = ready.trim().split_once('\n').context("no address for operators")?;
+    ensure!(dropped(admin, "access").await? == 0, "there is room");
+    // Long lines, of which few take all of it.
+    let (client, url) = (traffic::client()?, format!("http://{address}/{}", "long".repeat(8_000)));
+    let ask = async |requests: u64| -> Result<()> {
+        for _ in 0..requests {
+            let answer =
+                tokio::time::timeout(PATIENCE, client.get(&url).send()).await.context("one waits")?;
+            ensure!(answer?.status() == 404, "there is no such path");
+        }
+        Ok(())
+    };
+    ask(600).await?;
+    let first = dropped(admin, "access").await?;
+    ensure!(first > 0, "a reader that hangs has room for everything");
+    ask(10).await?;
+    let (access, other) = (dropped(admin, "access").await?, dropped(admin, "other").await?);
+    ensure!((access, other) == (first + 10, 0), "{access} of requests after {first}, {other} others");
+    let told = tokio::task::spawn_blocking(move || {
+        reader.set_read_timeout(Some(PATIENCE))?;
+        let lines = BufReader::new(&reader).lines().map_while(Result::ok);
+        let told = lines.filter(|line| line.contains("lines of the log were dropped")).take(1).last();
+        // Whoever goes on reading is in nobody's way.
+        anyhow::Ok((reader, told))
+    });
+    let (_reader, told) = told.await??;
+    let told = told.context("nobody is told")?;
+    ensure!(told.contains("WARN") && told.contains(&format!("lines=\"access\" dropped={access}")), "{told}");
     stop(running).await
 }
 

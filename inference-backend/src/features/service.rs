@@ -156,10 +156,11 @@ impl Service {
         // The trace of who asked first. Others that wait for the same answer see in theirs that they waited.
         let mut span = call.calls("GET");
         span.set("http.request.method", "GET");
+        let traceparent = call.traceparent(&span);
         let landing = Landing { service: Arc::clone(self), url };
         tokio::spawn(async move {
             let Landing { service, url } = &landing;
-            let answer = service.fetch(url, &mut span).await;
+            let answer = service.fetch(url, traceparent, &mut span).await;
             drop(span);
             if let Ok((answer, bytes)) = &answer {
                 service.lock().put(Arc::clone(url), Arc::clone(answer), *bytes);
@@ -172,12 +173,17 @@ impl Service {
     }
 
     /// The answer, and how many bytes it takes.
-    async fn fetch(&self, url: &str, span: &mut Span) -> Result<(Arc<Answer>, usize), String> {
+    async fn fetch(
+        &self,
+        url: &str,
+        traceparent: Option<String>,
+        span: &mut Span,
+    ) -> Result<(Arc<Answer>, usize), String> {
         let mut request = Request::get(url).body(Body::default()).map_err(|e| e.to_string())?;
         // Not the whole URL, which has the unit in it.
         span.set_some("server.address", request.uri().host());
         span.set_some("server.port", request.uri().port_u16().map(i64::from));
-        if let Some(traceparent) = span.traceparent().and_then(|text| text.try_into().ok()) {
+        if let Some(traceparent) = traceparent.and_then(|text| text.try_into().ok()) {
             request.headers_mut().insert("traceparent", traceparent);
         }
         let response = self.http.clone().call(request).await.map_err(|e| {

@@ -497,6 +497,11 @@ fn says_what_is_missing() {
     let not_fetched = refused(&mut elsewhere);
     assert!(not_fetched.contains("run scripts/setup.sh"), "{not_fetched}");
 
+    // Settings are looked at before models are, which take long.
+    let http = ["--serve", "digits:7", "--otlp-endpoint", "http://127.0.0.1:1/v1/traces"];
+    let collector = refused(command(&models).args(http));
+    assert!(collector.contains("there is something behind the port"), "{collector}");
+
     fs::create_dir_all(folder.path().join("broken/1")).unwrap();
     fs::write(folder.path().join("broken/1/model.onnx"), "not a model").unwrap();
     let more_than_most = refused(command(&models).args(["--min-workers", "3", "--max-workers", "2"]));

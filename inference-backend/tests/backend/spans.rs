@@ -208,6 +208,74 @@ async fn a_server_that_has_the_model_is_asked_within_the_trace() {
     assert_eq!(seen.lock().unwrap().last().unwrap(), unsampled);
 }
 
+/// Where this program chooses not to record a trace, those that it asks are not to record it, either: their spans would have nothing
+/// above them. What clients chose goes on as it came.
+#[tokio::test]
+async fn who_is_asked_is_told_what_is_not_recorded() {
+    let by_features: Arc<Mutex<Vec<String>>> = Arc::default();
+    let record = Arc::clone(&by_features);
+    let answer = async move |headers: HeaderMap| {
+        record.lock().unwrap().push(headers["traceparent"].to_str().unwrap().to_owned());
+        Json(json!({ "value": 5.0 }))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, Router::new().route("/f", get(answer))).into_future());
+    let by_server: Arc<Mutex<Vec<String>>> = Arc::default();
+    let record = Arc::clone(&by_server);
+    let fake = Fake::start(move |_, request| {
+        let told = request.metadata().get_all("traceparent").iter().map(|value| value.to_str().unwrap());
+        record.lock().unwrap().push(told.collect::<Vec<_>>().join(" and "));
+        Ok(fake::y(2.0))
+    });
+    let repository = tempfile::tempdir().unwrap();
+    let folder = repository.path().join("m").join("1");
+    fs::create_dir_all(&folder).unwrap();
+    let config: Value = json!({ "url": fake.url, "timeout_ms": 60_000 });
+    fs::write(folder.join("remote.json"), config.to_string()).unwrap();
+    let service = json!({ "url": format!("http://{address}/f"), "timeout_ms": 60_000, "ttl_ms": 0 });
+    let input = json!({ "from": "service", "service": "profile", "field": "/value" });
+    let features = json!({ "services": { "profile": service }, "inputs": { "x": input } });
+    fs::write(repository.path().join("m/config.json"), json!({ "features": features }).to_string()).unwrap();
+
+    let began = format!("00-{TRACE}-{}-03", &TRACE[16..]);
+    let client = |flags: &str| format!("00-{TRACE}-b7ad6b7169203331-{flags}");
+    let (limited, share, all) = ((1.0, 0), (0.0, 1_000), (1.0, 1_000));
+    for ((share, most), came, flags) in [
+        (limited, Some(began.clone()), "02"),
+        (limited, None, "02"),
+        (limited, Some(client("01")), "01"),
+        (limited, Some(client("00")), "00"),
+        (share, Some(began.clone()), "03"),
+        (share, None, "02"),
+        (all, Some(began.clone()), "03"),
+        (all, Some(began.replace("-03", "-02")), "02"),
+        (all, None, "03"),
+    ] {
+        let kept = Kept::default();
+        let tracer = Tracer::new(kept.clone(), Arc::new(Sampling::new(share, most)));
+        let server = Server::start_traced(repository.path(), &[], Options::default(), tracer).await;
+        let headers = came.as_deref().map(|came| ("traceparent", came));
+        server
+            .post_with("/v2/models/m/infer", json!({ "inputs": [] }).to_string(), headers.as_slice())
+            .await
+            .output("y");
+        let told = [&by_features, &by_server].map(|told| told.lock().unwrap().pop().unwrap());
+        for told in &told {
+            let case = format!("{share} {most} {came:?}: {told}");
+            assert!(told.ends_with(&format!("-{flags}")), "{case}");
+            assert!(came.is_none() || told.starts_with(&format!("00-{TRACE}-")), "{case}");
+            let above = kept.all().iter().any(|span| span.span_id == parent_in(told));
+            assert_eq!(above, matches!(flags, "01" | "03"), "{case}");
+        }
+        let is_unsampled = |came: &&String| came.ends_with("-00") || came.ends_with("-02");
+        if let Some(came) = came.as_ref().filter(is_unsampled) {
+            assert_eq!(&told, &[came.clone(), came.clone()]);
+        }
+        assert_eq!(told[0].get(3..35), told[1].get(3..35), "both are asked within one trace");
+    }
+}
+
 /// Without a trace, an inference begins one; a probe does not.
 #[tokio::test]
 async fn what_belongs_to_no_trace_begins_one_if_it_is_an_inference() {

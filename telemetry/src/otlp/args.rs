@@ -1,7 +1,8 @@
 //! The flags of both binaries that say where spans and metrics go. Their environment variables are OpenTelemetry's own.
 
 use axum::http::{HeaderName, HeaderValue, Uri};
-use clap::Args;
+use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
+use std::ffi::OsStr;
 
 /// The variable with headers for the collector: a token, for example. No flag, so that it stands in no list of processes.
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
@@ -25,6 +26,7 @@ pub struct OtlpArgs {
         long,
         env = "OTEL_EXPORTER_OTLP_ENDPOINT",
         value_name = "URL",
+        value_parser = Address,
         hide_env_values = true,
         display_order = 800
     )]
@@ -44,29 +46,13 @@ pub struct OtlpArgs {
     /// How often metrics are sent; 0 for never, where Prometheus reads them.
     #[arg(long, env = "OTEL_METRIC_EXPORT_INTERVAL", value_name = "MILLISECONDS", default_value = "60000", value_parser = interval, display_order = 800)]
     pub otlp_metrics_interval: u64,
-
-    /// The share of traces that begin in this program and are recorded, from 0 to 1. Of those that come with a request, its
-    /// `traceparent` says whether they are.
-    #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = share, display_order = 800)]
-    pub trace_sample: f64,
-
-    /// How many requests per second are recorded, at most, whose traces begin in this program or in the filter before it; and as many
-    /// more that a rule took, such as a candidate's. Traces that clients sample are not limited.
-    #[arg(
-        long,
-        env = "HALFTONE_TRACE_LIMIT",
-        value_name = "PER-SECOND",
-        default_value_t = 200,
-        display_order = 800
-    )]
-    pub trace_limit: u32,
 }
 
 /// OpenTelemetry has it that a variable that is set to nothing counts as unset.
 fn protocol(text: &str) -> Result<Protocol, String> {
     match text {
         "" | "grpc" => Ok(Protocol::Grpc),
-        "http/protobuf" | "http" => Ok(Protocol::Http),
+        "http/protobuf" => Ok(Protocol::Http),
         _ => Err("it is neither grpc nor http/protobuf".into()),
     }
 }
@@ -90,44 +76,87 @@ pub fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "it is a share of all, a number from 0 to 1".into())
 }
 
+/// Where spans and metrics go: what the settings come to.
+#[derive(Debug)]
+pub struct Collector {
+    pub(super) endpoint: String,
+    pub(super) protocol: Protocol,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Milliseconds between two pushes of metrics; 0 for none.
+    pub(super) metrics_interval: u64,
+}
+
 impl OtlpArgs {
-    /// The collector's address without a slash at its end; nothing when there is none.
+    /// The collector; nothing when there is none. To be asked for before anything that takes long.
     ///
     /// # Errors
-    /// When it is no address that can be reached.
-    pub(super) fn endpoint(&self) -> Result<Option<String>, String> {
-        let disabled =
-            std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-        let Some(text) = self.otlp_endpoint.as_deref().filter(|text| !text.is_empty() && !disabled) else {
+    /// What is wrong with the settings together, or with the headers of the environment; their values are not repeated.
+    pub fn collector(&self) -> Result<Option<Collector>, String> {
+        let Some(text) = self.otlp_endpoint.as_deref().filter(|text| !text.is_empty() && !is_disabled())
+        else {
             return Ok(None);
         };
-        let wrong = |problem: &str| format!("--otlp-endpoint: {problem}; give http://HOST:PORT");
-        let uri: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("only http is spoken; have a collector beside this program go on with TLS"));
+        let endpoint = text.trim_end_matches('/').to_owned();
+        let path = address(text).map_err(|problem| format!("--otlp-endpoint: {problem}"))?.path().to_owned();
+        if self.otlp_protocol == Protocol::Grpc && path != "/" {
+            return Err("--otlp-endpoint: there is something behind the port, which only --otlp-protocol http/protobuf has a \
+                        use for; give http://HOST:PORT"
+                .into());
         }
-        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(wrong(&format!(
-                "a password does not belong into it but, as a header, into {HEADERS}"
-            )));
-        }
-        if authority.host().is_empty() || authority.as_str() != authority.host() && uri.port_u16().is_none() {
-            return Err(wrong("its host or port is none"));
-        }
-        if uri.query().is_some() || (self.otlp_protocol == Protocol::Grpc && uri.path() != "/") {
-            return Err(wrong("there is something behind the port"));
-        }
-        Ok(Some(text.trim_end_matches('/').to_owned()))
+        let headers = headers(&std::env::var(HEADERS).unwrap_or_default())?;
+        let (protocol, metrics_interval) = (self.otlp_protocol, self.otlp_metrics_interval);
+        Ok(Some(Collector { endpoint, protocol, headers, metrics_interval }))
     }
+}
 
-    /// What goes with every message.
-    ///
-    /// # Errors
-    /// When a header is wrong; its value is not repeated.
-    pub(super) fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
-        headers(&std::env::var(HEADERS).unwrap_or_default())
+/// Whether the environment has it that nothing is sent, whatever else it says.
+fn is_disabled() -> bool {
+    std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
+/// Takes the address of a collector. A function would have what it refuses repeated, and there may be a password in it.
+#[derive(Clone, Debug)]
+struct Address;
+
+impl TypedValueParser for Address {
+    type Value = String;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
+        let text = value.to_str().unwrap_or("\u{fffd}");
+        if text.is_empty() || is_disabled() {
+            return Ok(text.to_owned());
+        }
+        address(text).map(|_| text.to_owned()).map_err(|problem| {
+            let flag = arg.map(ToString::to_string).unwrap_or_default();
+            let problem = format!("invalid value for '{flag}': {problem}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, problem).with_cmd(command)
+        })
     }
+}
+
+/// Where a collector can be reached.
+fn address(text: &str) -> Result<Uri, String> {
+    if !text.contains("://") {
+        let whole = format!("http://{text}");
+        let hint = if address(&whole).is_ok() { &whole } else { "http://HOST:PORT" };
+        return Err(format!("http:// is missing; give {hint}"));
+    }
+    let wrong = |problem: &str| format!("{problem}; give http://HOST:PORT");
+    let uri: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
+    if uri.scheme_str() != Some("http") {
+        return Err(wrong("only http is spoken; have a collector beside this program go on with TLS"));
+    }
+    let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(wrong(&format!("a password does not belong into it but, as a header, into {HEADERS}")));
+    }
+    if authority.host().is_empty() || authority.as_str() != authority.host() && uri.port_u16().is_none() {
+        return Err(wrong("its host or port is none"));
+    }
+    if uri.query().is_some() {
+        return Err(wrong("there is something behind the port"));
+    }
+    Ok(uri)
 }
 
 /// `name=value,name=value`, the values percent-encoded.
@@ -165,32 +194,47 @@ fn decode(value: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
-    fn endpoint(url: &str, otlp_protocol: Protocol) -> Result<Option<String>, String> {
-        let otlp_endpoint = Some(url.to_owned());
-        let (otlp_metrics_interval, trace_sample, trace_limit) = (0, 1.0, 1);
-        OtlpArgs { otlp_endpoint, otlp_protocol, otlp_metrics_interval, trace_sample, trace_limit }.endpoint()
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        otlp: OtlpArgs,
+    }
+
+    /// Where the messages go, or what the program says.
+    fn endpoint(line: &[&str]) -> Result<Option<String>, String> {
+        let line = ["program"].iter().chain(line);
+        let program = Program::try_parse_from(line).map_err(|error| error.to_string())?;
+        Ok(program.otlp.collector()?.map(|collector| collector.endpoint))
     }
 
     #[test]
     fn endpoints() {
         let url = "http://127.0.0.1:4317";
-        assert_eq!(endpoint(url, Protocol::Grpc), Ok(Some(url.into())));
-        assert_eq!(endpoint(&format!("{url}/"), Protocol::Grpc), Ok(Some(url.into())));
-        assert_eq!(endpoint(&format!("{url}/otlp/"), Protocol::Http), Ok(Some(format!("{url}/otlp"))));
-        assert_eq!(endpoint("", Protocol::Grpc), Ok(None));
+        assert_eq!(endpoint(&[]), Ok(None));
+        assert_eq!(endpoint(&["--otlp-endpoint", url]), Ok(Some(url.into())));
+        assert_eq!(endpoint(&["--otlp-endpoint", &format!("{url}/")]), Ok(Some(url.into())));
+        let (http, with_path) = ("--otlp-protocol=http/protobuf", format!("{url}/otlp"));
+        assert_eq!(endpoint(&[http, "--otlp-endpoint", &format!("{with_path}/")]), Ok(Some(with_path)));
+        assert_eq!(endpoint(&["--otlp-endpoint="]), Ok(None));
         for (url, problem) in [
-            ("127.0.0.1:4317", "give http://HOST:PORT"),
+            ("localhost:4317", "http:// is missing; give http://localhost:4317\n"),
+            ("collector", "http:// is missing; give http://collector\n"),
+            ("[::1]:4317/", "http:// is missing; give http://[::1]:4317/\n"),
+            ("me:secret@collector:4317", "http:// is missing; give http://HOST:PORT\n"),
+            ("no url", "http:// is missing; give http://HOST:PORT\n"),
             ("https://collector:4317", "only http is spoken"),
             ("http://me:secret@collector:4317", "a password does not belong"),
-            ("http://collector:4317/v1/traces", "something behind the port"),
+            ("http://collector:4317/v1/traces", "something behind the port, which only --otlp-protocol"),
             ("http://collector:4317?a", "something behind the port"),
-            ("no url", "it is no URL"),
+            ("http://no url", "it is no URL"),
             ("http://127.0.0.1:99999", "its host or port is none"),
             ("http://:4317", "its host or port is none"),
         ] {
-            let error = endpoint(url, Protocol::Grpc).unwrap_err();
+            let error = endpoint(&["--otlp-endpoint", url]).unwrap_err();
             assert!(error.contains(problem) && !error.contains("secret"), "{url}: {error}");
+            assert!(error.contains("--otlp-endpoint"), "{url}: {error}");
         }
     }
 
@@ -209,7 +253,9 @@ mod tests {
     fn what_is_set_to_nothing_counts_as_unset() {
         assert_eq!([protocol(""), protocol("http/protobuf")], [Ok(Protocol::Grpc), Ok(Protocol::Http)]);
         assert_eq!([interval(""), interval("0"), interval("86400000")], [Ok(60_000), Ok(0), Ok(86_400_000)]);
-        protocol("http/json").unwrap_err();
+        for unknown in ["http", "http/json", "GRPC"] {
+            protocol(unknown).unwrap_err();
+        }
         interval("86400001").unwrap_err();
     }
 

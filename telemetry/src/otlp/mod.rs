@@ -9,7 +9,7 @@ mod origin;
 mod push;
 mod spans;
 
-pub use args::{OtlpArgs, Protocol, share};
+pub use args::{Collector, OtlpArgs, Protocol, share};
 
 use crate::{metrics::ModelMetrics, sampling::Sampling, trace::Tracer};
 use opentelemetry::KeyValue;
@@ -25,29 +25,31 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts to send what the command line asks for. To be called within tokio's runtime. `service` is the `service.name`
-    /// unless the environment has one; `attributes` are said of everything. The metrics get those of the sending itself.
+    /// Starts to send to the collector, if there is one, what is sampled. To be called within tokio's runtime. `service` is the
+    /// `service.name` unless the environment has one; `attributes` are said of everything. The metrics get those of the sending itself.
     ///
     /// # Errors
-    /// What is wrong with the command line or the environment.
+    /// When there is no way to the collector.
     pub fn start(
-        args: &OtlpArgs,
+        collector: Option<Collector>,
+        sampling: Sampling,
         service: &'static str,
         attributes: Vec<KeyValue>,
         metrics: &ModelMetrics,
     ) -> Result<Self, String> {
         let (stop, stopped) = watch::channel(false);
-        let Some(endpoint) = args.endpoint()? else {
+        let Some(collector) = collector else {
             return Ok(Self { tracer: Tracer::none(), stop, tasks: Vec::new() });
         };
-        let link = link::Link::new(endpoint, args.otlp_protocol, args.headers()?)?;
+        let Collector { endpoint, protocol, headers, metrics_interval } = collector;
+        let link = link::Link::new(endpoint, protocol, headers)?;
         let origin = origin::Origin::new(service, attributes);
         let (sink, sender) = spans::channel();
-        let sampling = Arc::new(Sampling::new(args.trace_sample, args.trace_limit));
+        let sampling = Arc::new(sampling);
         metrics.register(Box::new(sink.counts(Arc::clone(&sampling))));
         let mut tasks = vec![tokio::spawn(sender.run(link.clone(), origin.clone(), stopped.clone()))];
-        if args.otlp_metrics_interval > 0 {
-            let interval = Duration::from_millis(args.otlp_metrics_interval);
+        if metrics_interval > 0 {
+            let interval = Duration::from_millis(metrics_interval);
             tasks.push(tokio::spawn(push::run(link, origin, metrics.clone(), interval, stopped)));
         }
         Ok(Self { tracer: Tracer::new(sink, sampling), stop, tasks })

@@ -21,9 +21,10 @@ impl Watched {
         paths.serve_flags.extend(["--admin", "127.0.0.1:0"].map(Into::into));
         paths.inference_flags.push("--admin=127.0.0.1:0".to_owned());
         let receiver = Receiver::start().await?;
-        for flag in
-            [format!("--otlp-endpoint=http://{}", receiver.address), "--otlp-protocol=http".to_owned()]
-        {
+        for flag in [
+            format!("--otlp-endpoint=http://{}", receiver.address),
+            "--otlp-protocol=http/protobuf".to_owned(),
+        ] {
             paths.serve_flags.push(flag.clone().into());
             paths.inference_flags.push(flag);
         }
