@@ -19,7 +19,7 @@ use prost::Message;
 use std::{
     io::Read,
     net::{SocketAddr, TcpListener as StdListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -226,6 +226,14 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// Where the program is.
+    ///
+    /// # Errors
+    /// When it was not fetched.
+    pub fn program() -> Result<PathBuf> {
+        fetched("HALFTONE_TEST_COLLECTOR", "collector/collector")
+    }
+
     /// Starts one, with its log in `folder`.
     ///
     /// # Errors
@@ -233,7 +241,7 @@ impl Collector {
     pub async fn start(folder: &Path) -> Result<Self> {
         let receiver = Receiver::start().await?;
         let [grpc, http] = [free_port()?, free_port()?];
-        let mut command = command(&fetched("HALFTONE_TEST_COLLECTOR", "collector/collector")?);
+        let mut command = command(&Self::program()?);
         command.arg("start").args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"]);
         command.args(["--batch-timeout", "50ms"]);
         command.arg("--otlp-exporter-endpoint").arg(format!("http://{}", receiver.address));

@@ -182,8 +182,16 @@ impl Prometheus {
         Ok(async move || Self::listen(&folder, address).await)
     }
 
+    /// Where the program is; `promtool` stands beside it.
+    ///
+    /// # Errors
+    /// When it was not fetched.
+    pub fn program() -> Result<PathBuf> {
+        fetched("HALFTONE_TEST_PROMETHEUS", "prometheus/prometheus")
+    }
+
     async fn listen(folder: &Path, address: SocketAddr) -> Result<Self> {
-        let mut command = command(&fetched("HALFTONE_TEST_PROMETHEUS", "prometheus/prometheus")?);
+        let mut command = command(&Self::program()?);
         command.arg(format!("--config.file={}", folder.join("prometheus.yml").display()));
         command.arg(format!("--storage.tsdb.path={}", folder.join("prometheus").display()));
         command.arg(format!("--web.listen-address={address}"));
