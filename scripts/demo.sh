@@ -19,6 +19,8 @@ themselves, and then stays up for you to try.
   --free-ports         let the system choose all ports; with a --folder of its own, a demo can run beside another
   --folder FOLDER      for the logs and the store: a new one, an empty one, or one that an earlier demo made
                        [.halftone/demo]
+  --otlp-endpoint URL  an OpenTelemetry collector (http://HOST:PORT) that the control plane and the backends send spans
+                       and metrics to
 
 environment:
   HALFTONE_ENVOY, ORT_DYLIB_PATH   an Envoy and a libonnxruntime of your own; see scripts/setup.sh --help
@@ -34,8 +36,8 @@ for argument in "$@"; do
     fi
     case $argument in
         -h | --help) usage && exit ;;
-        --check | --free-ports | --folder=* | --*-port=*) ;;
-        --folder | --rest-port | --xds-port | --envoy-port | --admin-port | --backend-port) value=true ;;
+        --check | --free-ports | --folder=* | --*-port=* | --otlp-endpoint=*) ;;
+        --folder | --otlp-endpoint | --rest-port | --xds-port | --envoy-port | --admin-port | --backend-port) value=true ;;
         *)
             echo "demo: unknown argument '$argument'; see scripts/demo.sh --help" >&2
             exit 2

@@ -565,13 +565,14 @@ impl Stack {
     /// # Errors
     /// When something does not get ready.
     pub async fn start_in(
+        paths: Paths,
         folder: &Path,
         ports: Ports,
         versions: u16,
         envoys: usize,
         workers: usize,
     ) -> Result<Self> {
-        Self::assemble(reporting(Paths::find()?, folder), folder, ports, versions, envoys, workers).await
+        Self::assemble(reporting(paths, folder), folder, ports, versions, envoys, workers).await
     }
 
     async fn assemble(

@@ -30,6 +30,8 @@ pub struct Exchange {
     pub status: Result<u16, String>,
     /// `x-halftone-target` of the response.
     pub target: Option<String>,
+    /// `x-halftone-trace` of the response: what `halftone trace` is asked by.
+    pub trace: Option<String>,
     /// `model_version` of the response: who really answered.
     pub version: Option<String>,
     /// Whether the model was right.
@@ -70,14 +72,16 @@ async fn send_body(
         latency: Duration::ZERO,
         status: Err(String::new()),
         target: None,
+        trace: None,
         version: None,
         correct: None,
     };
     match request.send().await {
         Ok(response) => {
             exchange.status = Ok(response.status().as_u16());
-            let target = response.headers().get("x-halftone-target").and_then(|value| value.to_str().ok());
-            exchange.target = target.map(ToOwned::to_owned);
+            let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+            exchange.target = header("x-halftone-target");
+            exchange.trace = header("x-halftone-trace");
             match response.json::<Value>().await {
                 Ok(body) => {
                     exchange.version = body["model_version"].as_str().map(ToOwned::to_owned);

@@ -1,7 +1,11 @@
 //! The demo as a user meets it, up to where its own checks begin (`scripts/demo.sh --check` runs those).
 
 use anyhow::{Context, Result};
-use halftone_tests::{Process, repository};
+use halftone_tests::{
+    Process,
+    collector::{Collector, Received},
+    repository,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -118,6 +122,27 @@ async fn a_check_that_is_cut_off_fails_and_the_environment_does_not_matter() -> 
         kill(Pid::from_raw(i32::try_from(process.pid())?), signal)?;
         assert_eq!(process.wait()?.code(), Some(code), "{}", process.log());
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_collector_gets_the_spans_of_the_control_plane_and_of_each_backend() -> Result<()> {
+    let (folder, logs) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let collector = Collector::start(logs.path()).await?;
+    let mut command = demo(folder.path());
+    command.args(["--free-ports", "--otlp-endpoint", &format!("http://{}", collector.grpc)]);
+    let mut process = Process::start("demo", command, logs.path())?;
+    let senders = async || {
+        let spans = collector.receiver.spans();
+        let of = |span: &Received| [span.of_resource("service.name"), span.of_resource("model.version")];
+        let senders: BTreeSet<_> = spans.iter().map(of).collect();
+        (senders.len() == 3).then_some(senders)
+    };
+    let senders = process.wait_until(Duration::from_secs(60), senders).await?;
+    let backend = |version: &str| [Some("halftone-inference".to_owned()), Some(version.to_owned())];
+    // Nobody gets the third version yet.
+    let expected = [[Some("halftone".to_owned()), None], backend("1"), backend("2")];
+    assert_eq!(senders, expected.into());
     Ok(())
 }
 

@@ -25,7 +25,7 @@ async fn bundle(stack: &Stack, node_cluster: &str) -> Result<(Vec<String>, u64)>
 #[tokio::test]
 async fn each_cluster_of_proxies_gets_its_own_rules() -> Result<()> {
     let folder = tempfile::Builder::new().prefix("halftone-").tempdir()?;
-    let mut stack = Stack::start_in(folder.path(), Ports::default(), 0, 0, 0).await?;
+    let mut stack = Stack::start_in(Paths::find()?, folder.path(), Ports::default(), 0, 0, 0).await?;
     let (elsewhere, shared) = (Answering::start().await?, Answering::start().await?);
     let (europe, america) = (Answering::start().await?, Answering::start().await?);
     for (name, xds_form) in [("eu-1", "sotw"), ("us-1", "delta")] {

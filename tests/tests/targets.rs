@@ -30,7 +30,7 @@ impl Front {
     /// With one worker, so that limits are exact.
     async fn start(xds_form: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("halftone-").tempdir()?;
-        let mut stack = Stack::start_in(folder.path(), Ports::default(), 0, 0, 0).await?;
+        let mut stack = Stack::start_in(Paths::find()?, folder.path(), Ports::default(), 0, 0, 0).await?;
         let elsewhere = Answering::start().await?;
         elsewhere.answer_with(404);
         let options = EnvoyOptions {

@@ -1,6 +1,6 @@
 //! The demo's claims, checked.
 
-use crate::story::Told;
+use crate::{story::Told, why::Why};
 use halftone_tests::traffic::{Exchange, by_target, failures, is_binomial};
 use std::{collections::HashSet, process::ExitCode};
 
@@ -88,6 +88,17 @@ impl Checks {
         self.claim(
             format!("of {} requests after that, none got v3 ({late} did)", told.afterwards.len()),
             late == 0 && !told.afterwards.is_empty(),
+        );
+    }
+
+    pub(crate) fn explained(&mut self, why: &Why) {
+        let Why { trace, told } = why;
+        let decision = &told["decision"];
+        let by_release = decision["target"] == "v3" && decision["rule"] == "digits-v3";
+        let step = &told["why"]["release"]["decision"]["action"];
+        self.claim(
+            format!("`halftone trace {trace}` says that the release of v3 decided it, by its {step}"),
+            by_release && ["start", "widen"].iter().any(|action| step == action),
         );
     }
 

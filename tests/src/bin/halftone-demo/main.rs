@@ -8,12 +8,13 @@ mod folder;
 mod ports;
 mod report;
 mod story;
+mod why;
 
 use anyhow::Result;
 use check::Checks;
 use clap::Parser;
 use halftone_tests::{
-    Ports, Stack,
+    Paths, Ports, Stack,
     digits::{self, Digit},
     repository,
     traffic::{Exchange, Traffic, by_target, failures, replay},
@@ -59,6 +60,9 @@ struct Args {
     /// Folder for the logs and the store: a new one, an empty one, or one that an earlier demo made.
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// An OpenTelemetry collector (http://HOST:PORT) that the control plane and the backends send spans and metrics to.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
 impl Args {
@@ -73,6 +77,15 @@ impl Args {
             admin: self.admin_port,
             backend: self.backend_port,
         }
+    }
+
+    /// The programs, with what they are told of the collector. The filter and Envoy send nothing.
+    fn paths(&self) -> Result<Paths> {
+        let mut paths = Paths::find()?;
+        let otlp = self.otlp_endpoint.iter().map(|url| format!("--otlp-endpoint={url}"));
+        paths.serve_flags.extend(otlp.clone().map(Into::into));
+        paths.inference_flags.extend(otlp);
+        Ok(paths)
     }
 }
 
@@ -118,7 +131,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     folder::empty(&folder)?;
 
     println!("Starting the control plane, three backends with ONNX Runtime, and Envoy with the filter …");
-    let stack = Stack::start_in(&folder, ports, VERSIONS, 1, 2).await?;
+    let stack = Stack::start_in(args.paths()?, &folder, ports, VERSIONS, 1, 2).await?;
     let digits = Arc::new(digits::test_set()?);
     let urls = [stack.envoys[0].infer_url()];
     let mut checks = Checks::default();
@@ -158,23 +171,25 @@ async fn run(args: &Args) -> Result<ExitCode> {
     checks.split(&second, SECOND_SHARE);
     checks.nobody_moved_back(back);
 
-    releases(&stack, &urls, &digits, &mut checks).await?;
+    let broken = releases(&stack, &urls, &digits, &mut checks).await?;
+    let why = why::ask(&stack, &broken, "v3")?;
+    checks.explained(&why);
 
     if args.check {
         return Ok(checks.report());
     }
-    report::curl_lines(&stack, &digits[0].request)?;
+    report::curl_lines(&stack, &digits[0].request, &why.trace)?;
     // Until somebody ends it.
     std::future::pending().await
 }
 
-/// Releases, one after the other: a copy, a better version, a broken one.
+/// Releases, one after the other: a copy, a better version, a broken one. The answer is all requests during the last one.
 async fn releases(
     stack: &Stack,
     urls: &[String],
     digits: &Arc<Vec<Digit>>,
     checks: &mut Checks,
-) -> Result<()> {
+) -> Result<Vec<Exchange>> {
     println!(
         "\nFrom here on nobody moves a weight. A release does it, by what it sees: errors from the backends, and whether\n\
          answers were right from the application, which sends each label back. Everybody is at v1 again.\n"
@@ -206,7 +221,7 @@ async fn releases(
     }
     checks.no_failures("release of v3", &broken.exchanges);
     checks.rolled_back(&broken);
-    Ok(())
+    Ok(broken.exchanges)
 }
 
 fn ruleset(stack: &Stack, share: f64) -> String {

@@ -72,9 +72,10 @@ pub(crate) fn indented(text: &str) -> String {
 }
 
 /// What to try while everything is up.
-pub(crate) fn curl_lines(stack: &Stack, request: &str) -> Result<()> {
+pub(crate) fn curl_lines(stack: &Stack, request: &str, trace: &str) -> Result<()> {
     let rest = stack.control_plane()?.rest;
     let envoy = stack.envoys[0].address;
+    let admin = stack.envoys[0].admin;
     let body = stack.folder().join("digit.json");
     std::fs::write(&body, request)?;
     let here = std::env::current_dir()?;
@@ -90,6 +91,12 @@ pub(crate) fn curl_lines(stack: &Stack, request: &str) -> Result<()> {
   {halftone} status --server http://{rest}
   curl -s http://{rest}/v1/releases/digits-v3
   curl -s http://{rest}/v1/releases/digits-v3/decisions
+
+  # why a user got v3, while it was released: by the trace id, which answers have in x-halftone-trace
+  {halftone} trace {trace} --server http://{rest}
+
+  # what the filter decided so far, as Prometheus reads it
+  curl -s http://{admin}/stats/prometheus | grep halftone_decisions_total
 
   # v2 back to v1 by hand
   curl -s -X POST http://{rest}/v1/releases/digits-v2:rollback

@@ -127,6 +127,12 @@ fn show(record: &Value, release: &Value, first: &Value) {
         }
         "widen" => format!("{:.0} % of the users get {candidate}", LAST_STEP * 100.0),
         "settle" => format!("everybody gets {candidate}"),
+        "safe" => {
+            let seconds = record["time_to_safe_ms"].as_f64().unwrap_or_default() / 1e3;
+            format!(
+                "nobody has got {candidate} since {seconds:.1} s after the decision; watched for 3 s more, to be sure"
+            )
+        }
         _ => record["why"].as_str().unwrap_or_default().to_owned(),
     };
     println!("  {after:>+6.1} s  {action:<8}  {text}");
