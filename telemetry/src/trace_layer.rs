@@ -135,7 +135,8 @@ impl TraceLayer {
         }
         let mut span = match &context.parent {
             Some(parent) => tracer.below(parent, "request", SpanKind::Server),
-            None if *begins == Begins::Changes && request.method().is_safe() => return None,
+            // Neither an inference nor a change: it takes no room of those.
+            None if request.method().is_safe() => return None,
             None => tracer.root("request", SpanKind::Server),
         };
         if context.parent.as_ref().is_none_or(began_in_filter) {

@@ -1,6 +1,6 @@
 //! What is observed of inferences, on its way to the control plane.
 //!
-//! A request is a [`watch`], which hands over a [`record`] when it has ended, without ever waiting ([`handover`]). A thread
+//! A request is a [`watch`], which hands over a [`record`] when it has ended, without ever waiting ([`mod@handover`]). A thread
 //! of its own, the [`worker`], makes a [`batch`] of them ([`aggregator`], [`statistics`], [`seen`]), writes it into
 //! the [`spool`], and sends it by the [`uplink`]. So the cost grows with units and series, and nothing of it is on the way of
 //! a request.
