@@ -16,7 +16,8 @@ themselves, and then stays up for you to try.
   --envoy-port PORT    of Envoy [10000]
   --admin-port PORT    of Envoy's admin interface [9901]
   --backend-port PORT  of the first backend; the others take the next ones [8001]
-  --free-ports         let the system choose all ports; with a --folder of its own, a demo can run beside another
+  --free-ports         let the system choose all ports, also those of the metrics (9921 of the control plane, 9911 to
+                       9913 of the backends); with a --folder of its own, a demo can run beside another
   --folder FOLDER      for the logs and the store: a new one, an empty one, or one that an earlier demo made
                        [.halftone/demo]
   --otlp-endpoint URL  an OpenTelemetry collector (http://HOST:PORT) that the control plane and the backends send spans

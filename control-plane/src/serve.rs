@@ -96,15 +96,16 @@ pub struct ServeArgs {
     pub otlp: OtlpArgs,
     /// The share of traces that begin in the control plane and are recorded, from 0 to 1: with a request that changes something, or
     /// with a look at a release. Of requests that belong to a trace, their `traceparent` says whether they are.
-    #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = otlp::share, display_order = 800)]
+    #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = otlp::share, allow_negative_numbers = true, display_order = 800)]
     pub trace_sample: f64,
-    /// How many requests that change something are recorded per second, at most, of those that belong to no client's trace. Looks at
+    /// How many requests that change something are recorded per second, at most, of those that belong to no client's trace; 0 records none of them. Looks at
     /// releases are not limited, nor is what clients sample.
     #[arg(
         long,
         env = "HALFTONE_TRACE_LIMIT",
         value_name = "PER-SECOND",
         default_value_t = 200,
+        allow_negative_numbers = true,
         display_order = 800
     )]
     pub trace_limit: u32,
@@ -202,6 +203,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     // What was accepted is in the store already, so a client that does not let go may be cut off.
     let served = tokio::time::timeout(DRAIN, both).await.unwrap_or(Ok(()));
     telemetry.stop(FLUSH).await;
+    tracing::info!("stopped");
     served
 }
 

@@ -33,8 +33,8 @@ pub enum LogFormat {
 /// The logging flags that both binaries share.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// What to log: a level, or `target=level` directives separated by commas. A level is for Halftone's own lines; what
-    /// libraries log below `info` is logged where it is asked for by target, as in `debug,hyper=debug`.
+    /// What to log: a level, or `target=level` directives separated by commas, or both; of what none is for, `info`. A level is for
+    /// Halftone's own lines; what libraries log below `info` is logged where it is asked for by target, as in `debug,h2=debug`.
     #[arg(long, env = "HALFTONE_LOG", default_value = DEFAULT, global = true, value_parser = directives, display_order = 900)]
     pub log: String,
     /// Form of a log line.
@@ -94,7 +94,10 @@ fn check(directive: &str) -> Result<(), String> {
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let level = parts(text).filter_map(|directive| LevelFilter::from_str(directive).ok()).last();
     let all: Vec<String> = match level.filter(|level| *level > LevelFilter::INFO) {
-        None => parts(text).map(str::to_owned).collect(),
+        // Without a level the filter would log nothing but what is named.
+        None => {
+            level.is_none().then_some(DEFAULT).into_iter().chain(parts(text)).map(str::to_owned).collect()
+        }
         Some(level) => {
             let own = OWN.map(|target| format!("{target}={level}"));
             let named = parts(text).filter(|directive| LevelFilter::from_str(directive).is_err());
@@ -252,7 +255,9 @@ mod tests {
             ("access=off,trace", trace, info, off),
             ("debug,hyper=trace", debug, trace, debug),
             ("hyper=debug,trace,halftone=warn", off, debug, trace),
-            ("hyper=debug", off, debug, off),
+            ("hyper=debug", info, debug, info),
+            ("access=off", info, info, off),
+            ("off,hyper=debug", off, debug, off),
         ] {
             assert_eq!(logged(directives), [ours, libraries, access], "{directives}");
         }

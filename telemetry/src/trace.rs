@@ -229,10 +229,10 @@ impl Span {
         }
     }
 
-    /// Something happened in it, now.
-    pub fn event(&mut self, name: &str, tell: impl FnOnce(&mut Event)) {
+    /// Something happened in it at this time.
+    pub fn event(&mut self, name: &str, time: SystemTime, tell: impl FnOnce(&mut Event)) {
         if let Some(open) = &mut self.0 {
-            open.said.event(name, SystemTime::now(), tell);
+            open.said.event(name, time, tell);
         }
     }
 

@@ -156,7 +156,7 @@ impl TraceLayer {
         if let Some(evaluation) = &context.evaluation {
             let mut stage = span.child("evaluation context");
             stage.begin_at(begun);
-            stage.event("feature_flag.evaluation", |event| flag(event, evaluation));
+            stage.event("feature_flag.evaluation", read, |event| flag(event, evaluation));
             stage.end_at(read);
             decided(&mut span, evaluation);
         }

@@ -169,7 +169,8 @@ async fn what_observability_md_sets_up_is_scraped() -> Result<()> {
 async fn the_collector_of_tracing_md_shows_spans() -> Result<()> {
     let terminal = Terminal::paste(&block("docs/tracing.md", "# Tracing")?).await?;
     let shown = async |terminal: &Terminal| {
-        terminal.background.iter().any(|program| program.log().contains("POST /v2/models/{model}/infer"))
+        let log = std::fs::read_to_string(terminal.folder.path().join(".halftone/collector.log"));
+        log.is_ok_and(|log| log.contains("POST /v2/models/{model}/infer"))
     };
     terminal.wait_until(shown).await
 }

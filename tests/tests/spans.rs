@@ -210,6 +210,8 @@ fn check(spans: &[Received], server: &str, above: &str, revision: u64) -> Result
     let context = named(spans, "evaluation context")?;
     let [event] = context.span.events.as_slice() else { panic!("{context:?}") };
     assert_eq!(event.name, "feature_flag.evaluation");
+    let (begun, ended) = (context.span.start_time_unix_nano, context.span.end_time_unix_nano);
+    assert!((begun..=ended).contains(&event.time_unix_nano), "{event:?}");
     for (key, value) in [
         ("feature_flag.key", "digits"),
         ("feature_flag.result.variant", "v2"),

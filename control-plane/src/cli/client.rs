@@ -16,11 +16,20 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServerArgs {
     /// The control plane's REST API.
-    #[arg(long, env = "HALFTONE_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, env = "HALFTONE_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = server)]
     server: Url,
     /// File with the control plane's token.
     #[arg(long, env = "HALFTONE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+fn server(text: &str) -> Result<Url, String> {
+    let expected = "http://HOST:PORT is expected";
+    // `localhost:8080` would be a URL of the scheme `localhost`.
+    if !text.contains("://") {
+        return Err(format!("http:// is missing: {expected}"));
+    }
+    text.parse().map_err(|error| format!("{error}: {expected}"))
 }
 
 /// Why there is no answer that could be used.

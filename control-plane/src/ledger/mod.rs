@@ -131,7 +131,13 @@ pub struct Limits {
     pub max_units: usize,
     /// Requests whose trace is sampled that are kept, the newest ones, for `halftone trace`. Each takes about 300 bytes on
     /// the disk.
-    #[arg(long, env = "HALFTONE_KEEP_TRACES", value_name = "N", default_value_t = 100_000)]
+    #[arg(
+        long,
+        env = "HALFTONE_KEEP_TRACES",
+        value_name = "N",
+        default_value_t = 100_000,
+        allow_negative_numbers = true
+    )]
     pub keep_traces: u32,
 }
 

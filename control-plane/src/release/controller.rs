@@ -133,7 +133,7 @@ fn told(error: &ControllerError) -> String {
 fn tell(mut verdict: Span, next: &Status, decided: &[Decided]) {
     verdict.set("halftone.phase", next.phase.name());
     for decided in decided {
-        verdict.event("decided", |event| {
+        verdict.event("decided", SystemTime::now(), |event| {
             event.set("halftone.action", &format!("{:?}", decided.action).to_lowercase());
             event.set("halftone.why", &decided.why);
         });

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use halftone_proto::v1::{ObservationBatch, ObservationSource, observations_client::ObservationsClient};
 use halftone_telemetry::throttle::Throttle;
-use std::{fs, path::Path, time::Duration};
+use std::{error::Error, fs, path::Path, time::Duration};
 use tonic::{
     Request, Status,
     metadata::AsciiMetadataValue,
@@ -53,6 +53,8 @@ pub fn token(file: &Path) -> anyhow::Result<AsciiMetadataValue> {
 #[derive(Debug)]
 pub struct Uplink {
     client: ObservationsClient<Channel>,
+    /// Where it leads.
+    to: Uri,
     token: Option<AsciiMetadataValue>,
     /// The source of which it is known what the control plane has.
     resumed: Option<Vec<u8>>,
@@ -65,7 +67,8 @@ impl Uplink {
     #[must_use]
     pub fn new(endpoint: &Endpoint, token: Option<AsciiMetadataValue>) -> Self {
         let client = ObservationsClient::new(endpoint.connect_lazy());
-        Self { client, token, resumed: None, failures: 0, warning: Throttle::default() }
+        let to = endpoint.uri().clone();
+        Self { client, to, token, resumed: None, failures: 0, warning: Throttle::default() }
     }
 
     /// Sends a batch; gives the last sequence of its source that is kept. Asks first what is kept already, when that is not
@@ -110,11 +113,11 @@ impl Uplink {
 
     /// It failed; gives how long to wait before it is tried again.
     pub fn failed(&mut self, status: &Status, waiting: usize) -> Duration {
-        let (code, reason) = (status.code(), status.message());
+        let (to, code, reason) = (&self.to, status.code(), reason(status));
         if self.warning.is_due() {
-            tracing::warn!(%code, reason, batches = waiting, "cannot send observations; they are kept");
+            tracing::warn!(%to, %code, reason, batches = waiting, "cannot send observations; they are kept");
         } else {
-            tracing::debug!(%code, reason, batches = waiting, "cannot send observations");
+            tracing::debug!(%to, %code, reason, batches = waiting, "cannot send observations");
         }
         let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
         self.failures = self.failures.saturating_add(1);
@@ -122,4 +125,18 @@ impl Uplink {
         let random = getrandom::u32().unwrap_or_default();
         wait.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
     }
+}
+
+/// What a call failed for: what the other side says or, where it was not reached, why.
+fn reason(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -44,7 +44,7 @@ pub struct OtlpArgs {
     pub otlp_protocol: Protocol,
 
     /// How often metrics are sent; 0 for never, where Prometheus reads them.
-    #[arg(long, env = "OTEL_METRIC_EXPORT_INTERVAL", value_name = "MILLISECONDS", default_value = "60000", value_parser = interval, display_order = 800)]
+    #[arg(long, env = "OTEL_METRIC_EXPORT_INTERVAL", value_name = "MILLISECONDS", default_value = "60000", value_parser = interval, allow_negative_numbers = true, display_order = 800)]
     pub otlp_metrics_interval: u64,
 }
 
@@ -92,10 +92,13 @@ impl OtlpArgs {
     /// # Errors
     /// What is wrong with the settings together, or with the headers of the environment; their values are not repeated.
     pub fn collector(&self) -> Result<Option<Collector>, String> {
-        let Some(text) = self.otlp_endpoint.as_deref().filter(|text| !text.is_empty() && !is_disabled())
-        else {
+        let Some(text) = self.otlp_endpoint.as_deref().filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
+        if is_disabled() {
+            tracing::info!("spans and metrics go nowhere: OTEL_SDK_DISABLED is true");
+            return Ok(None);
+        }
         let endpoint = text.trim_end_matches('/').to_owned();
         let path = address(text).map_err(|problem| format!("--otlp-endpoint: {problem}"))?.path().to_owned();
         if self.otlp_protocol == Protocol::Grpc && path != "/" {

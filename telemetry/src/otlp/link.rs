@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE, uri::
 use prost::Message;
 use std::{error::Error, time::Duration};
 use tonic::{
+    Code,
     client::Grpc,
     metadata::MetadataMap,
     transport::{Channel, Endpoint},
@@ -13,6 +14,8 @@ use tonic_prost::ProstCodec;
 
 /// For how long a message may be on its way.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// What is said where the collector's other port may have been meant.
+const OTHER_PORT: &str = " (collectors have one port for gRPC, mostly 4317, and another one for HTTP, mostly 4318: see --otlp-protocol)";
 /// Bytes that are read of an answer over HTTP.
 const LONGEST_ANSWER: usize = 64 << 10;
 
@@ -60,6 +63,11 @@ impl Link {
         Ok(Self { endpoint, headers: headers.into_iter().collect(), way })
     }
 
+    /// Where it leads.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// Sends a message, and has what the collector answers.
     pub(super) async fn send<A: Message + Default + 'static>(
         &self,
@@ -90,6 +98,7 @@ impl Link {
         // Not its words: a collector may repeat the headers, and one of them may be a secret.
         let said = |status: tonic::Status| match status.source() {
             Some(cause) => chain(cause),
+            None if status.code() == Code::Unimplemented => format!("status Unimplemented{OTHER_PORT}"),
             None => format!("status {:?}", status.code()),
         };
         Ok(sent.map_err(said)?.into_inner())
@@ -103,7 +112,12 @@ impl Link {
     ) -> Result<A, String> {
         let post = client.post(format!("{}{path}", self.endpoint)).headers(self.headers.clone());
         let post = post.header(CONTENT_TYPE, "application/x-protobuf").body(body);
-        let mut answer = post.send().await.map_err(|error| chain(&error))?;
+        let said = |error: reqwest::Error| {
+            // Something is there that does not speak HTTP as it has to.
+            let hint = if error.is_connect() { "" } else { OTHER_PORT };
+            chain(&error) + hint
+        };
+        let mut answer = post.send().await.map_err(said)?;
         if !answer.status().is_success() {
             return Err(answer.status().to_string());
         }

@@ -42,6 +42,7 @@ impl Telemetry {
             return Ok(Self { tracer: Tracer::none(), stop, tasks: Vec::new() });
         };
         let Collector { endpoint, protocol, headers, metrics_interval } = collector;
+        tracing::info!(endpoint, ?protocol, "spans and metrics go to a collector");
         let link = link::Link::new(endpoint, protocol, headers)?;
         let origin = origin::Origin::new(service, attributes);
         let (sink, sender) = spans::channel();

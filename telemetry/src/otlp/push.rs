@@ -37,9 +37,11 @@ pub(super) async fn run(
         if let Err(problem) = send(&link, request).await
             && throttle.is_due()
         {
+            let what_follows = if stopping { "these were the last" } else { "they come again with the next" };
             tracing::warn!(
+                endpoint = link.endpoint(),
                 problem,
-                "the collector does not take metrics; they come again with the next ones"
+                "the collector does not take metrics; {what_follows}"
             );
         }
         if stopping {

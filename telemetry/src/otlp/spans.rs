@@ -194,7 +194,13 @@ impl Sender {
         if let Some(problem) = problem
             && throttle.is_due()
         {
-            tracing::warn!(problem, dropped, "the collector does not take spans, which are dropped");
+            let endpoint = link.endpoint();
+            tracing::warn!(
+                endpoint,
+                problem,
+                dropped,
+                "the collector does not take spans, which are dropped"
+            );
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
     if lines.is_empty() {
         bail!(
             "{name}: no line of {count} is about {id}: of the backend's log those with --log-format json say it \
-             (`trace_id`, `evaluation_id`), of Envoy's those in JSON (`traceparent`)"
+             (`trace_id`, `evaluation_id`), of Envoy's those in JSON (`traceparent`), which Envoy writes up to 10 s later"
         );
     }
     Ok(lines)

@@ -54,10 +54,12 @@ struct Args {
     /// Port of the first backend; the others take the next ones.
     #[arg(long, default_value_t = 8001, value_parser = clap::value_parser!(u16).range(..65_534))]
     backend_port: u16,
-    /// Let the system choose all ports. With a --folder of its own, a demo can run beside another one.
+    /// Let the system choose all ports, also those of the metrics (9921 of the control plane, 9911 to 9913 of the backends). With a
+    /// --folder of its own, a demo can run beside another one.
     #[arg(long)]
     free_ports: bool,
-    /// Folder for the logs and the store: a new one, an empty one, or one that an earlier demo made.
+    /// Folder for the logs and the store: a new one, an empty one, or one that an earlier demo made; `.halftone/demo` of the
+    /// repository when left out.
     #[arg(long)]
     folder: Option<PathBuf>,
     /// An OpenTelemetry collector (http://HOST:PORT) that the control plane and the backends send spans and metrics to.
@@ -79,9 +81,12 @@ impl Args {
         }
     }
 
-    /// The programs, with what they are told of the collector. The filter and Envoy send nothing.
+    /// The programs, with where they show their metrics and what they are told of the collector. The filter and Envoy send nothing.
     fn paths(&self) -> Result<Paths> {
         let mut paths = Paths::find()?;
+        let metrics = |port: &str| format!("--admin=127.0.0.1:{}", if self.free_ports { "0" } else { port });
+        paths.serve_flags.push(metrics(&ports::CONTROL_PLANE_METRICS.to_string()).into());
+        paths.inference_flags.push(metrics(&format!("{}{{version}}", ports::BACKEND_METRICS_TENS)));
         let otlp = self.otlp_endpoint.iter().map(|url| format!("--otlp-endpoint={url}"));
         paths.serve_flags.extend(otlp.clone().map(Into::into));
         paths.inference_flags.extend(otlp);
@@ -127,7 +132,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     let folder = args.folder.clone().unwrap_or_else(|| repository().join(".halftone/demo"));
     let _lock = folder::lock(&folder)?;
     let ports = args.ports();
-    ports::check(ports, VERSIONS)?;
+    ports::check(ports, VERSIONS, !args.free_ports)?;
     folder::empty(&folder)?;
 
     println!("Starting the control plane, three backends with ONNX Runtime, and Envoy with the filter …");
@@ -141,7 +146,7 @@ async fn run(args: &Args) -> Result<ExitCode> {
     println!("{}", report::indented(&ruleset));
     let revision = stack.publish("digits", &ruleset).await?;
     println!(
-        "Envoy runs it: revision {revision}. {} handwritten digits of {USERS} users through Envoy:\n",
+        "Envoy runs it: revision {revision}. {USERS} users send one of {} handwritten digits each through Envoy:\n",
         digits.len()
     );
 

@@ -1,6 +1,6 @@
 //! What the demo prints.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use halftone_tests::{
     Stack,
     traffic::{Exchange, by_target},
@@ -76,10 +76,14 @@ pub(crate) fn curl_lines(stack: &Stack, request: &str, trace: &str) -> Result<()
     let rest = stack.control_plane()?.rest;
     let envoy = stack.envoys[0].address;
     let admin = stack.envoys[0].admin;
+    let metrics = stack.control_plane()?.admin.context("the control plane shows no metrics")?;
+    let of_v2 = stack.backend(2)?.admin.context("the backend shows no metrics")?;
     let body = stack.folder().join("digit.json");
     std::fs::write(&body, request)?;
     let here = std::env::current_dir()?;
     let body = body.strip_prefix(&here).unwrap_or(&body).display();
+    // Where it is by default it need not be said.
+    let server = if rest.port() == 8080 { String::new() } else { format!(" --server http://{rest}") };
     let halftone = &stack.paths().halftone;
     let halftone = halftone.strip_prefix(&here).unwrap_or(halftone).display();
     println!(
@@ -88,15 +92,17 @@ pub(crate) fn curl_lines(stack: &Stack, request: &str, trace: &str) -> Result<()
   curl -si http://{envoy}/v2/models/digits/infer -H 'content-type: application/json' -H 'x-user-id: 42' -d '@{body}'
 
   # the releases: where each is, and why; and everything that one decided, with the numbers
-  {halftone} status --server http://{rest}
+  {halftone} status{server}
   curl -s http://{rest}/v1/releases/digits-v3
   curl -s http://{rest}/v1/releases/digits-v3/decisions
 
   # why a user got v3, while it was released: by the trace id, which answers have in x-halftone-trace
-  {halftone} trace {trace} --server http://{rest}
+  {halftone} trace {trace}{server}
 
-  # what the filter decided so far, as Prometheus reads it
+  # what Prometheus reads: decisions of the filter, shares of the releases, requests of v2
   curl -s http://{admin}/stats/prometheus | grep halftone_decisions_total
+  curl -s http://{metrics}/metrics | grep halftone_release_share
+  curl -s http://{of_v2}/metrics | grep model_request_total
 
   # v2 back to v1 by hand
   curl -s -X POST http://{rest}/v1/releases/digits-v2:rollback
