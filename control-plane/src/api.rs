@@ -18,7 +18,7 @@ mod wait;
 pub use auth::Token;
 pub(crate) use auth::is_loopback;
 
-use crate::{ledger::Ledger, publisher::Publisher, release::Controller, xds::Nodes};
+use crate::{ledger::Ledger, publisher::Publisher, release::Controller, trace::forms::Forms, xds::Nodes};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -47,6 +47,8 @@ pub(crate) struct Api {
     readers: Arc<Semaphore>,
     /// Places for those who ask why.
     explaining: Arc<Semaphore>,
+    /// What they asked about last.
+    forms: Forms,
     /// Ends, with its sender, when the server is to stop: requests that wait for something answer then.
     stopping: watch::Receiver<()>,
 }
@@ -105,6 +107,7 @@ pub fn router(
             ledger,
             readers: Arc::new(Semaphore::new(events::MOST_READERS)),
             explaining: Arc::new(Semaphore::new(traces::AT_ONCE)),
+            forms: Forms::default(),
             stopping,
         })
 }

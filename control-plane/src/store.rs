@@ -228,8 +228,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<String>, StoreError>;
 
-    /// The record of the last decision on a release that made a revision up to this one, as JSON; `None` when none did, or
-    /// the release was deleted.
+    /// The record of the decision that made a revision, of whatever release, as JSON; where there is none, of the last one on this
+    /// release that made one before. `None` when none did, or the release was deleted.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -6,11 +6,10 @@ pub fn printable(text: &str) -> String {
     escaped(text, |c| c.is_control() && !matches!(c, '\n' | '\t'))
 }
 
-/// As [`printable`], and nothing of it looks like another line, or stands elsewhere than it is.
+/// As [`printable`], and nothing of it looks like another line, stands elsewhere than it is, or is not seen at all.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let moves =
-        |c: char| matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let moves = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     escaped(text, |c| c.is_control() || moves(c))
 }
 

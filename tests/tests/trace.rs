@@ -316,6 +316,30 @@ async fn a_releases_arm_is_told_with_its_epoch_and_the_decision_that_began_it() 
     );
     assert!(of_upload.contains(&by), "{of_upload}");
 
+    // So does another release of the ruleset that is tried before: by a decision of that one, until it is deleted.
+    let text = text.replace("eligible: user.id > 100", "eligible: user.id < 0\nbefore: nobody");
+    control_plane.put_release("first", &text).await?;
+    let first = control_plane.wait_for_release("first", SOON, |of| of["phase"] == "running").await?;
+    let revision = first["epochs"][0]["epoch"].as_u64().context("an epoch")?;
+    control_plane.wait_until_applied(revision, 1, 1).await?;
+    assert_eq!(ask(&stack, candidate, Some(&parent(3, 5, true))).await?.0, "v2");
+    let of_first = known(control_plane, &format!("{:032x}", 3), 1).await?;
+    let release = &of_first["requests"][0]["why"]["release"];
+    assert_eq!(
+        (&release["allocation"]["epoch"], &release["decision"]["revision"]),
+        (&revision.into(), &revision.into())
+    );
+    let of_first = told(&trace(control_plane, &["0000000000000005"])?);
+    assert!(of_first.contains("of release first: start (running, step 1) by controller"), "{of_first}");
+    assert_eq!(control_plane.command("first", "abort").await?.0, 200);
+    let gone = control_plane.request(Method::DELETE, "/v1/releases/first", "").await?;
+    ensure!(gone.status().is_success(), "{}", gone.status());
+    let of_first = told(&trace(control_plane, &["0000000000000005"])?);
+    let by = format!(
+        "by a decision that is not known any more; the last one before: decision {id_of_record} of release canary"
+    );
+    assert!(of_first.contains(&by), "{of_first}");
+
     // Rolled back it is explained as before; once it is deleted, so are its records, and that is said.
     assert_eq!(control_plane.command("canary", "abort").await?.0, 200);
     assert_eq!(told(&trace(control_plane, &[&id])?), told_before);

@@ -7,11 +7,20 @@ use crate::{
 };
 use axum::extract::{Path, Query, State, rejection::QueryRejection};
 use serde::Deserialize;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// Requests that are shown of a trace.
 const MOST: usize = 100;
 /// Answers that are worked out at the same time: each may compile a hundred large rulesets, and everybody may ask.
 pub(super) const AT_ONCE: usize = 2;
+/// How long one waits for a place.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is to be explained.
 #[derive(Deserialize)]
@@ -25,12 +34,13 @@ pub(crate) struct Wanted {
 pub(crate) async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Found>, Problem> {
     let id: Id = id.parse().map_err(|error: BadId| Problem::bad_request(error.to_string()))?;
     let ledger = api.ledger.clone();
-    let found =
-        explained(&api, move |explainer| Found::of(ledger.traced(&id, MOST + 1)?, MOST, explainer)).await?;
-    if found.requests.is_empty() {
+    // What is not known needs no place.
+    let traced = api.publisher().stored(move |_| ledger.traced(&id, MOST + 1)).await;
+    let traced = traced.map_err(|error| Problem::publish(error, "", ""))?;
+    if traced.is_empty() {
         return Err(Problem::not_found(unknown(&id, api.ledger.most_traced())));
     }
-    Ok(Json(found))
+    Ok(Json(explained(&api, move |explainer| Found::of(traced, MOST, explainer)).await?))
 }
 
 /// What a value of `x-halftone-context` says, and why.
@@ -50,14 +60,32 @@ async fn explained<T: Send + 'static>(
     api: &Api,
     explain: impl FnOnce(&mut Explainer<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
-    let place = api.explaining.clone().acquire_owned().await;
+    let place = tokio::time::timeout(PATIENCE, api.explaining.clone().acquire_owned()).await;
+    let Ok(place) = place else {
+        return Err(Problem::busy(
+            "others ask why at the moment, and of large rulesets: ask again in a while",
+        ));
+    };
     let place = place.map_err(|error| Problem::internal(error.to_string()))?;
+    let (asking, forms) = (Asking::default(), api.forms.clone());
+    let abandoned = Arc::clone(&asking.abandoned);
     let ask = move |store: &dyn Store| {
-        // The work does not end when the one who asked goes away.
         let _place = place;
-        explain(&mut Explainer::new(store)?)
+        explain(&mut Explainer::new(store, &forms, &abandoned)?)
     };
     api.publisher().stored(ask).await.map_err(|error| Problem::publish(error, "", ""))
+}
+
+/// Somebody who waits for an answer. The work goes on on another thread, which is told when nobody does any more.
+#[derive(Default)]
+struct Asking {
+    abandoned: Arc<AtomicBool>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Why nothing may be known.

@@ -16,7 +16,10 @@ use halftone_proto::v1::EvaluationContext;
 use log::Line;
 use prost::Message;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
+};
 
 /// Flags of `halftone trace`.
 #[derive(Args, Debug)]
@@ -40,6 +43,8 @@ pub struct TraceArgs {
 #[derive(Serialize)]
 struct Logged {
     requests: Vec<LoggedRequest>,
+    /// Whether there are older ones, which are not shown.
+    more: bool,
 }
 
 /// A line of a log, and why what it says was decided.
@@ -66,21 +71,35 @@ impl TraceArgs {
                 Format::Text => text::found(&self.id, &found),
             });
         };
-        let lines = log::find(file, &self.id)?;
+        let log::Found { lines, more } = log::find(file, &self.id)?;
+        let mut known = HashMap::new();
         let explained = lines.into_iter().map(|line| {
-            Ok(LoggedRequest { explanation: block_on(explain(&client, line.decided.as_ref()))?, line })
+            let explanation = match &line.decided {
+                Some(decided) => explain(&client, &mut known, decided)?,
+                None => Explanation::undecided(),
+            };
+            Ok(LoggedRequest { explanation, line })
         });
-        let logged = Logged { requests: explained.collect::<Result<_>>()? };
+        let logged = Logged { requests: explained.collect::<Result<_>>()?, more };
         print(match self.format {
             Format::Json => serde_json::to_string_pretty(&logged)? + "\n",
-            Format::Text => text::logged(&self.id, &logged.requests),
+            Format::Text => text::logged(&self.id, &logged),
         })
     }
 }
 
-/// Why this was decided, by the history of the control plane.
-async fn explain(client: &Client, decided: Option<&EvaluationContext>) -> Result<Explanation> {
-    let Some(decided) = decided else { return Ok(Explanation::undecided()) };
-    let context = URL_SAFE_NO_PAD.encode(decided.encode_to_vec());
-    client.get(&["v1", "explanations"], &[("context", &context)]).await
+/// Why this was decided, by the history of the control plane, which is asked once for what many lines say.
+fn explain(
+    client: &Client,
+    known: &mut HashMap<Vec<u8>, Explanation>,
+    decided: &EvaluationContext,
+) -> Result<Explanation> {
+    Ok(match known.entry(decided.encode_to_vec()) {
+        Entry::Occupied(known) => known.get().clone(),
+        Entry::Vacant(vacant) => {
+            let context = URL_SAFE_NO_PAD.encode(vacant.key());
+            let explanation = block_on(client.get(&["v1", "explanations"], &[("context", &context)]))?;
+            vacant.insert(explanation).clone()
+        }
+    })
 }

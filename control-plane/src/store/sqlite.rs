@@ -245,7 +245,7 @@ impl Store for SqliteStore {
     fn record_before(&self, release: &str, revision: u64) -> Result<Option<String>, StoreError> {
         let connection = self.connection();
         let mut statement = connection.prepare_cached(
-            "SELECT record FROM records WHERE record ->> 'revision' <= ?1 AND release = ?2
+            "SELECT record FROM records WHERE record ->> 'revision' <= ?1 AND (record ->> 'revision' = ?1 OR release = ?2)
              ORDER BY record ->> 'revision' DESC, id DESC LIMIT 1",
         )?;
         Ok(statement.query_row(params![number(revision), release], |row| row.get(0)).optional()?)
@@ -507,6 +507,7 @@ mod tests {
             assert_eq!(kept, Some(record.replace(r#""step":0"#, r#""step":1"#)), "nothing else has changed");
             assert_eq!(store.record_before("canary", 2).unwrap(), None);
             assert_eq!(store.record_before("other", 4).unwrap(), None);
+            assert_eq!(store.record_before("other", 3).unwrap(), kept, "it made the revision");
         }
     }
 

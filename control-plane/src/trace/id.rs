@@ -22,14 +22,15 @@ impl FromStr for Id {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let id = match *text.split('-').collect::<Vec<_>>() {
+        // As it was cut out of a response.
+        let trimmed = text.trim();
+        let id = match *trimmed.split('-').collect::<Vec<_>>() {
             [trace] if trace.len() == 32 => bytes(trace).map(Self::Trace),
             [evaluation] if evaluation.len() == 16 => bytes(evaluation).map(Self::Evaluation),
-            // Its span may be the client's own, of which nothing is known here.
-            [version, trace, span, flags]
-                if [version.len(), trace.len(), span.len(), flags.len()] == [2, 32, 16, 2] =>
-            {
-                bytes(trace).map(Self::Trace)
+            // Its span may be the client's own, of which nothing is known here. Later versions may have more parts.
+            [version, trace, span, flags, ..] => {
+                let is_one = digits(version, 2) && digits(flags, 2) && bytes::<8>(span).is_some();
+                bytes(trace).map(Self::Trace).filter(|_| is_one)
             }
             _ => None,
         };
@@ -64,9 +65,13 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn digits(text: &str, count: usize) -> bool {
+    text.len() == count && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     // `from_str_radix` would take a sign.
-    text.bytes().all(|digit| digit.is_ascii_hexdigit()).then_some(())?;
+    digits(text, 2 * N).then_some(())?;
     let number = u128::from_str_radix(text, 16).ok().filter(|number| *number > 0)?;
     number.to_be_bytes().last_chunk().copied()
 }
@@ -84,8 +89,17 @@ mod tests {
         let evaluation = "00f067aa0ba902b7";
         assert_eq!(evaluation.parse::<Id>().unwrap().to_string(), format!("evaluation {evaluation}"));
         let parent = |trace: &str| format!("00-{trace}-{evaluation}-01");
-        assert_eq!(parent(trace).parse(), Ok(Id::Trace(id)));
-        let zeros = ["0".repeat(32), "0".repeat(16), parent(&"0".repeat(32)), parent(&trace[1..])];
+        let later = parent(trace).replacen("00", "01", 1) + "-more";
+        for text in [parent(trace), later, format!(" {trace}\r\n")] {
+            assert_eq!(text.parse(), Ok(Id::Trace(id)), "{text:?}");
+        }
+        let zeros = [
+            "0".repeat(32),
+            "0".repeat(16),
+            parent(&"0".repeat(32)),
+            parent(&trace[1..]),
+            parent(trace).replacen("00", "zz", 1),
+        ];
         let bad = ["", "7", "+0f067aa0ba902b7", "00f067aa0ba902bg", "00f067aa0ba902b77", "--", &trace[1..]];
         for text in bad.into_iter().chain(zeros.iter().map(String::as_str)) {
             let error = text.parse::<Id>().unwrap_err().to_string();

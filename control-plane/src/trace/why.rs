@@ -1,18 +1,18 @@
 //! Why a request got its target: by the ruleset as it was in the revision that it was decided by, whatever became of it since.
 
-use super::sentence::{Slot, sentence};
+use super::{
+    forms::Forms,
+    sentence::{Slot, sentence},
+};
 use crate::{
     release::Event,
     store::{Action, Change, Revision, Store, StoreError},
 };
-use halftone_compiler::{Compiled, Release, compile_released, written};
+use halftone_compiler::{Compiled, Release, written};
 use halftone_proto::{CLOCK_TOLERANCE_MS, v1::EvaluationContext};
 use halftone_rules::bucket::BUCKETS;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    rc::Rc,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why a request got its target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,27 +74,38 @@ pub struct OfRelease {
     /// The change that began the epoch; missing when it is not known any more.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub began: Option<Origin>,
-    /// The last decision up to that change: the one that made it, when it has its `revision`; otherwise the ruleset was changed, and
-    /// this one had led to where the release was. Missing when it was deleted with the release.
+    /// The decision that made that change, of this release or of another one of the ruleset: it has its `revision`. Where none did, as
+    /// the ruleset was uploaded, the last one of this release before. Missing when it was deleted with its release.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decision: Option<Event>,
 }
 
-/// Explains decisions by what a store knows. Each form of a ruleset is compiled once.
+/// Bytes of rulesets that are compiled for one answer: three of the largest, or hundreds of usual ones. A trace may have a hundred
+/// requests, each decided by another revision.
+const MOST_COMPILED: usize = 8 << 20;
+
+/// Explains decisions by what a store knows.
 pub(crate) struct Explainer<'a> {
     store: &'a dyn Store,
+    forms: &'a Forms,
+    /// Whether nobody waits for the answer any more.
+    abandoned: &'a AtomicBool,
     /// The newest revision.
     newest: u64,
-    /// By name and revision; what does not compile any more, with the first reason.
-    compiled: BTreeMap<(String, u64), Rc<Result<Compiled, String>>>,
+    /// Bytes of rulesets that were compiled.
+    compiled: usize,
 }
 
 impl<'a> Explainer<'a> {
     /// # Errors
     /// When the store does not answer.
-    pub(crate) fn new(store: &'a dyn Store) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        store: &'a dyn Store,
+        forms: &'a Forms,
+        abandoned: &'a AtomicBool,
+    ) -> Result<Self, StoreError> {
         let newest = store.revisions(None, 1)?.first().map_or(0, |newest| newest.revision);
-        Ok(Self { store, newest, compiled: BTreeMap::new() })
+        Ok(Self { store, forms, abandoned, newest, compiled: 0 })
     }
 
     /// Why a request got what was decided for it.
@@ -116,14 +127,18 @@ impl<'a> Explainer<'a> {
                 "there was no ruleset `{ruleset}` in revision {revision} of this store, so it was decided by rules of another one"
             )));
         };
-        let compiled = match self.compiled.entry((ruleset.clone(), change.revision)) {
-            Entry::Occupied(known) => Rc::clone(known.get()),
-            Entry::Vacant(vacant) => {
-                let compiled = compile_released(&content.source, ruleset, &content.releases);
-                let compiled = compiled.map_err(|problems| {
-                    problems.first().map_or(String::new(), |first| first.message.clone())
-                });
-                Rc::clone(vacant.insert(Rc::new(compiled)))
+        let compiled = match self.forms.get(ruleset, change.revision) {
+            Some(form) => form,
+            None if self.abandoned.load(Ordering::Relaxed) => return Ok(Why::plain("nobody asks any more")),
+            None if self.compiled > 0 && self.compiled + content.source.len() > MOST_COMPILED => {
+                return Ok(Why::plain(
+                    "this answer would take too long: more large rulesets decided than are compiled for one; ask for the evaluation by \
+                     itself",
+                ));
+            }
+            None => {
+                self.compiled += content.source.len();
+                self.forms.compile(ruleset, change.revision, &content)
             }
         };
         let explained = match &*compiled {

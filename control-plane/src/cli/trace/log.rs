@@ -12,6 +12,7 @@ use prost::Message;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{
+    collections::VecDeque,
     fmt,
     fs::File,
     io::{self, BufRead, BufReader},
@@ -22,6 +23,9 @@ use std::{
 const LONGEST: usize = 1 << 20;
 /// Lines that are shown of a trace.
 const MOST: usize = 100;
+/// What compressed files begin with, and texts of some systems.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A line about a request.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -54,11 +58,19 @@ pub(super) struct Line {
     pub(super) decided: Option<EvaluationContext>,
 }
 
+/// What a log has of an id.
+pub(super) struct Found {
+    /// The lines about it, the newest of them.
+    pub(super) lines: Vec<Line>,
+    /// Whether there are older ones.
+    pub(super) more: bool,
+}
+
 /// The lines about the requests of an id. Says on standard error which could not be read.
 ///
 /// # Errors
 /// When the file cannot be read, or says nothing of the id.
-pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
+pub(super) fn find(file: &Path, id: &Id) -> Result<Found> {
     let is_stdin = file == Path::new("-");
     let name = if is_stdin { "standard input".to_owned() } else { one_line(&file.display().to_string()) };
     let found = if is_stdin {
@@ -67,7 +79,7 @@ pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
         let opened = File::open(file).with_context(|| format!("{name} cannot be read"))?;
         search(BufReader::with_capacity(64 << 10, opened), id)
     };
-    let Search { lines, count, unread } = found.with_context(|| name.clone())?;
+    let Search { lines, more, count, unread } = found.with_context(|| name.clone())?;
     if let Some(unread) = unread {
         eprintln!("halftone: {name}: {unread}");
     }
@@ -77,14 +89,16 @@ pub(super) fn find(file: &Path, id: &Id) -> Result<Vec<Line>> {
              (`trace_id`, `evaluation_id`), of Envoy's those in JSON (`traceparent`), which Envoy writes up to 10 s later"
         );
     }
-    Ok(lines)
+    Ok(Found { lines: lines.into(), more })
 }
 
-/// What a log has of an id.
+/// What a log has of an id, and of others.
 #[derive(Debug, Default, PartialEq)]
 struct Search {
-    /// The lines about it.
-    lines: Vec<Line>,
+    /// The lines about it, the newest of them.
+    lines: VecDeque<Line>,
+    /// Whether there are older ones.
+    more: bool,
     /// How many lines there are.
     count: u64,
     /// Those that may be about it and could not be read, when there are some.
@@ -129,6 +143,12 @@ fn search(mut input: impl BufRead, id: &Id) -> Result<Search> {
         count => format!("it cannot be read further than line {count}"),
     })? {
         found.count += 1;
+        if found.count == 1 && line.starts_with(GZIP) {
+            bail!("it is compressed: unpack it first, as in `zcat FILE | halftone trace ID --from-log -`");
+        }
+        if found.count == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
         if line.len() > LONGEST && line.last() != Some(&b'\n') {
             found.skip(format!("it has more than {LONGEST} bytes"));
             continue;
@@ -153,7 +173,11 @@ fn search(mut input: impl BufRead, id: &Id) -> Result<Search> {
             }
         };
         let text = |name| fields.text(name).map(ToOwned::to_owned);
-        found.lines.push(Line {
+        if found.lines.len() == MOST {
+            found.lines.pop_front();
+            found.more = true;
+        }
+        found.lines.push_back(Line {
             line: found.count,
             trace_id: fields.trace_id().map(ToOwned::to_owned),
             evaluation_id: fields.evaluation_id().map(ToOwned::to_owned),
@@ -164,9 +188,6 @@ fn search(mut input: impl BufRead, id: &Id) -> Result<Search> {
             output_hash: text("model_output_hash"),
             decided,
         });
-        if found.lines.len() > MOST {
-            bail!("more than {MOST} lines are about {id}: ask for one evaluation (16 digits)");
-        }
     }
     Ok(found)
 }
@@ -336,8 +357,8 @@ mod tests {
             ..line
         };
         for id in [TRACE, EVALUATION] {
-            let lines = vec![answered(line(3, &of_backend)), line(5, &of_envoy)];
-            assert_eq!(search(&text, id), Search { lines, count: 5, unread: None }, "{id}");
+            let lines = [answered(line(3, &of_backend)), line(5, &of_envoy)].into();
+            assert_eq!(search(&text, id), Search { lines, count: 5, ..Search::default() }, "{id}");
         }
         assert_eq!(search(&text, "00f067aa0ba902b7").lines, [], "a unit is no evaluation");
     }
@@ -373,5 +394,14 @@ mod tests {
         let endless = BufReader::new(io::repeat(0));
         let endless = format!("{:#}", super::search(endless, &TRACE.parse().unwrap()).unwrap_err());
         assert!(endless.starts_with("it cannot be read: a line has more"), "{endless}");
+    }
+
+    #[test]
+    fn the_newest_lines_are_shown_of_a_trace_that_has_many() {
+        let text: String = (0..150).map(|_| format!("{{\"trace_id\":\"{TRACE}\"}}\n")).collect();
+        let found = search(&format!("\u{feff}{text}"), TRACE);
+        assert_eq!((found.lines.len(), found.lines[0].line, found.more), (100, 51, true));
+        let packed = super::search(&[0x1f, 0x8b, 8, 0][..], &TRACE.parse().unwrap()).unwrap_err().to_string();
+        assert!(packed.starts_with("it is compressed: unpack it first"), "{packed}");
     }
 }

@@ -2,10 +2,11 @@
 
 use super::{
     super::{moment, percent, word},
-    LoggedRequest,
+    Logged, LoggedRequest,
     log::Line,
 };
 use crate::{
+    store::Action,
     terminal::{one_line, printable},
     trace::{
         Decision, Explanation, Found, Id, Request,
@@ -16,13 +17,7 @@ use std::fmt::Write;
 
 /// What backends reported.
 pub(super) fn found(id: &Id, found: &Found) -> String {
-    let mut out = heading(id, found.requests.len());
-    if found.more {
-        out += match id {
-            Id::Trace(_) => "there are older ones, which are not shown: ask for an evaluation (16 digits)\n",
-            Id::Evaluation(_) => "there are older ones, which are not shown\n",
-        };
-    }
+    let mut out = heading(id, found.requests.len(), found.more);
     for request in &found.requests {
         // Writing to a string does not fail.
         let _ = writeln!(out, "\n{}", other(id, &request.trace_id, &request.evaluation_id));
@@ -33,8 +28,8 @@ pub(super) fn found(id: &Id, found: &Found) -> String {
 }
 
 /// What a log has.
-pub(super) fn logged(id: &Id, requests: &[LoggedRequest]) -> String {
-    let mut out = heading(id, requests.len());
+pub(super) fn logged(id: &Id, Logged { requests, more }: &Logged) -> String {
+    let mut out = heading(id, requests.len(), *more);
     for LoggedRequest { line, explanation: why } in requests {
         let Line { line, trace_id, evaluation_id, time, status, model, version, output_hash, .. } = line;
         let ids = trace_id.as_ref().zip(evaluation_id.as_ref());
@@ -53,9 +48,14 @@ pub(super) fn logged(id: &Id, requests: &[LoggedRequest]) -> String {
     printable(&out)
 }
 
-fn heading(id: &Id, count: usize) -> String {
+fn heading(id: &Id, count: usize, more: bool) -> String {
     let requests = if count == 1 { "request" } else { "requests" };
-    format!("{id}: {count} {requests}\n")
+    let more = match id {
+        _ if !more => "",
+        Id::Trace(_) => "there are older ones, which are not shown: ask for an evaluation (16 digits)\n",
+        Id::Evaluation(_) => "there are older ones, which are not shown\n",
+    };
+    format!("{id}: {count} {requests}\n{more}")
 }
 
 /// The id that was not asked by.
@@ -130,14 +130,18 @@ fn of_release(out: &mut String, OfRelease { allocation, began, decision }: &OfRe
         percent(allocation.share),
         percent(allocation.control),
     );
-    let began = began.as_ref().map(|began| format!(" with {}", origin(began))).unwrap_or_default();
-    let _ = writeln!(out, "  its epoch {} began{began}", allocation.epoch);
+    let with = began.as_ref().map(|began| format!(" with {}", origin(began))).unwrap_or_default();
+    let _ = writeln!(out, "  its epoch {} began{with}", allocation.epoch);
     let Some(decision) = decision else {
         *out += "  no decision is known that led to it: the release was deleted with its records\n";
         return;
     };
+    let is_release = |began: &Origin| began.action == Action::Release;
     let by = if decision.revision == Some(allocation.epoch) {
         "by"
+    } else if began.as_ref().is_some_and(is_release) {
+        // That of a release that was deleted.
+        "by a decision that is not known any more; the last one before:"
     } else {
         "not by a decision: the ruleset was changed; the last one before:"
     };

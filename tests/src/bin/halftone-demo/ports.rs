@@ -25,6 +25,7 @@ pub(crate) fn check(ports: Ports, backends: u16, with_metrics: bool) -> Result<(
         ("--envoy-port", ports.envoy),
         ("--admin-port", ports.admin),
     ];
+    let of_backends = (1..=backends).map(|version| BACKEND_METRICS_TENS * 10 + version);
     let backends = (0..backends).map(|index| ("--backend-port", ports.backend.saturating_add(index)));
     // Held to the end, so that a port that was named twice is taken the second time.
     let mut held = Vec::new();
@@ -33,7 +34,6 @@ pub(crate) fn check(ports: Ports, backends: u16, with_metrics: bool) -> Result<(
             held.push(take(&format!("name another with {flag}, or use --free-ports"), port)?);
         }
     }
-    let of_backends = (1..=backends).map(|version| BACKEND_METRICS_TENS * 10 + version);
     for port in of_backends.chain([CONTROL_PLANE_METRICS]).filter(|_| with_metrics) {
         held.push(take("metrics are shown there; use --free-ports", port)?);
     }
