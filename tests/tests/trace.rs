@@ -613,3 +613,41 @@ async fn the_newest_are_kept_and_what_is_no_id_or_no_request_is_refused() -> Res
     known(&control_plane, &id, 2).await?;
     control_plane.stop()
 }
+
+/// A trace may have been decided by a hundred large rulesets: what one answer compiles is bounded, and each is explained by itself.
+#[tokio::test]
+async fn an_answer_compiles_no_more_than_so_many_large_rulesets() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let control_plane = ControlPlane::start(&Paths::find()?, folder.path(), 0, 0).await?;
+    let targets = "targets: {v1: {endpoints: [\"127.0.0.1:1\"]}}\n";
+    let mut traced_requests = Vec::new();
+    for number in 1..=6 {
+        let large = format!("# {number}{}\n", "x".repeat(3 << 20));
+        let rules = format!("version: v1\n{targets}default: v1\nholdout: 0.{number}\nrules: []\n{large}");
+        let decided = EvaluationContext {
+            timestamp_ms: now_ms(),
+            ruleset: RULESET.into(),
+            revision: control_plane.put(RULESET, rules).await?,
+            target: "v1".into(),
+            reason: Reason::Default.into(),
+            unit_hash: 7,
+            held_out: true,
+            ..EvaluationContext::default()
+        };
+        traced_requests.push(request(5, number, Some(decided)));
+    }
+    let mut client = ObservationsClient::new(channel(control_plane.xds).await?);
+    client.report(traced(1, traced_requests)).await?;
+    let sentences = async |id: &str, requests| -> Result<Vec<String>> {
+        let all = known(&control_plane, id, requests).await?;
+        let all = all["requests"].as_array().context("requests")?.clone();
+        Ok(all.iter().map(|of| of["why"]["sentence"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let all = sentences(&format!("{:032x}", 5), 6).await?;
+    let (explained, others) = all.split_at(2);
+    assert!(explained.iter().all(|told| told.contains("that are held out of every rule")), "{all:?}");
+    assert!(others.iter().all(|told| told.contains("ask for the evaluation by itself")), "{all:?}");
+    let last = sentences(&format!("{:016x}", 6), 1).await?;
+    assert!(last[0].contains("the unit is among the 60 % that are held out"), "{last:?}");
+    control_plane.stop()
+}
