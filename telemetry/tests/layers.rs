@@ -1,7 +1,11 @@
 //! The layers around a real axum router and a real tonic server, over real connections.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use axum::{Extension, Router, http::StatusCode, routing::get};
+use axum::{
+    Extension, Router,
+    http::StatusCode,
+    routing::{get, post},
+};
 use halftone_telemetry::{
     context::{ContextLayer, RequestContext, Served},
     metrics::ModelMetrics,
@@ -115,12 +119,12 @@ async fn exemplars_name_traces_that_are_recorded() {
     ] {
         let metrics = ModelMetrics::default();
         let router = Router::new()
-            .route("/infer", get(infer))
+            .route("/infer", post(infer))
             .layer(metrics.layer())
             .layer(TraceLayer::new(tracer, Begins::Inferences))
             .layer(ContextLayer);
         let address = serve(router).await;
-        let mut request = client().get(format!("http://{address}/infer"));
+        let mut request = client().post(format!("http://{address}/infer"));
         if let Some((parent, flags)) = came {
             request = request.header("traceparent", format!("00-{TRACE}-{parent}-{flags}"));
         }
