@@ -23,7 +23,8 @@ const BYTES: usize = 1 << 10;
 impl Line {
     /// About what it takes of memory while it waits.
     pub(crate) fn bytes(&self) -> usize {
-        BYTES + self.path.len() + self.context.evaluation.as_ref().map_or(0, Message::encoded_len)
+        let decided = self.context.evaluation.as_ref().map_or(0, Message::encoded_len);
+        BYTES + self.method.as_str().len() + self.path.len() + decided
     }
 
     /// Logs it under the tracing target `access`.
@@ -72,4 +73,27 @@ fn unit_hash(context: &EvaluationContext) -> Option<String> {
 /// As a number it would lose digits in whatever reads JSON numbers as doubles.
 fn hexadecimal(hash: u64) -> String {
     format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+
+    #[test]
+    fn what_a_client_makes_long_counts() {
+        let bytes = |method: usize, path: usize| {
+            let line = Line {
+                context: Arc::new(RequestContext::read(&HeaderMap::new())),
+                method: Method::from_bytes("M".repeat(method).as_bytes()).unwrap(),
+                path: "p".repeat(path).into(),
+                status: 404,
+                grpc_status: None,
+                duration: Duration::ZERO,
+            };
+            line.bytes()
+        };
+        assert_eq!(bytes(60_000, 1), bytes(1, 60_000));
+        assert!(bytes(60_000, 60_000) > 120_000);
+    }
 }

@@ -54,6 +54,7 @@ pub mod current;
 mod endpoint;
 pub mod heap;
 pub mod log;
+mod log_output;
 mod log_writer;
 pub mod metrics;
 pub mod otlp;

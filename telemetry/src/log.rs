@@ -84,9 +84,17 @@ fn check(directive: &str) -> Result<(), String> {
         Some((_, named)) if !level(named) => {
             Err(format!("in `{directive}`, `{named}` is no level ({LEVELS})"))
         }
-        Some(_) if EnvFilter::try_new(directive).is_ok() => Ok(()),
-        Some((target, _)) => Err(format!("in `{directive}`, `{target}` is no target")),
+        Some((target, _)) if is_name(target) && EnvFilter::try_new(directive).is_ok() => Ok(()),
+        Some((target, _)) => {
+            Err(format!("in `{directive}`, `{target}` is no target (commas separate directives)"))
+        }
     }
+}
+
+/// Whether a target can be called so, before what may follow of spans in brackets. The filter takes any text for a name.
+fn is_name(target: &str) -> bool {
+    let name = target.split('[').next().unwrap_or_default();
+    name.chars().all(|char| char.is_alphanumeric() || "_:-./".contains(char))
 }
 
 /// The filter that directives ask for. Of libraries nobody wants all that they log below `info`, which can be thousands of lines
@@ -258,6 +266,8 @@ mod tests {
             ("hyper=debug", info, debug, info),
             ("access=off", info, info, off),
             ("off,hyper=debug", off, debug, off),
+            ("hyper::proto=debug,halftone-x.y/z=trace", info, debug, info),
+            ("[span{text=\"a b\"}]=trace", info, info, info),
         ] {
             assert_eq!(logged(directives), [ours, libraries, access], "{directives}");
         }
@@ -285,6 +295,9 @@ mod tests {
             ("info,=x=", "in `=x=`, `` is no level"),
             ("warn,a=b=info", "in `a=b=info`, `a=b` is no target"),
             ("a[=info", "in `a[=info`, `a[` is no target"),
+            ("info access=off", "in `info access=off`, `info access` is no target (commas separate "),
+            ("info;access=off", "in `info;access=off`, `info;access` is no target (commas separate "),
+            ("warn,info|access=off", "in `info|access=off`, `info|access` is no target"),
         ] {
             let error = directives(wrong).unwrap_err();
             assert!(error.starts_with(said), "{wrong}: {error}");

@@ -1,6 +1,6 @@
 //! The lines of the log, written on a thread of their own: nobody who logs waits for whoever reads them.
 
-use crate::{access_log::Line, throttle::Throttle};
+use crate::{access_log::Line, log_output::Output, throttle::Throttle};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -9,7 +9,7 @@ use prometheus_client::{
 use std::{
     cell::RefCell,
     fmt,
-    io::{self, Write},
+    io::{self, Stderr, Write},
     sync::{
         OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -27,24 +27,45 @@ static ACCESS: Room = Room::of("access", 16 << 20);
 /// For all other lines.
 static OTHER: Room = Room::of("other", 4 << 20);
 
+/// Lines of both kinds that had come so far, and then could not be written.
+static UNWRITTEN: Dropped = Dropped::of("unwritten", "they could not be written");
+
+/// All that is dropped, by the name that says which lines, or why.
+fn dropped() -> [&'static Dropped; 3] {
+    [&ACCESS.dropped, &OTHER.dropped, &UNWRITTEN]
+}
+
 /// So many bytes are written at once: thousands of requests a second need not be as many calls of the system.
 const AT_ONCE: usize = 64 << 10;
 
 /// After it was woken, the thread waits for so long for more lines, so that not every one has to wake it.
 const GATHERING: Duration = Duration::from_millis(5);
 
+/// Lines that were dropped.
+struct Dropped {
+    name: &'static str,
+    why: &'static str,
+    lines: AtomicU64,
+}
+
+impl Dropped {
+    const fn of(name: &'static str, why: &'static str) -> Self {
+        Self { name, why, lines: AtomicU64::new(0) }
+    }
+}
+
 /// Memory for lines that wait.
 struct Room {
-    name: &'static str,
     most: usize,
     used: AtomicUsize,
-    /// Lines that there was none for.
-    dropped: AtomicU64,
+    /// Those that there was none for.
+    dropped: Dropped,
 }
 
 impl Room {
     const fn of(name: &'static str, most: usize) -> Self {
-        Self { name, most, used: AtomicUsize::new(0), dropped: AtomicU64::new(0) }
+        let dropped = Dropped::of(name, "whoever reads them is too slow");
+        Self { most, used: AtomicUsize::new(0), dropped }
     }
 
     /// Whether the line comes in; one that does not is counted.
@@ -52,7 +73,7 @@ impl Room {
         let with = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.most);
         let is_in = self.used.fetch_update(Relaxed, Relaxed, with).is_ok();
         if !is_in {
-            self.dropped.fetch_add(1, Relaxed);
+            self.dropped.lines.fetch_add(1, Relaxed);
         }
         is_in
     }
@@ -71,9 +92,17 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
+/// What the thread that writes is about to write, and where.
+struct Next {
+    lines: Vec<u8>,
+    output: Output<Stderr>,
+    /// Whether all that was put there last was written.
+    works: bool,
+}
+
 thread_local! {
-    /// On the thread that writes: what comes next.
-    static NEXT: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// Nothing on other threads.
+    static NEXT: RefCell<Option<Next>> = const { RefCell::new(None) };
 }
 
 /// Whether this is the thread that writes.
@@ -85,8 +114,8 @@ fn writes() -> bool {
 fn gather(text: &[u8]) -> bool {
     let length = NEXT.with_borrow_mut(|next| {
         let next = next.as_mut()?;
-        next.extend_from_slice(text);
-        Some(next.len())
+        next.lines.extend_from_slice(text);
+        Some(next.lines.len())
     });
     if length.is_some_and(|length| length >= AT_ONCE) {
         put();
@@ -94,15 +123,23 @@ fn gather(text: &[u8]) -> bool {
     length.is_some()
 }
 
-/// Writes what was gathered.
-fn put() {
+/// Writes what was gathered; whether that works.
+fn put() -> bool {
     NEXT.with_borrow_mut(|next| {
-        if let Some(next) = next.as_mut().filter(|next| !next.is_empty()) {
-            // A log that cannot be written stops nothing.
-            let _ = io::stderr().write_all(next);
-            next.clear();
+        let Some(next) = next else { return true };
+        if !next.lines.is_empty() {
+            next.works = put_on(&mut next.output, &next.lines);
+            next.lines.clear();
         }
-    });
+        next.works
+    })
+}
+
+/// Writes lines; whether all were written. A log that cannot be written stops nothing.
+fn put_on(output: &mut Output<Stderr>, lines: &[u8]) -> bool {
+    let lost = output.put(lines);
+    UNWRITTEN.lines.fetch_add(lost, Relaxed);
+    lost == 0
 }
 
 /// Who writes, once there was a line; nobody where no thread can be started.
@@ -123,7 +160,7 @@ pub(crate) fn write(text: &[u8]) {
         return;
     }
     let Some(writer) = writer() else {
-        let _ = io::stderr().write_all(text);
+        put_on(&mut Output::new(io::stderr()), text);
         return;
     };
     if OTHER.enter(text.len()) {
@@ -147,20 +184,27 @@ fn send(writer: &Sender<Message>, message: Message) {
 
 /// Waits until all lines so far are written, for as long as `patience` at most.
 pub(crate) fn flush(patience: Duration) {
-    let Some(writer) = WRITER.get().and_then(Option::as_ref).filter(|_| !writes()) else { return put() };
+    let Some(writer) = WRITER.get().and_then(Option::as_ref).filter(|_| !writes()) else {
+        put();
+        return;
+    };
     let (done, written) = sync_channel(1);
     send(writer, Message::Flush(done));
     let _ = written.recv_timeout(patience);
 }
 
 fn run(waiting: &Receiver<Message>) {
-    NEXT.set(Some(Vec::with_capacity(2 * AT_ONCE)));
-    let mut watches = [(&ACCESS, Watch::default()), (&OTHER, Watch::default())];
+    let (lines, output) = (Vec::with_capacity(2 * AT_ONCE), Output::new(io::stderr()));
+    NEXT.set(Some(Next { lines, output, works: true }));
+    let mut watches = dropped().map(|dropped| (dropped, Watch::default()));
     while let Ok(first) = waiting.recv() {
         take(first);
         waiting.try_iter().for_each(take);
-        watches.iter_mut().for_each(|(room, watch)| watch.look(room));
-        put();
+        // Nobody would read of what is dropped while nothing can be written.
+        if put() {
+            watches.iter_mut().for_each(|(dropped, watch)| watch.look(dropped));
+            put();
+        }
         thread::sleep(GATHERING);
     }
 }
@@ -190,15 +234,12 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&mut self, room: &Room) {
-        let dropped = room.dropped.load(Relaxed);
-        if dropped > self.known && self.throttle.is_due() {
-            tracing::warn!(
-                lines = room.name,
-                dropped,
-                "lines of the log were dropped: whoever reads them is too slow"
-            );
-            self.known = dropped;
+    fn look(&mut self, dropped: &Dropped) {
+        let Dropped { name, why, lines } = dropped;
+        let count = lines.load(Relaxed);
+        if count > self.known && self.throttle.is_due() {
+            tracing::warn!(lines = name, dropped = count, "lines of the log were dropped: {why}");
+            self.known = count;
         }
     }
 }
@@ -226,23 +267,18 @@ impl Write for Lines {
     }
 }
 
-/// How many lines there was no room for.
-pub(crate) struct Dropped;
+/// Has Prometheus count the lines that were dropped.
+#[derive(Debug)]
+pub(crate) struct DroppedLines;
 
-impl fmt::Debug for Dropped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dropped")
-    }
-}
-
-impl Collector for Dropped {
+impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Lines of the log that were dropped, because whoever reads them is too slow: of the access log, and all others";
+        let help = "Lines of the log that were dropped: of the access log and all others, because whoever reads them is too slow; and those that could not be written";
         let mut family =
             encoder.encode_descriptor("halftone_log_lines_dropped", help, None, MetricType::Counter)?;
-        for room in [&ACCESS, &OTHER] {
-            let counter = ConstCounter::new(room.dropped.load(Relaxed));
-            counter.encode(family.encode_family(&[("lines", room.name)])?)?;
+        for Dropped { name, lines, .. } in dropped() {
+            let counter = ConstCounter::new(lines.load(Relaxed));
+            counter.encode(family.encode_family(&[("lines", *name)])?)?;
         }
         Ok(())
     }
@@ -259,6 +295,6 @@ mod tests {
         assert!(!room.enter(1) && !room.enter(usize::MAX));
         room.leave(4);
         assert!(room.enter(3) && !room.enter(2));
-        assert_eq!(room.dropped.load(Relaxed), 3);
+        assert_eq!(room.dropped.lines.load(Relaxed), 3);
     }
 }

@@ -99,7 +99,7 @@ impl Default for ModelMetrics {
             "Time from the request to the answer of inferences, the wait in the queue included",
             durations.clone(),
         );
-        registry.register_collector(Box::new(log_writer::Dropped));
+        registry.register_collector(Box::new(log_writer::DroppedLines));
         Self(Arc::new(Shared {
             registry: Mutex::new(registry),
             requests,

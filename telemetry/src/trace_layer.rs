@@ -29,13 +29,28 @@ pub struct TraceLayer {
     begins: Begins,
 }
 
-/// Which requests that belong to no trace begin one.
+/// Which requests that belong to no trace begin one. None does that is for a path that there is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begins {
-    /// Those that are inferences; probes and questions about models are not.
+    /// Those that are inferences, which the Open Inference Protocol has at `…/infer` and as the call `ModelInfer`; probes and
+    /// questions about models are not.
     Inferences,
     /// Those that change something, by their method.
     Changes,
+}
+
+impl Begins {
+    /// Whether a request can be one that begins a trace: others take no room of those.
+    fn can_be<B>(self, request: &Request<B>, endpoint: &Endpoint) -> bool {
+        const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+        let is_one = match (self, endpoint) {
+            (_, Endpoint::Other) => false,
+            (Self::Inferences, Endpoint::Route(route)) => route.ends_with("/infer"),
+            (Self::Inferences, Endpoint::Call(path)) => **path == *INFER,
+            (Self::Changes, Endpoint::Route(_) | Endpoint::Call(_)) => true,
+        };
+        is_one && !request.method().is_safe()
+    }
 }
 
 impl TraceLayer {
@@ -133,10 +148,10 @@ impl TraceLayer {
         if !tracer.records() || context.parent.as_ref().is_some_and(|parent| !parent.is_sampled()) {
             return None;
         }
+        let endpoint = Endpoint::of(request);
         let mut span = match &context.parent {
             Some(parent) => tracer.below(parent, "request", SpanKind::Server),
-            // Neither an inference nor a change: it takes no room of those.
-            None if request.method().is_safe() => return None,
+            None if !begins.can_be(request, &endpoint) => return None,
             None => tracer.root("request", SpanKind::Server),
         };
         if context.parent.as_ref().is_none_or(began_in_filter) {
@@ -151,7 +166,6 @@ impl TraceLayer {
         let own = span.context()?.clone();
         let (begun, read) = context.read;
         span.begin_at(begun);
-        let endpoint = Endpoint::of(request);
         about(&mut span, request, &endpoint);
         if let Some(evaluation) = &context.evaluation {
             let mut stage = span.child("evaluation context");

@@ -142,9 +142,16 @@ async fn the_control_plane_goes_on() -> Result<()> {
 async fn the_backend_goes_on() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut inference = backend("trace")?;
-    inference.stderr(full()?);
+    inference.args(["--admin", "127.0.0.1:0"]).stderr(full()?);
     let (running, ready) = start(inference, &folder.path().join("ready")).await?;
-    infer(&ready, 20).await?;
+    let (address, admin) = ready.trim().split_once('\n').context("no address for operators")?;
+    infer(address, 20).await?;
+    // None of the access log's lines comes through, and others go the same way.
+    let begun = Instant::now();
+    while dropped(admin, "unwritten").await? <= 20 {
+        ensure!(begun.elapsed() < PATIENCE, "lines are lost without being counted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     stop(running).await
 }
 

@@ -3,6 +3,7 @@
 use super::{
     backlog::Backlog,
     batch::{Batch, Sighting, Sightings},
+    places::{Places, Rank},
     record::{End, Record, now_ms, outcome},
     seen::Seen,
 };
@@ -22,41 +23,19 @@ const MANY_UNITS: usize = 1 << 14;
 /// Most of them, when it cannot be written.
 const MOST_UNITS: usize = 1 << 16;
 
-/// Most traced requests of a batch.
-const MOST_TRACED: usize = 512;
-/// Most bytes of them: whoever passes by the filter may send what no filter decides.
-const MOST_TRACED_BYTES: usize = 256 << 10;
-
 /// Gathers what is observed.
 #[derive(Debug, Default)]
 pub struct Aggregator {
     batch: Batch,
     /// Exposures and bad events of the batch.
     units: usize,
-    /// Its traced requests.
-    traced: Room,
-    /// Those of them that people ask after first. They stand before the others.
-    sought: Room,
+    /// Those of its traced requests, in their order.
+    places: Places,
     seen: Seen,
     /// Names a fact while it is hashed.
     fact: Vec<u8>,
     clock_warning: Throttle,
     backlog: Backlog,
-}
-
-/// The room that traced requests take.
-#[derive(Clone, Copy, Debug, Default)]
-struct Room {
-    requests: usize,
-    bytes: usize,
-}
-
-impl Room {
-    /// With one more of so many bytes; none when that is too much.
-    fn with(self, bytes: usize) -> Option<Self> {
-        let more = Self { requests: self.requests + 1, bytes: self.bytes + bytes };
-        Some(more).filter(|more| more.requests <= MOST_TRACED && more.bytes <= MOST_TRACED_BYTES)
-    }
 }
 
 /// What is reported of a unit once.
@@ -77,7 +56,7 @@ impl Aggregator {
     /// Takes one inference.
     pub fn take(&mut self, record: &Record) {
         if let Some(traced) = record.traced() {
-            self.trace(traced, record.is_sought());
+            self.trace(traced, record.rank());
         }
         for series in record.series() {
             if self.batch.series.len() >= MOST_SERIES && !self.batch.series.contains_key(&series) {
@@ -101,34 +80,17 @@ impl Aggregator {
         self.touch();
     }
 
-    /// Takes a request by itself, while there is room. One that is sought takes the place of others, each of which was taken
-    /// once: what that costs does not grow.
-    fn trace(&mut self, traced: TracedRequest, is_sought: bool) {
+    /// Takes a request by itself, if there is a place for it.
+    fn trace(&mut self, traced: TracedRequest, rank: Rank) {
         self.touch();
         let bytes = traced.encoded_len();
-        let sought = self.sought.with(bytes).filter(|_| is_sought);
-        let room = loop {
-            match self.traced.with(bytes) {
-                Some(room) => break room,
-                None if sought.is_some() => self.leave_out_last(),
-                None => return self.omit_traced(),
-            }
-        };
-        self.traced = room;
-        self.batch.traced.push(traced);
-        if let Some(sought) = sought {
-            self.batch.traced.swap(self.sought.requests, room.requests - 1);
-            self.sought = sought;
-        }
-    }
-
-    /// Lets go the last of the traced requests.
-    fn leave_out_last(&mut self) {
-        if let Some(last) = self.batch.traced.pop() {
-            self.traced.requests -= 1;
-            self.traced.bytes -= last.encoded_len();
+        while !self.places.take(rank, bytes) {
+            // This one, or the one that makes room for it.
             self.omit_traced();
+            let Some(place) = self.places.clear(rank, bytes) else { return };
+            self.batch.traced.swap_remove(place);
         }
+        self.batch.traced.push(traced);
     }
 
     fn omit_traced(&mut self) {
@@ -150,8 +112,7 @@ impl Aggregator {
 
     /// Begins anew: what was gathered is kept elsewhere.
     pub fn begin(&mut self) {
-        (self.batch, self.units) = (Batch::default(), 0);
-        (self.traced, self.sought) = (Room::default(), Room::default());
+        (self.batch, self.places, self.units) = (Batch::default(), Places::default(), 0);
         self.backlog.gathered(0);
     }
 

@@ -1,7 +1,7 @@
 //! What is observed of inferences, on its way to the control plane.
 //!
 //! A request is a [`watch`], which hands over a [`record`] when it has ended, without ever waiting ([`mod@handover`]). A thread
-//! of its own, the [`worker`], makes a [`batch`] of them ([`aggregator`], [`statistics`], [`seen`]), writes it into
+//! of its own, the [`worker`], makes a [`batch`] of them ([`aggregator`], [`statistics`], [`seen`], [`places`]), writes it into
 //! the [`spool`], and sends it by the [`uplink`]. So the cost grows with units and series, and nothing of it is on the way of
 //! a request.
 
@@ -9,6 +9,7 @@ pub mod aggregator;
 pub mod backlog;
 pub mod batch;
 pub mod handover;
+pub mod places;
 pub mod record;
 pub mod seen;
 pub mod spool;

@@ -1,12 +1,16 @@
 //! What is handed over of one inference.
 
+use super::places::Rank;
 use crate::{
     checks::{Checks, Findings},
     failure::Failure,
 };
 use axum::http::StatusCode;
 use halftone_proto::v1::{EvaluationContext, Series, TracedRequest, traced_request::Answer};
-use halftone_telemetry::context::{RequestContext, parts};
+use halftone_telemetry::{
+    context::{RequestContext, parts},
+    outcome::Outcome,
+};
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -108,15 +112,19 @@ impl Record {
         Self { context, begun_ms: now_ms(), answer: Some(answer), checks, end: End::Refused, findings }
     }
 
-    /// Whether people ask after such a request by itself before they ask after others: it was not answered, or it is a
-    /// candidate's.
+    /// How much people ask after it by itself.
     #[must_use]
-    pub fn is_sought(&self) -> bool {
+    pub fn rank(&self) -> Rank {
         let of_candidate = |of: &EvaluationContext| {
             // The other arms of a release.
             of.epoch > 0 && !matches!(of.arm.as_str(), "control" | "rest")
         };
-        self.end != End::Answered || self.context.evaluation.as_ref().is_some_and(of_candidate)
+        // What no model was found for is a mistake, too.
+        let outcome = self.context.inference().map_or(Outcome::Invalid, |inference| inference.outcome);
+        Rank {
+            of_candidate: self.context.evaluation.as_ref().is_some_and(of_candidate),
+            is_trouble: !matches!(outcome, Outcome::Ok | Outcome::Invalid),
+        }
     }
 
     /// The request by itself, when its trace is sampled.

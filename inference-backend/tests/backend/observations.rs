@@ -546,13 +546,16 @@ fn traceparent(span: u64, sampled: bool) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_sampled_traces_are_told_one_by_one_and_those_beyond_an_intervals_most_are_counted() {
     const MOST: u64 = 512;
+    const CANDIDATE: u64 = 9_999;
     let (ledger, folder) = (Ledger::start(), tempfile::tempdir().unwrap());
     // One batch: when it is told to stop.
     let backend = Backend::start(&ledger, folder.path(), &["--observations-interval-ms", "600000"]);
     let ask = async |span, sampled, path: &str, body: String| {
         let request = backend.client.post(format!("http://{}{path}", backend.running.address)).body(body);
         let request = request.header("traceparent", traceparent(span, sampled));
-        request.header("x-halftone-context", header(&context(span, "a"))).send().await.unwrap()
+        // An epoch is a release's.
+        let decided = EvaluationContext { epoch: u64::from(span == CANDIDATE), ..context(span, "a") };
+        request.header("x-halftone-context", header(&decided)).send().await.unwrap()
     };
     let digit = || request(&held_out()[..1]);
     let answer = ask(1, true, DIGITS, digit()).await;
@@ -575,8 +578,9 @@ async fn requests_of_sampled_traces_are_told_one_by_one_and_those_beyond_an_inte
     for span in 8..MOST + 8 {
         assert_eq!(ask(span, true, DIGITS, digit()).await.status(), 200);
     }
-    // One that failed is told all the same.
-    assert_eq!(ask(9_999, true, DIGITS, "{".into()).await.status(), 400);
+    // A candidate's is told all the same; another client's mistake is not.
+    assert_eq!(ask(CANDIDATE, true, DIGITS, digit()).await.status(), 200);
+    assert_eq!(ask(9_998, true, DIGITS, "{".into()).await.status(), 400);
     backend.stop();
 
     let books = ledger.books();
@@ -587,9 +591,9 @@ async fn requests_of_sampled_traces_are_told_one_by_one_and_those_beyond_an_inte
         .collect();
     assert_eq!(told.len(), books.traced.len(), "each once");
     assert_eq!(u64::try_from(told.len()).unwrap(), MOST);
-    // Six before them, and one behind.
-    assert_eq!(books.omitted, Omitted { traced: 7, ..Omitted::default() });
-    let answers = [1, 3, 4, 5, 6, 7, 9_999].map(|span| told[&span].answer);
+    // Six before them, and two behind.
+    assert_eq!(books.omitted, Omitted { traced: 8, ..Omitted::default() });
+    let answers = [1, 3, 4, 5, 6, 7, CANDIDATE].map(|span| told[&span].answer);
     let expected = [
         Some(Answer::HttpStatus(200)),
         Some(Answer::HttpStatus(400)),
@@ -597,10 +601,11 @@ async fn requests_of_sampled_traces_are_told_one_by_one_and_those_beyond_an_inte
         Some(Answer::GrpcCode(0)),
         Some(Answer::GrpcCode(3)),
         Some(Answer::GrpcCode(5)),
-        Some(Answer::HttpStatus(400)),
+        Some(Answer::HttpStatus(200)),
     ];
     assert_eq!(answers, expected);
     assert!(!told.contains_key(&2), "not sampled");
+    assert!(!told.contains_key(&9_998), "a client's mistake");
     let of_none = told[&4];
     assert_eq!((of_none.model.as_str(), of_none.version.as_str()), ("", ""));
     assert_eq!((&of_none.evaluation, of_none.duration_us), (&Some(context(4, "a")), 0));

@@ -8,6 +8,7 @@ use crate::{
 };
 use axum::{Json, Router, http::HeaderMap, routing::get};
 use halftone_inference::queue::BatchLimits;
+use halftone_proto::inference::ServerReadyRequest;
 use halftone_telemetry::{
     sampling::Sampling,
     trace::{Sink, Tracer},
@@ -27,6 +28,8 @@ use std::{
     time::Duration,
 };
 use tokio::net::TcpListener;
+use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// Keeps what it gets.
 #[derive(Clone, Default)]
@@ -276,7 +279,7 @@ async fn who_is_asked_is_told_what_is_not_recorded() {
     }
 }
 
-/// Without a trace, an inference begins one; a probe does not.
+/// Without a trace, an inference begins one; a probe does not, nor does what there is not.
 #[tokio::test]
 async fn what_belongs_to_no_trace_begins_one_if_it_is_an_inference() {
     let (repository, kept) = (tempfile::tempdir().unwrap(), Kept::default());
@@ -285,9 +288,15 @@ async fn what_belongs_to_no_trace_begins_one_if_it_is_an_inference() {
     // Room for the two that follow: probes take none.
     let tracer = Tracer::new(kept.clone(), Arc::new(Sampling::new(1.0, 2)));
     let server = Server::start_traced(repository.path(), &[], Options::default(), tracer).await;
+    let channel = Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    let (mut client, mut health) = (server.grpc().await, HealthClient::new(channel.connect().await.unwrap()));
     for _ in 0..5 {
         server.get("/v2/health/ready").await;
         server.get("/v2/models/m").await;
+        server.post("/nowhere/infer", one()).await;
+        server.post("/v2/repository/index", "{}".to_owned()).await;
+        health.check(HealthCheckRequest::default()).await.unwrap();
+        client.server_ready(ServerReadyRequest {}).await.unwrap();
     }
     assert!(kept.all().is_empty(), "{:#?}", kept.all());
     let answer = server.post("/v2/models/m/infer", one()).await;

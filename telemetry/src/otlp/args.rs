@@ -1,11 +1,26 @@
 //! The flags of both binaries that say where spans and metrics go. Their environment variables are OpenTelemetry's own.
 
-use axum::http::{HeaderName, HeaderValue, Uri};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
 use clap::{Arg, Args, Command, builder::TypedValueParser, error::ErrorKind};
 use std::ffi::OsStr;
 
 /// The variable with headers for the collector: a token, for example. No flag, so that it stands in no list of processes.
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+
+/// Names of headers that say how messages are sent. Who sends them sets these; of two values no collector would take either.
+const OF_THE_TRANSPORT: [HeaderName; 11] = [
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// How a collector is spoken to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,9 +188,21 @@ fn headers(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
             value.set_sensitive(true);
             Some((name, value))
         };
-        parse().ok_or_else(|| format!("{HEADERS}: header {} is not of the form name=value", index + 1))
+        let number = index + 1;
+        let (name, value) =
+            parse().ok_or_else(|| format!("{HEADERS}: header {number} is not of the form name=value"))?;
+        if is_of_the_transport(&name) {
+            return Err(format!(
+                "{HEADERS}: header {number}, {name}, is for whoever sends the messages to set"
+            ));
+        }
+        Ok((name, value))
     };
     members.enumerate().map(header).collect()
+}
+
+fn is_of_the_transport(name: &HeaderName) -> bool {
+    OF_THE_TRANSPORT.contains(name) || name.as_str().starts_with("grpc-")
 }
 
 fn decode(value: &str) -> Option<Vec<u8>> {
@@ -250,6 +277,34 @@ mod tests {
             let error = headers(wrong).unwrap_err();
             assert!(error.starts_with(HEADERS) && !error.contains("secret"), "{error}");
         }
+    }
+
+    /// With one of them every message would fail.
+    #[test]
+    fn headers_that_say_how_messages_are_sent_are_refused() {
+        for name in [
+            "content-length",
+            "Content-Type",
+            "content-encoding",
+            "transfer-encoding",
+            "connection",
+            "keep-alive",
+            "HOST",
+            "te",
+            "trailer",
+            "upgrade",
+            "grpc-timeout",
+            "grpc-encoding",
+            "proxy-connection",
+        ] {
+            let error = headers(&format!("api-key=a,{name}=secret")).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{HEADERS}: header 2, {}, is", name.to_lowercase())),
+                "{error}"
+            );
+            assert!(!error.contains("secret"), "{error}");
+        }
+        headers("grpcx=1,content-x=2,authorization=Bearer%20a").unwrap();
     }
 
     #[test]

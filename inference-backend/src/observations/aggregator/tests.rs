@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    super::places::{MOST as MOST_TRACED, MOST_BYTES as MOST_TRACED_BYTES},
+    *,
+};
 use crate::{
     checks::{Checks, ChecksConfig, Findings},
     signature::Signature,
@@ -18,6 +21,16 @@ fn record(context: &EvaluationContext, end: End) -> Record {
 }
 
 fn traced(context: &EvaluationContext, end: End, traceparent: Option<&str>) -> Record {
+    let outcome = match end {
+        End::Answered => Outcome::Ok,
+        End::Refused => Outcome::Rejected,
+        End::Failed => Outcome::Error,
+        End::Left => Outcome::Cancelled,
+    };
+    ended(context, (end, outcome), traceparent)
+}
+
+fn ended(context: &EvaluationContext, (end, outcome): (End, Outcome), traceparent: Option<&str>) -> Record {
     let header = HeaderValue::try_from(URL_SAFE_NO_PAD.encode(context.encode_to_vec())).unwrap();
     let mut headers = HeaderMap::from_iter([("x-halftone-context".parse().unwrap(), header)]);
     if let Some(traceparent) = traceparent {
@@ -25,7 +38,7 @@ fn traced(context: &EvaluationContext, end: End, traceparent: Option<&str>) -> R
     }
     let context = Arc::new(RequestContext::read(&headers));
     context.serve(Served { model: "m".into(), version: "1".into(), hardware: "cpu" });
-    context.begin_inference().end(Outcome::Ok);
+    context.begin_inference().end(outcome);
     let signature = Signature { inputs: Vec::new(), outputs: Vec::new() };
     let checks = Arc::new(Checks::new(&ChecksConfig::default(), &signature).unwrap());
     Record { context, begun_ms: 1, answer: None, checks, end, findings: Findings::default() }
@@ -161,7 +174,7 @@ fn requests_of_sampled_traces_are_told_one_by_one_as_many_as_there_is_room_for()
     aggregator.take(&traced(&decided, End::Left, Some(SAMPLED)));
     let told = &aggregator.batch().traced;
     let evaluations = [told[0].evaluation.as_ref(), told[1].evaluation.as_ref()];
-    assert_eq!((told.len(), evaluations), (2, [Some(&decided), Some(&held_out)]), "who left stands first");
+    assert_eq!((told.len(), evaluations), (2, [Some(&held_out), Some(&decided)]));
     assert_eq!((&told[0].trace_id[..2], &told[0].parent_id[..2]), (&[0x0a, 0xf7][..], &[0xb7, 0xad][..]));
     let requests: u64 = aggregator.batch().series.values().map(|of| of.statistics["error"].mean.n).sum();
     assert_eq!(requests, 2, "who left is no observation");
@@ -187,62 +200,112 @@ fn requests_of_sampled_traces_are_told_one_by_one_as_many_as_there_is_room_for()
     assert_eq!(u64::try_from(kept).unwrap() + left_out, 100);
 }
 
+/// Those whose parents have these ids.
+fn sampled(span: u64) -> String {
+    format!("00-0af7651916cd43dd8448eb211c80319c-{span:016x}-01")
+}
+
+/// The ids of the parents of those that are told of.
+fn spans(aggregator: &Aggregator) -> Vec<u64> {
+    let id = |of: &TracedRequest| u64::from_be_bytes(of.parent_id[..].try_into().unwrap());
+    let mut spans: Vec<u64> = aggregator.batch().traced.iter().map(id).collect();
+    spans.sort_unstable();
+    spans
+}
+
+/// What was decided for a request of this arm and epoch.
+fn of(arm: &str, epoch: u64) -> EvaluationContext {
+    EvaluationContext { arm: arm.into(), epoch, ..decided(5, now_ms()) }
+}
+
+/// One that takes kilobytes.
+fn large(arm: &str, epoch: u64) -> EvaluationContext {
+    let part = Participation { experiment: "e".repeat(140), arm: "a".repeat(140) };
+    EvaluationContext { experiments: vec![part; 16], ..of(arm, epoch) }
+}
+
 #[test]
 fn requests_that_people_ask_after_take_the_place_of_ordinary_ones() {
-    let now = now_ms();
-    let of =
-        |arm: &str, epoch: u64, unit: u64| EvaluationContext { arm: arm.into(), epoch, ..decided(unit, now) };
-    let sampled = |unit: u64| format!("00-0af7651916cd43dd8448eb211c80319c-{unit:016x}-01");
     let most = u64::try_from(MOST_TRACED).unwrap();
-    let spans = |aggregator: &Aggregator| -> Vec<u64> {
-        let id = |of: &TracedRequest| u64::from_be_bytes(of.parent_id[..].try_into().unwrap());
-        let mut spans: Vec<u64> = aggregator.batch().traced.iter().map(id).collect();
-        spans.sort_unstable();
-        spans
-    };
     let mut aggregator = Aggregator::default();
-    let take = |aggregator: &mut Aggregator, span: u64, context: &EvaluationContext, end: End| {
-        aggregator.take(&traced(context, end, Some(&sampled(span))));
+    let take = |aggregator: &mut Aggregator, span: u64, context: &EvaluationContext, end| {
+        aggregator.take(&ended(context, end, Some(&sampled(span))));
     };
+    let (answered, invalid) = ((End::Answered, Outcome::Ok), (End::Refused, Outcome::Invalid));
     // Ordinary ones, in every way to be one, and more than there is room for.
-    let ordinary = [("control", 9), ("rest", 9), ("v2", 0), ("", 0)];
-    for span in 1..=most + 10 {
-        let (arm, epoch) = ordinary[usize::try_from(span).unwrap() % ordinary.len()];
-        take(&mut aggregator, span, &of(arm, epoch, span), End::Answered);
-    }
-    let sought = [
-        (1_001, of("v2", 9, 1), End::Answered),
-        (1_002, of("", 0, 2), End::Failed),
-        (1_003, of("rest", 9, 3), End::Refused),
-        (1_004, of("control", 9, 4), End::Left),
+    let ordinary = [
+        ("control", 9, answered),
+        ("rest", 9, invalid),
+        ("v2", 0, answered),
+        ("", 0, answered),
+        ("", 0, invalid),
     ];
-    for (span, context, end) in &sought {
-        take(&mut aggregator, *span, context, *end);
+    for span in 1..=most + 10 {
+        let (arm, epoch, end) = ordinary[usize::try_from(span).unwrap() % ordinary.len()];
+        take(&mut aggregator, span, &of(arm, epoch), end);
+    }
+    for (span, context, end) in [
+        (1_001, of("v2", 9), answered),
+        (1_002, of("", 0), (End::Failed, Outcome::Error)),
+        (1_003, of("rest", 9), (End::Refused, Outcome::Rejected)),
+        (1_004, of("control", 9), (End::Left, Outcome::Cancelled)),
+        (1_005, of("v2", 9), invalid),
+    ] {
+        take(&mut aggregator, span, &context, end);
     }
     let kept = spans(&aggregator);
     assert_eq!(u64::try_from(kept.len()).unwrap(), most);
-    assert!(kept.ends_with(&[1_001, 1_002, 1_003, 1_004]), "{kept:?}");
-    assert_eq!(aggregator.batch().omitted, Omitted { traced: 14, ..Omitted::default() });
-    // They do not take the place of each other, and whoever comes is counted.
+    assert!(kept.ends_with(&[1_001, 1_002, 1_003, 1_004, 1_005]), "{kept:?}");
+    assert_eq!(aggregator.batch().omitted, Omitted { traced: 15, ..Omitted::default() });
+    // Those of candidates do not take the place of each other, and whoever comes is counted.
     for span in 2_001..=2_000 + most {
-        take(&mut aggregator, span, &of("v2", 9, 5), End::Answered);
+        take(&mut aggregator, span, &of("v2", 9), answered);
     }
-    let kept: Vec<u64> = (1_001..=1_004).chain(2_001..=2_000 + most - 4).collect();
+    let kept: Vec<u64> = (1_001..=1_005).chain(2_001..=2_000 + most - 5).collect();
     assert_eq!(spans(&aggregator), kept);
-    assert_eq!(aggregator.batch().omitted.traced, 10 + most + 4);
+    assert_eq!(aggregator.batch().omitted.traced, 10 + most + 5);
     // As many bytes as they need.
     aggregator.begin();
-    let part = Participation { experiment: "e".repeat(140), arm: "a".repeat(140) };
-    let large = EvaluationContext { experiments: vec![part; 16], ..of("", 0, 1) };
     for span in 1..=most {
-        take(&mut aggregator, span, &of("", 0, 1), End::Answered);
+        take(&mut aggregator, span, &of("", 0), answered);
     }
     for span in 1_001..=1_100 {
-        take(&mut aggregator, span, &large, End::Failed);
+        take(&mut aggregator, span, &large("", 0), (End::Failed, Outcome::Error));
         let bytes: usize = aggregator.batch().traced.iter().map(Message::encoded_len).sum();
         assert!(bytes <= MOST_TRACED_BYTES, "{bytes}");
     }
     let kept = u64::try_from(aggregator.batch().traced.len()).unwrap();
     assert!(spans(&aggregator).contains(&1_050), "a large one takes the place of several");
     assert_eq!(kept + aggregator.batch().omitted.traced, most + 100);
+}
+
+/// However many there are of one kind, and however large they are.
+#[test]
+fn candidates_and_trouble_of_others_have_half_of_the_places_each() {
+    let half = MOST_TRACED / 2;
+    let failed = (End::Failed, of("v2", 9));
+    // Behind large ones, some more small ones have room in what one of them has left.
+    for (name, (first, many), (second, others), kept) in [
+        ("trouble first", (End::Failed, of("", 0)), (End::Answered, of("v2", 9)), half..=half),
+        ("candidates first", (End::Answered, of("v2", 9)), (End::Left, of("control", 9)), half..=half),
+        ("failed candidates first", (End::Failed, of("v2", 9)), (End::Refused, of("", 0)), half..=half),
+        ("large trouble", (End::Failed, large("", 0)), (End::Answered, of("v2", 9)), half..=half + 40),
+        ("large candidates", (End::Answered, large("v2", 9)), (End::Failed, of("", 0)), half..=half + 40),
+        ("both large", (End::Failed, large("", 0)), (End::Answered, large("v2", 9)), 20..=30),
+        ("candidates that fail", (End::Answered, of("v2", 9)), failed.clone(), MOST_TRACED..=MOST_TRACED),
+        ("the same twice", failed.clone(), failed, 0..=0),
+    ] {
+        let mut aggregator = Aggregator::default();
+        for (from, context, end) in [(0, &many, first), (10_000, &others, second)] {
+            for span in from + 1..=from + 1_000 {
+                aggregator.take(&traced(context, end, Some(&sampled(span))));
+            }
+        }
+        let told = spans(&aggregator);
+        let of_second = told.iter().filter(|span| **span > 10_000).count();
+        assert!(kept.contains(&of_second), "{name}: {of_second} of {}", told.len());
+        let bytes: usize = aggregator.batch().traced.iter().map(Message::encoded_len).sum();
+        assert!(told.len() <= MOST_TRACED && bytes <= MOST_TRACED_BYTES, "{name}: {bytes}");
+        assert_eq!(told.len() as u64 + aggregator.batch().omitted.traced, 2_000, "{name}");
+    }
 }
