@@ -20,7 +20,7 @@ use halftone_telemetry::{
     build_info,
     metrics::ModelMetrics,
     otlp::{self, OtlpArgs, Telemetry},
-    sampling::Sampling,
+    sampling::SamplingArgs,
 };
 use std::{
     fs::{File, TryLockError},
@@ -41,8 +41,17 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long the last spans and metrics may take to be sent after that.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// What is recorded of a control plane.
+const TRACE_SAMPLE: &str = "The share of traces that begin in the control plane and are recorded, from 0 to 1: with a request that \
+                            changes something, or with a look at a release. Of requests that belong to a trace, their `traceparent` says \
+                            whether they are";
+/// The same.
+const TRACE_LIMIT: &str = "How many requests that change something are recorded per second, at most, of those that belong to no client's \
+                           trace; 0 records none of them. Looks at releases are not limited, nor is what clients sample";
+
 /// Flags of `halftone serve`.
 #[derive(Args, Debug)]
+#[command(mut_arg("trace_sample", |arg| arg.help(TRACE_SAMPLE)), mut_arg("trace_limit", |arg| arg.help(TRACE_LIMIT)))]
 pub struct ServeArgs {
     /// Address of the REST API.
     #[arg(long, env = "HALFTONE_REST", default_value = "127.0.0.1:8080")]
@@ -94,21 +103,9 @@ pub struct ServeArgs {
     /// Where spans and metrics go.
     #[command(flatten)]
     pub otlp: OtlpArgs,
-    /// The share of traces that begin in the control plane and are recorded, from 0 to 1: with a request that changes something, or
-    /// with a look at a release. Of requests that belong to a trace, their `traceparent` says whether they are.
-    #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = otlp::share, allow_negative_numbers = true, display_order = 800)]
-    pub trace_sample: f64,
-    /// How many requests that change something are recorded per second, at most, of those that belong to no client's trace; 0 records none of them. Looks at
-    /// releases are not limited, nor is what clients sample.
-    #[arg(
-        long,
-        env = "HALFTONE_TRACE_LIMIT",
-        value_name = "PER-SECOND",
-        default_value_t = 200,
-        allow_negative_numbers = true,
-        display_order = 800
-    )]
-    pub trace_limit: u32,
+    /// Which traces are recorded.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// File to write the addresses to (JSON: `rest`, `xds`, `admin`) once all is ready. For scripts that use port 0.
     #[arg(long, env = "HALFTONE_READY_FILE")]
     pub ready_file: Option<PathBuf>,
@@ -149,8 +146,7 @@ pub async fn serve(args: ServeArgs, shutdown: impl Future<Output = ()>) -> anyho
     metrics.register(ledger::metrics(Arc::clone(&ledger)));
     metrics.register(release::metrics(controller.clone(), args.metrics));
     metrics.register(hooks::metrics(&hooks));
-    let sampling = Sampling::new(args.trace_sample, args.trace_limit);
-    let telemetry = Telemetry::start(collector, sampling, "halftone", Vec::new(), &metrics)
+    let telemetry = Telemetry::start(collector, args.sampling.sampling(), "halftone", Vec::new(), &metrics)
         .map_err(anyhow::Error::msg)?;
     let tracer = telemetry.tracer().clone();
     let admin = match args.admin {

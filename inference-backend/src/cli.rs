@@ -134,22 +134,9 @@ pub struct Args {
     #[allow(missing_docs, reason = "documented where it is defined")]
     pub otlp: halftone_telemetry::otlp::OtlpArgs,
 
-    /// The share of traces that begin in this program and are recorded, from 0 to 1. Of those that come with a request, its
-    /// `traceparent` says whether they are.
-    #[arg(long, env = "HALFTONE_TRACE_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = halftone_telemetry::otlp::share, allow_negative_numbers = true, display_order = 800)]
-    pub trace_sample: f64,
-
-    /// How many requests per second are recorded, at most, whose traces begin in this program or in the filter before it; and as many
-    /// more that a rule took, such as a candidate's. 0 records none of them. Traces that clients sample are not limited.
-    #[arg(
-        long,
-        env = "HALFTONE_TRACE_LIMIT",
-        value_name = "PER-SECOND",
-        default_value_t = 200,
-        allow_negative_numbers = true,
-        display_order = 800
-    )]
-    pub trace_limit: u32,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented where it is defined")]
+    pub sampling: halftone_telemetry::sampling::SamplingArgs,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented where it is defined")]

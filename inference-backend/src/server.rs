@@ -15,7 +15,6 @@ use anyhow::{Context, bail};
 use halftone_telemetry::{
     metrics::ModelMetrics,
     otlp::{Collector, Telemetry},
-    sampling::Sampling,
 };
 use opentelemetry::KeyValue;
 use std::{fs, io, net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, thread, time::Duration};
@@ -125,8 +124,7 @@ fn telemetry(
         several => several.join(","),
     };
     let attributes = vec![KeyValue::new("model.version", version)];
-    let sampling = Sampling::new(args.trace_sample, args.trace_limit);
-    Telemetry::start(collector, sampling, "halftone-inference", attributes, metrics)
+    Telemetry::start(collector, args.sampling.sampling(), "halftone-inference", attributes, metrics)
         .map_err(anyhow::Error::msg)
 }
 

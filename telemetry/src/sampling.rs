@@ -1,12 +1,52 @@
 //! Which of the traces that begin with a request are recorded, whether they begin in this program or in the filter before it. Of those
 //! that a client brings, its `traceparent` says so.
 
+use crate::otlp::share;
+use clap::Args;
 use opentelemetry::trace::TraceId;
 use std::{
     num::NonZeroU64,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
+
+/// The flags of both programs that say how much is recorded. Their words are those of a program that serves requests behind the
+/// filter; another one has its own.
+#[derive(Args, Clone, Debug)]
+pub struct SamplingArgs {
+    /// The share of traces that begin in this program and are recorded, from 0 to 1. Of those that come with a request, its
+    /// `traceparent` says whether they are.
+    #[arg(
+        long,
+        env = "HALFTONE_TRACE_SAMPLE",
+        value_name = "SHARE",
+        default_value_t = 1.0,
+        value_parser = share,
+        allow_negative_numbers = true,
+        display_order = 800
+    )]
+    pub trace_sample: f64,
+
+    /// How many requests per second are recorded, at most, whose traces begin in this program or in the filter before it; and as many
+    /// more that a rule took, such as a candidate's. 0 records none of them. Traces that clients sample are not limited.
+    #[arg(
+        long,
+        env = "HALFTONE_TRACE_LIMIT",
+        value_name = "PER-SECOND",
+        default_value_t = 200,
+        allow_negative_numbers = true,
+        display_order = 800
+    )]
+    pub trace_limit: u32,
+}
+
+impl SamplingArgs {
+    /// What they ask for.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        Sampling::new(self.trace_sample, self.trace_limit)
+    }
+}
 
 /// A share of all, and a number per second at most: what tracing costs is bounded, however much traffic comes.
 #[derive(Debug)]
