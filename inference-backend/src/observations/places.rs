@@ -10,17 +10,19 @@ pub(super) const MOST_BYTES: usize = 256 << 10;
 pub struct Rank {
     /// It is of a release's candidate.
     pub of_candidate: bool,
-    /// It was not answered as it should, and not for a mistake of the client's: anybody can make as many of those as there are
-    /// places.
+    /// It was not answered as it should.
     pub is_trouble: bool,
+    /// It is a mistake of the client's, whosever answer it would have had: anybody can make as many of those as there are places.
+    pub is_mistake: bool,
 }
 
 impl Rank {
-    const ORDINARY: Self = Self { of_candidate: false, is_trouble: false };
+    pub(super) const ORDINARY: Self = Self { of_candidate: false, is_trouble: false, is_mistake: false };
+    pub(super) const MISTAKE: Self = Self { is_mistake: true, ..Self::ORDINARY };
 }
 
 /// Who has places. Half of them are for candidates and half for trouble of others; what one side leaves free is the other's, and
-/// then anybody's.
+/// then anybody's. Mistakes make room for all others.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// The rank and the bytes of each.
@@ -72,19 +74,24 @@ impl Places {
 
     /// The place of the one that such a request comes before.
     fn weakest(&mut self, rank: Rank, bytes: usize) -> Option<usize> {
-        if rank == Rank::ORDINARY {
-            return None;
+        let mistake = self.place(Rank::MISTAKE).filter(|_| rank != Rank::MISTAKE);
+        if mistake.is_some() || [Rank::MISTAKE, Rank::ORDINARY].contains(&rank) {
+            return mistake;
         }
         let is_due = self.side(rank).and(Room { requests: 1, bytes }).is_within(2);
         let last = |of_candidate: bool, is_trouble: bool| {
-            let sought = Rank { of_candidate, is_trouble };
-            self.taken.iter().rposition(|(rank, _)| *rank == sought)
+            self.place(Rank { of_candidate, is_trouble, ..Rank::ORDINARY })
         };
         let ordinary = || last(false, false);
         // As long as this side has less than its half, the other has more.
         let other = || last(!rank.of_candidate, false).or_else(|| last(!rank.of_candidate, true));
         let own = || last(rank.of_candidate, false);
         ordinary().or_else(|| is_due.then(other).flatten()).or_else(|| rank.is_trouble.then(own).flatten())
+    }
+
+    /// The last place of this rank.
+    fn place(&self, of: Rank) -> Option<usize> {
+        self.taken.iter().rposition(|(rank, _)| *rank == of)
     }
 
     fn side(&mut self, rank: Rank) -> &mut Room {

@@ -121,9 +121,13 @@ impl Record {
         };
         // What no model was found for is a mistake, too.
         let outcome = self.context.inference().map_or(Outcome::Invalid, |inference| inference.outcome);
+        if outcome == Outcome::Invalid {
+            return Rank::MISTAKE;
+        }
         Rank {
             of_candidate: self.context.evaluation.as_ref().is_some_and(of_candidate),
-            is_trouble: !matches!(outcome, Outcome::Ok | Outcome::Invalid),
+            is_trouble: outcome != Outcome::Ok,
+            is_mistake: false,
         }
     }
 

@@ -249,7 +249,7 @@ fn requests_that_people_ask_after_take_the_place_of_ordinary_ones() {
         (1_002, of("", 0), (End::Failed, Outcome::Error)),
         (1_003, of("rest", 9), (End::Refused, Outcome::Rejected)),
         (1_004, of("control", 9), (End::Left, Outcome::Cancelled)),
-        (1_005, of("v2", 9), invalid),
+        (1_005, of("v2", 9), (End::Failed, Outcome::Error)),
     ] {
         take(&mut aggregator, span, &context, end);
     }
@@ -277,6 +277,28 @@ fn requests_that_people_ask_after_take_the_place_of_ordinary_ones() {
     let kept = u64::try_from(aggregator.batch().traced.len()).unwrap();
     assert!(spans(&aggregator).contains(&1_050), "a large one takes the place of several");
     assert_eq!(kept + aggregator.batch().omitted.traced, most + 100);
+}
+
+/// Whoever sends them, to whichever version, and however many.
+#[test]
+fn mistakes_of_clients_take_nobodys_place() {
+    let most = u64::try_from(MOST_TRACED).unwrap();
+    let mut aggregator = Aggregator::default();
+    let mut take = |span: u64, context: &EvaluationContext, end| {
+        aggregator.take(&ended(context, end, Some(&sampled(span))));
+    };
+    let (answered, invalid) = ((End::Answered, Outcome::Ok), (End::Refused, Outcome::Invalid));
+    let arms = [of("v2", 9), of("control", 9), of("", 0)];
+    for span in 1..=2 * most {
+        take(span, &arms[usize::try_from(span).unwrap() % arms.len()], invalid);
+        if span % 4 == 0 {
+            take(10_000 + span, &arms[usize::try_from(span).unwrap() % arms.len()], answered);
+        }
+    }
+    let told = spans(&aggregator);
+    assert_eq!(u64::try_from(told.len()).unwrap(), most);
+    assert_eq!(told.iter().filter(|span| **span > 10_000).count(), MOST_TRACED / 2, "all that were answered");
+    assert_eq!(u64::try_from(told.len()).unwrap() + aggregator.batch().omitted.traced, 2 * most + most / 2);
 }
 
 /// However many there are of one kind, and however large they are.
